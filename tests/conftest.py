@@ -1,0 +1,42 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from safetensors.torch import load_file
+
+from seedvr2_engine.models.config import VAEConfig
+from seedvr2_engine.models.vae import VideoVAE
+
+GOLDEN = Path(__file__).parent / "golden"
+TINY = VAEConfig(block_out_channels=(32, 64, 32, 32))
+NANO = VAEConfig(block_out_channels=(32, 32, 64, 64))
+
+settings.register_profile("no clock", deadline=None)
+settings.load_profile("no clock")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def tiny_cases() -> dict[str, torch.Tensor]:
+    return load_file(GOLDEN / "vae_tiny_cases.safetensors")
+
+
+def build_tiny_vae() -> VideoVAE:
+    vae = VideoVAE(TINY)
+    vae.load_state_dict({k: v.float() for k, v in load_file(GOLDEN / "vae_tiny.safetensors").items()})
+    return vae
+
+
+@pytest.fixture(scope="session")
+def tiny_vae() -> VideoVAE:
+    return build_tiny_vae()
