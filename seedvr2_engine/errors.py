@@ -1,4 +1,4 @@
-"""Every error a user can meet; each message is one sentence: the thing, what was expected, what was found, what to do."""
+"""Every error a user can meet: one sentence with the thing, what was expected, what was found, what to do."""
 
 
 class SeedVR2Error(Exception):

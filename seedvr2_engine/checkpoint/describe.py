@@ -1,0 +1,109 @@
+"""Say what a checkpoint file is, without reading its weights."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import CheckpointError
+from ..models.config import VAEConfig
+from .detect import detect_vae, is_dit, is_vae, vae_tensor_names
+from .gguf import ORIGINAL_SHAPE_KEY
+from .reader import Checkpoint, TensorInfo, open_checkpoint, quoted
+
+
+@dataclass(frozen=True)
+class TypeUse:
+    """How much of a file is stored in one type."""
+
+    type: str
+    """The file format's word: "F16", "Q8_0", ..."""
+    tensors: int
+    """Number of tensors."""
+    parameters: int
+    """Number of values."""
+    nbytes: int
+    """Bytes of these values in the file."""
+
+
+@dataclass(frozen=True)
+class CheckpointDescription:
+    """What a checkpoint file is and holds; every text in it is printable."""
+
+    path: Path
+    """The file."""
+    format: str
+    """The container: "safetensors" or "gguf"."""
+    file_bytes: int
+    """Size of the file."""
+    architecture: str
+    """"SeedVR2 VAE", "SeedVR2 DiT" or "unknown", by the tensors alone."""
+    vae: VAEConfig | None
+    """The configuration, if this is a VAE whose widths can be told."""
+    tensors: int
+    """Number of tensors."""
+    parameters: int
+    """Number of values."""
+    types: tuple[TypeUse, ...]
+    """The types in use, the largest share of bytes first."""
+    layouts: tuple[str, ...]
+    """How shapes are kept: "native", "reshaped" (metadata names the shape), "collapsed" (nothing names it)."""
+    metadata: Mapping[str, str]
+    """The file's own remarks, without the original shapes."""
+    problems: tuple[str, ...]
+    """Sentences that say why the VAE in the file cannot be loaded; none if names and shapes are right."""
+
+    def to_json(self) -> str:
+        """Return all of it as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2, default=str)
+
+
+def describe_checkpoint(path: Path | str) -> CheckpointDescription:
+    """Open the file, look at names, shapes and types, and close it; raises CheckpointError or ModelFileError."""
+    with open_checkpoint(path) as checkpoint:
+        architecture = "SeedVR2 DiT" if is_dit(checkpoint) else "SeedVR2 VAE" if is_vae(checkpoint) else "unknown"
+        config, names, problems = _vae_of(checkpoint) if architecture == "SeedVR2 VAE" else (None, {}, ())
+        shapes = {stored: config.tensor_shapes()[name] for name, stored in names.items()} if config else {}
+        infos = checkpoint.tensors.values()
+        return CheckpointDescription(
+            path=checkpoint.path,
+            format=checkpoint.format,
+            file_bytes=checkpoint.path.stat().st_size,
+            architecture=architecture,
+            vae=config,
+            tensors=len(infos),
+            parameters=sum(info.count for info in infos),
+            types=_types(infos),
+            layouts=tuple(sorted({_layout(info, shapes.get(info.name)) for info in infos})),
+            metadata={
+                quoted(key): quoted(text)
+                for key, text in checkpoint.metadata.items()
+                if not key.startswith(ORIGINAL_SHAPE_KEY)
+            },
+            problems=problems,
+        )
+
+
+def _vae_of(checkpoint: Checkpoint) -> tuple[VAEConfig | None, Mapping[str, str], tuple[str, ...]]:
+    """Return the configuration if it can be told, the tensor names if all are there, and what is wrong."""
+    config = None
+    try:
+        config = detect_vae(checkpoint)
+        return config, vae_tensor_names(checkpoint, config), ()
+    except CheckpointError as error:
+        return config, {}, (str(error),)
+
+
+def _types(infos: Iterable[TensorInfo]) -> tuple[TypeUse, ...]:
+    uses: dict[str, TypeUse] = {}
+    for info in infos:
+        use = uses.get(info.type, TypeUse(quoted(info.type), 0, 0, 0))
+        uses[info.type] = TypeUse(use.type, use.tensors + 1, use.parameters + info.count, use.nbytes + info.nbytes)
+    return tuple(sorted(uses.values(), key=lambda use: (-use.nbytes, use.type)))
+
+
+def _layout(info: TensorInfo, shape: tuple[int, ...] | None) -> str:
+    if info.original_shape is not None and info.original_shape != info.shape:
+        return "reshaped"
+    return "native" if shape is None or info.shape == shape else "collapsed"

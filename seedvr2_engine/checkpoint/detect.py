@@ -1,0 +1,181 @@
+"""Recognise a SeedVR2 VAE strictly, by tensor names and shapes, and load it."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from ..errors import CheckpointError
+from ..models.config import Shape, VAEConfig
+from .reader import Checkpoint, TensorInfo, quoted
+
+PREFIXES = ("model.diffusion_model.", "first_stage_model.", "vae.")
+"""What other programs put before every name of a file."""
+
+_DIT_NAME = re.compile(r"(blocks\.\d+\.(attn|mlp|ada)\.|vid_in\.|vid_out|txt_in\.|emb_in\.)")
+_VAE_NAME = re.compile(r"(encoder\.down_blocks|decoder\.up_blocks)\.\d+\.resnets\.")
+# The names that diffusers gave the attention layers before release 0.15.
+_OLD_ATTENTION = re.compile(r"(?<=\.attentions\.0\.)(query|key|value|proj_attn)(?=\.(?:weight|bias)$)")
+_NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+_LISTED = 10  # names in one message
+
+
+def is_dit(checkpoint: Checkpoint) -> bool:
+    """Whether the file looks like the SeedVR2 diffusion transformer."""
+    return any(_DIT_NAME.match(name) for name in model_names(checkpoint))
+
+
+def is_vae(checkpoint: Checkpoint) -> bool:
+    """Whether the file looks like a VAE of the family, complete or not."""
+    return any(_VAE_NAME.match(name) for name in model_names(checkpoint))
+
+
+def model_names(checkpoint: Checkpoint) -> dict[str, str]:
+    """Map each tensor's name in today's models to its name in the file.
+
+    A prefix is dropped if every tensor carries it; old attention names become the new ones. Raises
+    CheckpointError when two tensors would get one name.
+    """
+    prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in checkpoint.tensors)), "")
+    names: dict[str, str] = {}
+    for stored in checkpoint.tensors:
+        name = _OLD_ATTENTION.sub(lambda old: _NEW_ATTENTION[old[1]], stored[len(prefix) :])
+        if name in names:
+            raise CheckpointError(
+                f"{checkpoint.path}: expected one tensor for {quoted(name)}, found {quoted(names[name])} and "
+                f"{quoted(stored)}."
+            )
+        names[name] = stored
+    return names
+
+
+def detect_vae(checkpoint: Checkpoint) -> VAEConfig:
+    """Derive the configuration of a SeedVR2 VAE; the names and shapes are not yet compared with it.
+
+    Only element counts are used, because weights may be stored collapsed. Raises CheckpointError for other
+    models.
+    """
+    if is_dit(checkpoint):
+        raise CheckpointError(
+            f"{checkpoint.path}: expected a SeedVR2 VAE, found a diffusion transformer (DiT); give this file "
+            "where the DiT is asked for, and a VAE file here."
+        )
+    names = model_names(checkpoint)
+    if not is_vae(checkpoint):
+        found = f"{len(names)} others, such as {_listed(sorted(names)[:3])}" if names else "no tensors at all"
+        raise CheckpointError(
+            f"{checkpoint.path}: expected the tensors of a SeedVR2 VAE, found {found}; this is another model."
+        )
+    infos = {name: checkpoint.tensors[stored] for name, stored in names.items()}
+    levels = [f"encoder.down_blocks.{level}.resnets.0" for level in range(4)]
+    wide, high, middle, low = (
+        _count_of(checkpoint, infos, [f"{level}.{part}" for part in ("conv1.bias", "norm2.weight", "conv2.bias")])
+        for level in levels
+    )
+    moments = _count_of(checkpoint, infos, ["encoder.conv_out.bias"])
+    layers = 0
+    while any(name.startswith(f"encoder.down_blocks.0.resnets.{layers}.") for name in names):
+        layers += 1
+    config = VAEConfig(
+        block_out_channels=(wide, high, middle, low),
+        layers_per_block=layers,
+        image_channels=_count_of(checkpoint, infos, ["decoder.conv_out.bias"]),
+        latent_channels=moments // 2,
+    )
+    if moments % 2 or any(width % config.norm_groups for width in config.block_out_channels):
+        raise CheckpointError(
+            f"{checkpoint.path}: expected widths that are multiples of {config.norm_groups} and an even number "
+            f"of encoder outputs, found {config.block_out_channels} and {moments}; this is not a SeedVR2 VAE."
+        )
+    return config
+
+
+def vae_tensor_names(checkpoint: Checkpoint, config: VAEConfig) -> dict[str, str]:
+    """Map every tensor name of the model to the name in the file, and nothing else.
+
+    Raises CheckpointError that names what is missing, what is too much, and what has another shape. In a GGUF
+    file a tensor may have fewer axes than the model's: any such shape of the right element count will do,
+    because collapsing keeps the order of the values.
+    """
+    names = model_names(checkpoint)
+    shapes = config.tensor_shapes()
+    missing = [name for name in shapes if name not in names]
+    extra = [quoted(stored) for name, stored in names.items() if name not in shapes]
+    wrong = []
+    for name, shape in shapes.items():
+        if name in names and not _fits(info := checkpoint.tensors[names[name]], shape, checkpoint.format):
+            wrong.append(f"{name}: expected {shape}, got {info.original_shape or info.shape}")
+    problems = [
+        f"{len(items)} {what} ({_listed(items, separator)})"
+        for items, what, separator in (
+            (missing, "missing", ", "),
+            (extra, "unknown", ", "),
+            (wrong, "of another shape", "; "),
+        )
+        if items
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{checkpoint.path}: expected the {len(shapes)} tensors of a SeedVR2 VAE of widths "
+            f"{config.block_out_channels}, found {', '.join(problems)}; "
+            "the file is incomplete or holds another model."
+        )
+    return {name: names[name] for name in shapes}
+
+
+def load_vae_tensors(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[VAEConfig, dict[str, torch.Tensor]]:
+    """Load a complete VAE: its configuration, and every tensor on the CPU in `dtype` by its name in the model.
+
+    Raises CheckpointError for another model, an incomplete one, and values that are not finite in `dtype`.
+    """
+    config = detect_vae(checkpoint)
+    names = vae_tensor_names(checkpoint, config)
+    shapes = config.tensor_shapes()
+    return config, {name: load_finite(checkpoint, stored, shapes[name], dtype) for name, stored in names.items()}
+
+
+def load_finite(checkpoint: Checkpoint, name: str, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
+    """Load one floating-point tensor; refuse it if a value is NaN or infinite, or becomes so in `dtype`."""
+    where = f"{quoted(name)} in {checkpoint.path}"
+    if checkpoint.tensors[name].is_integer:
+        raise CheckpointError(
+            f"{where}: expected floating-point weights, got {checkpoint.tensors[name].type}; use an F16 file."
+        )
+    values = checkpoint.load(name, shape=shape, dtype=dtype)
+    if _is_finite(values):
+        return values
+    before = checkpoint.load(name, shape=shape)
+    if _is_finite(before):
+        raise CheckpointError(
+            f"{where}: expected weights within the range of {dtype}, found {before.abs().max():.4g}; use float32."
+        )
+    raise CheckpointError(f"{where}: expected finite weights, found NaN or infinity; the file is damaged.")
+
+
+def _is_finite(values: torch.Tensor) -> bool:
+    # The extremes are NaN if any value is; unlike isfinite() this allocates nothing of the tensor's size.
+    return all(math.isfinite(extreme) for extreme in torch.aminmax(values))
+
+
+def _count_of(checkpoint: Checkpoint, infos: Mapping[str, TensorInfo], candidates: Sequence[str]) -> int:
+    """Return the element count of the first tensor that is there."""
+    for name in candidates:
+        if name in infos:
+            return infos[name].count
+    raise CheckpointError(
+        f"{checkpoint.path}: expected the tensor {candidates[0]} of a SeedVR2 VAE, found none; "
+        "the file is incomplete or holds another model."
+    )
+
+
+def _fits(info: TensorInfo, shape: Shape, file_format: str) -> bool:
+    stored = info.original_shape or info.shape
+    collapsed = file_format == "gguf" and info.original_shape is None and len(stored) < len(shape)
+    return stored == shape or (collapsed and math.prod(stored) == math.prod(shape))
+
+
+def _listed(items: Sequence[str], separator: str = ", ") -> str:
+    more = len(items) - _LISTED
+    return separator.join(items[:_LISTED]) + (f"{separator}and {more} more" if more > 0 else "")
