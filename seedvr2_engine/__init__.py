@@ -1,0 +1,31 @@
+"""SeedVR2 Engine: the causal video VAE of SeedVR2, exact first, then fast.
+
+The public names are imported when they are first used; importing the package does no work.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import SeedVR2Error
+    from .loading import load_vae
+    from .models.config import VAEConfig
+    from .models.tiling import TileSpec
+    from .models.vae import VideoVAE
+
+__version__ = "0.1.0"
+__all__ = ["SeedVR2Error", "TileSpec", "VAEConfig", "VideoVAE", "load_vae"]
+
+_HOMES = {
+    "SeedVR2Error": ".errors",
+    "TileSpec": ".models.tiling",
+    "VAEConfig": ".models.config",
+    "VideoVAE": ".models.vae",
+    "load_vae": ".loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)

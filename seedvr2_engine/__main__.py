@@ -1,0 +1,5 @@
+"""`python -m seedvr2_engine` is the command `seedvr2`."""
+
+from .cli import main
+
+main()

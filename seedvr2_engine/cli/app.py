@@ -1,0 +1,67 @@
+"""The command itself: its subcommands, and what every error becomes."""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ..errors import SeedVR2Error
+from . import clips, files
+from .console import EXIT_BAD_INPUT, EXIT_INTERRUPTED, fail
+
+
+def _with_exit_codes(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn the errors a user can meet into one sentence and an exit code: 2 for bad input, 130 for Ctrl-C."""
+
+    @functools.wraps(command)
+    def run(*args: object, **kwargs: object) -> None:
+        try:
+            command(*args, **kwargs)
+        except SeedVR2Error as error:
+            raise typer.Exit(fail(str(error), EXIT_BAD_INPUT)) from None
+        except BrokenPipeError:
+            raise  # Whoever read our output has gone, which is theirs to decide.
+        except OSError as error:
+            # What a library raises where no sentence of ours fits: a full disk, a folder without permission.
+            sentence = f"{error.filename or 'the file system'}: {error.strerror or error}."
+            raise typer.Exit(fail(sentence, EXIT_BAD_INPUT)) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(fail("interrupted.", EXIT_INTERRUPTED)) from None
+
+    return run
+
+
+app = typer.Typer(
+    name="seedvr2",
+    help="The SeedVR2 video VAE: exact, streaming, from file to file.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _command in (clips.reconstruct, files.info, files.convert, files.download, files.models):
+    app.command()(_with_exit_codes(_command))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"seedvr2-engine {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")] = False,
+) -> None:
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    app()

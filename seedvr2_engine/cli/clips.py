@@ -1,0 +1,140 @@
+"""Subcommands that take a clip or a picture from file to file."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from json import dumps
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import ModelFileError
+from .console import EXIT_INTERRUPTED, err, fail, frame_progress, out, warn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..metrics import QualityMeter
+    from ..video import Frame, FrameSink
+
+PUBLIC_VAE = "ema_vae_fp16.safetensors"
+
+
+def reconstruct(
+    source: Annotated[str, typer.Argument(metavar="IN", help="A clip, a picture, a folder or pattern of pictures.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The clip, picture or picture sequence to write.")],
+    vae: Annotated[
+        str, typer.Option(help="A VAE file, a known name, or `nano`. auto: the public model if it is here, else nano.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="float32, float16 or bfloat16. auto: float32 on the CPU, float16 on a GPU.")
+    ] = "auto",
+    slice_frames: Annotated[int, typer.Option(help="Frames at a time, a multiple of 4; exact at any value.")] = 4,
+    tile: Annotated[
+        int | None, typer.Option(help="Spatial tiles of this many pixels; saves memory, but is not exact.")
+    ] = None,
+    tile_overlap: Annotated[int, typer.Option(help="Pixels shared by neighbouring tiles.")] = 128,
+    start: Annotated[int, typer.Option(help="Frames to skip at the start.")] = 0,
+    frames: Annotated[int | None, typer.Option(help="Frames to take; all if not given.")] = None,
+    codec: Annotated[str, typer.Option(help="auto, h264, h265, ffv1, prores or vp9.")] = "auto",
+    quality: Annotated[float | None, typer.Option(help="Constant rate factor, or 1 to 100 for JPEG and WebP.")] = None,
+    bit_depth: Annotated[int | None, typer.Option(help="Bits per sample; the input's if not given.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Encode and decode a clip or picture with the VAE, and measure what that costs in quality."""
+    from ..device import resolve_device, resolve_dtype
+    from ..loading import load_vae
+    from ..metrics import QualityMeter
+    from ..models.tiling import TileSpec
+    from ..pipeline.reconstruct import reconstruct as run
+    from ..video import SinkOptions, open_sink, open_source
+
+    spec = None if tile is None else TileSpec(tile, tile_overlap)
+    options = SinkOptions(codec=codec, quality=quality, bit_depth=bit_depth, overwrite=overwrite)  # type: ignore[arg-type]
+    place = resolve_device(device)
+    number_format = resolve_dtype(dtype, place)
+    with open_source(source, start=start, frames=frames) as clip:
+        info = clip.info
+        meter = QualityMeter()
+        with open_sink(target, width=info.width, height=info.height, source=info, options=options) as sink:
+            model = load_vae(_vae_file(vae), device=place, dtype=number_format)
+            began = time.perf_counter()
+            restored = _paired(clip, lambda pictures: run(pictures, model, slice_frames=slice_frames, tile=spec))
+            _write(restored, sink, meter, total=len(clip))
+            seconds = time.perf_counter() - began
+    for sentence in (*clip.warnings, *sink.warnings):
+        warn(sentence)
+    _report(target, meter, seconds, as_json=json)
+
+
+def _vae_file(choice: str) -> str | Path:
+    """The file that `--vae` means, and for `auto` a line that says which."""
+    from ..checkpoint.hub import find_model
+
+    if choice == "nano":
+        return choice
+    if choice != "auto":
+        return find_model(choice)
+    try:
+        path = find_model(PUBLIC_VAE)
+    except ModelFileError:
+        err.print(
+            f"VAE: nano, the small model of this package; `seedvr2 download {PUBLIC_VAE}` gets the public one.",
+            markup=False,
+        )
+        return "nano"
+    err.print(f"VAE: {path}", markup=False)
+    return path
+
+
+def _paired(
+    clip: Iterable[Frame], restore: Callable[[Iterable[Tensor]], Iterator[Tensor]]
+) -> Iterator[tuple[Frame, Tensor]]:
+    """Every frame beside what `restore`, which may read a few frames ahead, makes of it."""
+    waiting: deque[Frame] = deque()
+
+    def pictures() -> Iterator[Tensor]:
+        for frame in clip:
+            waiting.append(frame)
+            yield frame.rgb
+
+    for picture in restore(pictures()):
+        yield waiting.popleft(), picture
+
+
+def _write(pairs: Iterable[tuple[Frame, Tensor]], sink: FrameSink, meter: QualityMeter, *, total: int) -> None:
+    with frame_progress() as bar:
+        task = bar.add_task("reconstruct", total=total)
+        try:
+            for frame, picture in pairs:
+                meter.add(picture, frame.rgb)
+                sink.write(picture, pts=frame.pts, alpha=frame.alpha)
+                bar.advance(task)
+        except KeyboardInterrupt:
+            kept = sink.abort(keep_partial=True)
+            bar.stop()
+            done = "nothing was finished" if kept is None else f"what was finished is in {kept}"
+            raise typer.Exit(fail(f"interrupted; {done}.", EXIT_INTERRUPTED)) from None
+
+
+def _report(target: Path, meter: QualityMeter, seconds: float, *, as_json: bool) -> None:
+    quality = meter.summary()
+    if as_json:
+        facts: dict[str, object] = {"output": str(target), "seconds": round(seconds, 3), **asdict(quality)}
+        # JSON has no infinity, which is the PSNR of identical pictures.
+        typer.echo(dumps({key: None if value == inf else value for key, value in facts.items()}, indent=2))
+        return
+    ssim = "" if quality.mean_ssim is None else f", SSIM {quality.mean_ssim:.4f}"
+    out.print(
+        f"{target}: {quality.frames} frames in {seconds:.1f} s ({quality.frames / seconds:.2f} a second); against the "
+        f"input, before the output's own compression: PSNR {quality.psnr_db:.2f} dB "
+        f"(worst frame {quality.min_psnr_db:.2f}){ssim}",
+        markup=False,
+    )

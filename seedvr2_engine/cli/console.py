@@ -1,0 +1,54 @@
+"""What the command line prints: results on standard output, everything else on standard error."""
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def fail(sentence: str, exit_code: int) -> int:
+    """Print one sentence and give the exit code back."""
+    err.print(f"[bold red]error:[/] {escape(sentence)}")
+    return exit_code
+
+
+def warn(sentence: str) -> None:
+    """Print one sentence about something the user gets other than asked."""
+    err.print(f"[yellow]warning:[/] {escape(sentence)}")
+
+
+class FrameRate(ProgressColumn):
+    """Frames finished a second."""
+
+    def render(self, task: Task) -> Text:
+        """The speed over the last moments, or nothing at the start."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.2f} frames/s")
+
+
+def frame_progress() -> Progress:
+    """A bar that counts frames."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        FrameRate(),
+        TimeRemainingColumn(),
+        console=err,
+    )
+
+
+def readable_size(size_bytes: int) -> str:
+    """12_345_678 -> "12.3 MB" (decimal units)."""
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"

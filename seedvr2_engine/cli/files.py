@@ -1,0 +1,117 @@
+"""Subcommands about model files: what is in one, which are known, how to get or convert one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from .console import err, out, readable_size
+
+
+def info(
+    file: Annotated[Path, typer.Argument(help="A safetensors or GGUF file.")],
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Print what a checkpoint file holds: architecture, widths, parameters, types, metadata."""
+    from ..checkpoint.describe import describe_checkpoint
+
+    description = describe_checkpoint(file)
+    if json:
+        typer.echo(description.to_json())
+        return
+    facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    facts.add_row("file", f"{description.path} ({readable_size(description.file_bytes)}, {description.format})")
+    facts.add_row("architecture", description.architecture)
+    if description.vae is not None:
+        widths = ", ".join(map(str, description.vae.block_out_channels))
+        facts.add_row("widths", f"{widths}; {description.vae.latent_channels} latent channels")
+    facts.add_row("parameters", f"{description.parameters:,} in {description.tensors} tensors")
+    facts.add_row("layouts", ", ".join(description.layouts))
+    for key, value in description.metadata.items():
+        facts.add_row(key, value if len(value) <= 100 else f"{value[:97]}...")
+    out.print(facts, markup=False)
+    types = Table("type", "tensors", "parameters", "bytes", box=None, padding=(0, 2, 0, 0))
+    for column in types.columns[1:]:
+        column.justify = "right"
+    for use in description.types:
+        types.add_row(use.type, str(use.tensors), f"{use.parameters:,}", f"{use.nbytes:,}")
+    out.print(types)
+    for problem in description.problems:
+        out.print(f"problem: {problem}", markup=False)
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="A SeedVR2 VAE (safetensors or GGUF).")],
+    target: Annotated[Path, typer.Argument(help="The GGUF file to write.")],
+    type: Annotated[str, typer.Option("--type", "-t", help="F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1 or Q4_0.")] = "Q8_0",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+) -> None:
+    """Convert a VAE to GGUF; norms, biases and the two odd convolutions keep a higher precision."""
+    from ..checkpoint.convert import convert_to_gguf
+
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=err
+    ) as bar:
+        task = bar.add_task("convert", total=None)
+        report = convert_to_gguf(
+            source,
+            target,
+            type,
+            overwrite=overwrite,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    counts = ", ".join(f"{count} {name}" for name, count in report.tensors_by_type.items())
+    out.print(
+        f"{report.target}: {readable_size(report.target_bytes)} (from {readable_size(report.source_bytes)}), "
+        f"tensors: {counts}; relative RMS error of the weights {report.relative_rms:.2e}",
+        markup=False,
+    )
+
+
+def download(
+    name: Annotated[str, typer.Argument(help="A name that `seedvr2 models` lists.")],
+    folder: Annotated[Path | None, typer.Option(help="Where to put it; the user cache if not given.")] = None,
+) -> None:
+    """Download a public model file, verify it, and move it into place."""
+    from ..checkpoint.hub import download as fetch
+    from ..checkpoint.registry import find
+
+    model = find(name)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+    ) as bar:
+        task = bar.add_task(model.name, total=model.size_bytes)
+        path = fetch(model, folder, on_progress=lambda done, total: bar.update(task, completed=done, total=total))
+    out.print(f"{path}: verified", markup=False)
+
+
+def models(
+    verify: Annotated[bool, typer.Option("--verify", help="Read every known file and compare its SHA-256.")] = False,
+) -> None:
+    """List the public model files and those found on this machine."""
+    from ..checkpoint.hub import local_models, search_folders
+    from ..checkpoint.registry import MODEL_FILES
+
+    known = Table("name", "kind", "size", "what it is", title="Public files", title_justify="left", box=None)
+    for model in MODEL_FILES:
+        known.add_row(model.name, model.kind, readable_size(model.size_bytes), model.description)
+    out.print(known)
+    folders = search_folders()
+    found = Table("name", "size", "state", "where", title="\nOn this machine", title_justify="left", box=None)
+    states = {True: "verified", False: "not the public file", None: "not checked"}
+    for local in local_models(folders, verify=verify):
+        state = "own file" if local.known is None else states[local.verified]
+        found.add_row(local.name, readable_size(local.size_bytes), state, str(local.path))
+    if found.row_count:
+        out.print(found)
+    else:
+        out.print(f"\nNone of them on this machine; looked in {', '.join(map(str, folders))}.", markup=False)

@@ -1,0 +1,1 @@
+"""From frames to frames: what the user's clip goes through."""

@@ -1,0 +1,65 @@
+"""A clip through the VAE and back: encode, decode, and nothing else."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InvalidArgumentError
+from ..models.tiling import TileSpec
+from ..models.vae import VideoVAE
+
+
+def reconstruct(
+    frames: Iterable[Tensor], vae: VideoVAE, *, slice_frames: int = 4, tile: TileSpec | None = None
+) -> Iterator[Tensor]:
+    """Encode and decode pictures (3, H, W) in [0, 1]; yields as many, of the same size, clamped, in FP32 on the CPU.
+
+    Any size and any number of frames will do: edges are repeated up to multiples of 8 pixels and the last frame
+    up to 4n+1 frames, and both are trimmed back. Frames are taken as they are needed and given as they are
+    done, so memory does not depend on their number. All frames must have one size (InvalidArgumentError).
+    """
+    sizes: deque[tuple[int, int]] = deque()
+    padded = _fill_up(_prepared(frames, vae.config.spatial_compression, sizes), vae.config.temporal_compression)
+    latents = vae.stream_encode(padded, slice_frames=slice_frames, tile=tile)
+    for frame in vae.stream_decode(latents, slice_frames=slice_frames, tile=tile):
+        if not sizes:
+            return
+        height, width = sizes.popleft()
+        yield from_model_range(frame[0, :, :height, :width])
+
+
+def to_model_range(rgb: Tensor) -> Tensor:
+    """[0, 1] -> [-1, 1], in FP32."""
+    return rgb.float() * 2 - 1
+
+
+def from_model_range(x: Tensor) -> Tensor:
+    """[-1, 1] -> [0, 1], clamped, in FP32 on the CPU."""
+    return (x.float() * 0.5 + 0.5).clamp(0, 1).cpu()
+
+
+def _prepared(frames: Iterable[Tensor], cell: int, sizes: deque[tuple[int, int]]) -> Iterator[Tensor]:
+    expected: torch.Size | None = None
+    for index, rgb in enumerate(frames):
+        expected = expected or rgb.shape
+        if rgb.ndim != 3 or rgb.shape[0] != 3 or rgb.shape != expected:
+            raise InvalidArgumentError(
+                f"frame {index}: expected shape (3, H, W), the same for all frames, got {tuple(rgb.shape)}"
+                f" after {tuple(expected)}."
+            )
+        height, width = rgb.shape[1:]
+        sizes.append((height, width))
+        yield F.pad(to_model_range(rgb)[None], (0, -width % cell, 0, -height % cell), mode="replicate")
+
+
+def _fill_up(frames: Iterator[Tensor], step: int) -> Iterator[Tensor]:
+    count = 0
+    for frame in frames:
+        count += 1
+        yield frame
+    if count:
+        for _ in range(-(count - 1) % step):
+            yield frame
