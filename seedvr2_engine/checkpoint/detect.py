@@ -8,6 +8,7 @@ import torch
 
 from ..errors import CheckpointError
 from ..models.config import Shape, VAEConfig
+from .match import listed, match_tensors
 from .reader import Checkpoint, TensorInfo, quoted
 
 PREFIXES = ("model.diffusion_model.", "first_stage_model.", "vae.")
@@ -18,8 +19,6 @@ _VAE_NAME = re.compile(r"(encoder\.down_blocks|decoder\.up_blocks)\.\d+\.resnets
 # The names that diffusers gave the attention layers before release 0.15.
 _OLD_ATTENTION = re.compile(r"(?<=\.attentions\.0\.)(query|key|value|proj_attn)(?=\.(?:weight|bias)$)")
 _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-
-_LISTED = 10  # names in one message
 
 
 def is_dit(checkpoint: Checkpoint) -> bool:
@@ -64,7 +63,7 @@ def detect_vae(checkpoint: Checkpoint) -> VAEConfig:
         )
     names = model_names(checkpoint)
     if not is_vae(checkpoint):
-        found = f"{len(names)} others, such as {_listed(sorted(names)[:3])}" if names else "no tensors at all"
+        found = f"{len(names)} others, such as {listed(sorted(names)[:3])}" if names else "no tensors at all"
         raise CheckpointError(
             f"{checkpoint.path}: expected the tensors of a SeedVR2 VAE, found {found}; this is another model."
         )
@@ -93,36 +92,9 @@ def detect_vae(checkpoint: Checkpoint) -> VAEConfig:
 
 
 def vae_tensor_names(checkpoint: Checkpoint, config: VAEConfig) -> dict[str, str]:
-    """Map every tensor name of the model to the name in the file, and nothing else.
-
-    Raises CheckpointError that names what is missing, what is too much, and what has another shape. In a GGUF
-    file a tensor may have fewer axes than the model's: any such shape of the right element count will do,
-    because collapsing keeps the order of the values.
-    """
-    names = model_names(checkpoint)
-    shapes = config.tensor_shapes()
-    missing = [name for name in shapes if name not in names]
-    extra = [quoted(stored) for name, stored in names.items() if name not in shapes]
-    wrong = []
-    for name, shape in shapes.items():
-        if name in names and not _fits(info := checkpoint.tensors[names[name]], shape, checkpoint.format):
-            wrong.append(f"{name}: expected {shape}, got {info.original_shape or info.shape}")
-    problems = [
-        f"{len(items)} {what} ({_listed(items, separator)})"
-        for items, what, separator in (
-            (missing, "missing", ", "),
-            (extra, "unknown", ", "),
-            (wrong, "of another shape", "; "),
-        )
-        if items
-    ]
-    if problems:
-        raise CheckpointError(
-            f"{checkpoint.path}: expected the {len(shapes)} tensors of a SeedVR2 VAE of widths "
-            f"{config.block_out_channels}, found {', '.join(problems)}; "
-            "the file is incomplete or holds another model."
-        )
-    return {name: names[name] for name in shapes}
+    """Map every tensor name of the model to the name in the file, and nothing else; see `match_tensors`."""
+    model = f"a SeedVR2 VAE of widths {config.block_out_channels}"
+    return match_tensors(checkpoint, model_names(checkpoint), config.tensor_shapes(), model)
 
 
 def load_vae_tensors(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[VAEConfig, dict[str, torch.Tensor]]:
@@ -168,14 +140,3 @@ def _count_of(checkpoint: Checkpoint, infos: Mapping[str, TensorInfo], candidate
         f"{checkpoint.path}: expected the tensor {candidates[0]} of a SeedVR2 VAE, found none; "
         "the file is incomplete or holds another model."
     )
-
-
-def _fits(info: TensorInfo, shape: Shape, file_format: str) -> bool:
-    stored = info.original_shape or info.shape
-    collapsed = file_format == "gguf" and info.original_shape is None and len(stored) < len(shape)
-    return stored == shape or (collapsed and math.prod(stored) == math.prod(shape))
-
-
-def _listed(items: Sequence[str], separator: str = ", ") -> str:
-    more = len(items) - _LISTED
-    return separator.join(items[:_LISTED]) + (f"{separator}and {more} more" if more > 0 else "")

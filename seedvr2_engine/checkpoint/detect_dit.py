@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from ..checkpoint.detect import is_dit, is_vae, load_finite, model_names
-from ..checkpoint.match import listed, match_tensors
-from ..checkpoint.reader import Checkpoint, quoted
 from ..errors import CheckpointError, InvalidArgumentError
 from ..models.config import Shape
 from ..models.dit_config import DiTConfig
+from .detect import is_dit, is_vae, load_finite, model_names
+from .match import listed, match_tensors
+from .reader import Checkpoint, quoted
 
 POSITIVE_TEXT = "positive_conditioning"
 """The text embedding (tokens, text width) that upscaling uses, in files that carry it."""

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from math import prod
 
-from ..checkpoint.reader import Checkpoint, TensorInfo, quoted
 from ..errors import CheckpointError
 from ..models.config import Shape
+from .reader import Checkpoint, TensorInfo, quoted
 
 _LISTED = 10  # names in one message
 

@@ -8,10 +8,10 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor
 
-from ..checkpoint.detect_dit import POSITIVE_TEXT, load_text
-from ..checkpoint.reader import open_checkpoint
-from ..checkpoint.registry import ModelFile, find
 from ..errors import CheckpointError, ModelFileError
+from .detect_dit import POSITIVE_TEXT, load_text
+from .reader import open_checkpoint
+from .registry import ModelFile, find
 
 PUBLIC_TEXT = "pos_emb.pt"
 """The name of the public text embedding, (58, 5120) BF16."""
