@@ -1,4 +1,4 @@
-"""SeedVR2 Engine: the causal video VAE of SeedVR2, exact first, then fast.
+"""SeedVR2 Engine: the causal video VAE and the transformer of SeedVR2, exact first, then fast.
 
 The public names are imported when they are first used; importing the package does no work.
 """
@@ -9,18 +9,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .errors import SeedVR2Error
     from .loading import load_vae
+    from .loading_dit import load_dit
     from .models.config import VAEConfig
+    from .models.dit import NaDiT
+    from .models.dit_config import DiTConfig
     from .models.tiling import TileSpec
     from .models.vae import VideoVAE
 
 __version__ = "0.1.0"
-__all__ = ["SeedVR2Error", "TileSpec", "VAEConfig", "VideoVAE", "load_vae"]
+__all__ = ["DiTConfig", "NaDiT", "SeedVR2Error", "TileSpec", "VAEConfig", "VideoVAE", "load_dit", "load_vae"]
 
 _HOMES = {
+    "DiTConfig": ".models.dit_config",
+    "NaDiT": ".models.dit",
     "SeedVR2Error": ".errors",
     "TileSpec": ".models.tiling",
     "VAEConfig": ".models.config",
     "VideoVAE": ".models.vae",
+    "load_dit": ".loading_dit",
     "load_vae": ".loading",
 }
 

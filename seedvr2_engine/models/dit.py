@@ -17,9 +17,9 @@ from .attention import AttentionKind, choose_attention
 from .dit_blocks import Block, BlockModulation
 from .dit_config import DiTConfig
 from .geometry import Execution, Geometry, LatentShape, plan_geometry
+from .precision import exact_float32
 from .rope import RopeRounding
 from .streams import linear_float32, rms_norm
-from .vae import exact_float32
 
 
 @dataclass(frozen=True)

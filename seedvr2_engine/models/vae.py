@@ -8,7 +8,6 @@ causal convolutions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import Literal, overload
 
@@ -20,6 +19,7 @@ from ..errors import InvalidArgumentError
 from .blocks import Downsample, MidBlock, Resnet, Upsample, frame_norm
 from .causal import CausalCache, causal_conv3x3x3
 from .config import VAEConfig
+from .precision import exact_float32
 from .tiling import TileGrid, TileSpec, decode_grid, encode_grid
 
 
@@ -329,14 +329,3 @@ def _batches(items: Iterable[Tensor], *, first: int, rest: int) -> Iterator[list
 
 def _size(video: Tensor) -> str:
     return f"{video.shape[-1]}x{video.shape[-2]} px"
-
-
-@contextmanager
-def exact_float32() -> Iterator[None]:
-    """Keep FP32 convolutions and matrix products in FP32 on GPUs that would use TF32, then put the switches back."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

@@ -5,8 +5,9 @@ import torch
 
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.models.causal import CausalCache
+from seedvr2_engine.models.precision import exact_float32
 from seedvr2_engine.models.tiling import TileSpec
-from seedvr2_engine.models.vae import VideoVAE, exact_float32, time_slices
+from seedvr2_engine.models.vae import VideoVAE, time_slices
 
 from ..conftest import TINY
 
