@@ -10,7 +10,7 @@ demo: $(VENV)/.ready
 	$(BIN)/python docs/demo.py demo
 
 test: lint
-	$(BIN)/python -m pytest -q -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .

@@ -1,0 +1,206 @@
+"""What is known about a clip or picture before its frames are read, and the frame itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+SourceKind = Literal["video", "image", "sequence"]
+PixelFamily = Literal["yuv", "rgb", "grey"]
+
+
+class ColorRange(IntEnum):
+    """Code range of the samples, numbered as in FFmpeg's AVColorRange."""
+
+    UNSPECIFIED = 0
+    LIMITED = 1
+    FULL = 2
+
+
+class Matrix(IntEnum):
+    """Y'CbCr matrix coefficients, numbered as in ITU-T H.273 and FFmpeg's AVColorSpace."""
+
+    RGB = 0
+    BT709 = 1
+    UNSPECIFIED = 2
+    FCC = 4
+    BT470BG = 5
+    SMPTE170M = 6
+    SMPTE240M = 7
+    YCGCO = 8
+    BT2020_NCL = 9
+    BT2020_CL = 10
+    SMPTE2085 = 11
+    CHROMA_DERIVED_NCL = 12
+    CHROMA_DERIVED_CL = 13
+    ICTCP = 14
+    IPT_C2 = 15
+    YCGCO_RE = 16
+    YCGCO_RO = 17
+
+
+_PRIMARIES_NAMES = {
+    1: "bt709",
+    2: "unspecified",
+    4: "bt470m",
+    5: "bt470bg",
+    6: "smpte170m",
+    7: "smpte240m",
+    8: "film",
+    9: "bt2020",
+    10: "smpte428",
+    11: "smpte431",
+    12: "smpte432",
+    22: "ebu3213",
+}
+_TRANSFER_NAMES = {
+    1: "bt709",
+    2: "unspecified",
+    4: "gamma22",
+    5: "gamma28",
+    6: "smpte170m",
+    7: "smpte240m",
+    8: "linear",
+    9: "log100",
+    10: "log316",
+    11: "iec61966-2-4",
+    12: "bt1361e",
+    13: "iec61966-2-1",
+    14: "bt2020-10",
+    15: "bt2020-12",
+    16: "smpte2084",
+    17: "smpte428",
+    18: "arib-std-b67",
+}
+
+
+@dataclass(frozen=True)
+class ColorTags:
+    """The colour description of a stream; primaries and transfer are carried through and never applied."""
+
+    range: ColorRange = ColorRange.UNSPECIFIED
+    """Limited (16..235 of 255) or full (0..255) code range."""
+    matrix: Matrix = Matrix.UNSPECIFIED
+    """How R'G'B' became Y'CbCr; RGB for samples that are R'G'B' already."""
+    primaries: int = 2
+    """Chromaticities of the primaries, an H.273 code point; 2 is unspecified."""
+    transfer: int = 2
+    """Transfer characteristics, an H.273 code point; 2 is unspecified."""
+
+    def describe(self) -> str:
+        """Return the tags under FFmpeg's names, for people: `bt709, limited, primaries bt709, transfer bt709`."""
+        primaries = _PRIMARIES_NAMES.get(self.primaries, str(self.primaries))
+        transfer = _TRANSFER_NAMES.get(self.transfer, str(self.transfer))
+        matrix, code_range = self.matrix.name.lower(), self.range.name.lower()
+        return f"{matrix}, {code_range}, primaries {primaries}, transfer {transfer}"
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How stored pixels become upright: transpose first, then mirror left-right, then mirror top-bottom."""
+
+    transpose: bool = False
+    """Swap rows and columns; the upright width is the stored height."""
+    mirror_x: bool = False
+    """Reverse every row."""
+    mirror_y: bool = False
+    """Reverse the order of the rows."""
+
+    @property
+    def degrees(self) -> int:
+        """The clockwise turn that makes the stored picture upright: 0, 90, 180 or 270; mirroring left out."""
+        if self.transpose:
+            return 90 if self.mirror_x else 270
+        return 180 if self.mirror_y else 0
+
+
+@dataclass(frozen=True)
+class SideStream:
+    """One audio or subtitle stream that travels with the video."""
+
+    codec: str
+    """FFmpeg's codec name."""
+    language: str | None = None
+    """ISO 639 language of the stream as the container gives it."""
+    sample_rate: int | None = None
+    """Samples per second of an audio stream."""
+    channels: int | None = None
+    """Channels of an audio stream."""
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """A clip, a picture, or a numbered sequence of pictures; measured once, when it is opened."""
+
+    path: Path
+    """The file, the folder, or the pattern that was opened."""
+    kind: SourceKind
+    width: int
+    """Upright width in pixels."""
+    height: int
+    """Upright height in pixels."""
+    frame_count: int
+    """Frames in the whole source, see `count_method`."""
+    count_method: Literal["packets", "decoding", "files"]
+    """How frames were counted: every coded picture in the file (packets), all of them decoded, or picture files."""
+    average_rate: Fraction | None
+    """Frames per second on average; None for a single image."""
+    time_base: Fraction
+    """Seconds per tick of `Frame.pts`."""
+    variable_rate: bool
+    """Whether frame intervals differ by more than one tick."""
+    bit_depth: int
+    """Bits per sample, 8 to 16 (fewer than 8 counts as 8)."""
+    has_alpha: bool
+    codec: str
+    """FFmpeg's name of the video codec."""
+    pix_fmt: str
+    """FFmpeg's name of the pixel format of the first frame."""
+    color: ColorTags
+    """The tags as the file gives them."""
+    conversion: ColorTags
+    """The tags as they were applied: range and matrix are never unspecified here, see `color.resolve`."""
+    sample_aspect_ratio: Fraction
+    """Width of an upright pixel over its height; 1 when unknown."""
+    orientation: Orientation
+    """The turn that has been applied to the stored pixels."""
+    start_s: Fraction
+    """Time of the earliest stream, in seconds."""
+    duration_s: float
+    """From the first frame's start to the last frame's end, in seconds; 0 for a single image."""
+    audio: tuple[SideStream, ...] = ()
+    subtitles: tuple[SideStream, ...] = ()
+    chapter_count: int = 0
+    first_frame: int = 0
+    """Index of the first frame that is read, counted from 0."""
+    selected_frames: int = 0
+    """Number of frames that are read from there."""
+
+    @property
+    def is_trimmed_at_start(self) -> bool:
+        """Whether frames before the first one read are skipped."""
+        return self.first_frame > 0
+
+    @property
+    def is_trimmed_at_end(self) -> bool:
+        """Whether frames after the last one read are left out."""
+        return self.first_frame + self.selected_frames < self.frame_count
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One upright picture in the source's own transfer curve."""
+
+    rgb: torch.Tensor
+    """float32 (3,H,W) in [0,1], contiguous, CPU."""
+    alpha: torch.Tensor | None
+    """float32 (1,H,W) in [0,1], or None when the source has no alpha."""
+    pts: int
+    """Presentation time in ticks of `SourceInfo.time_base`; strictly increasing from frame to frame."""
+    duration: int
+    """Ticks until the next frame, as the container promises; at least 1."""

@@ -1,0 +1,258 @@
+"""What the user asks of an output file, and the encoder settings that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import av
+
+from ..errors import InvalidArgumentError, OutputError
+from .info import ColorRange, ColorTags, Matrix, SourceInfo
+
+CodecChoice = Literal["auto", "h264", "h265", "ffv1", "prores", "vp9"]
+ChromaChoice = Literal["auto", "420", "422", "444", "rgb"]
+
+
+@dataclass(frozen=True)
+class SinkOptions:
+    """How a clip or picture is written; checked when it is made, and against the file when that is opened."""
+
+    codec: CodecChoice = "auto"
+    """Video codec. auto: H.264 for 8 bits and H.265 for more in MP4, MOV and MKV; VP9 in WebM. Unused by pictures."""
+    quality: float | None = None
+    """Constant rate factor, smaller is better; None: 16 (h264), 18 (h265), 20 (vp9). Pictures (JPEG, WebP): 1..100,
+    larger is better, None: 95. Unused by lossless codecs and ProRes."""
+    preset: str = "medium"
+    """x264 and x265 speed preset, `ultrafast` to `placebo`."""
+    bit_depth: int | None = None
+    """Bits per sample; None: the source's, or 8 without a source."""
+    chroma: ChromaChoice = "auto"
+    """Chroma resolution. auto: 4:2:0 where the size allows it, 4:4:4 otherwise, 4:2:2 for ProRes, R'G'B' or the
+    source's own for FFV1."""
+    rate: Fraction | None = None
+    """Frames per second; None: the source's, or 24 without one."""
+    copy_audio: bool = True
+    copy_subtitles: bool = True
+    overwrite: bool = False
+    """Whether an existing file, or a sequence's existing pictures, may be replaced; they are only at the very end."""
+
+    def __post_init__(self) -> None:
+        if self.bit_depth is not None and not 8 <= self.bit_depth <= 16:
+            raise InvalidArgumentError(f"bit_depth: expected 8 to 16, got {self.bit_depth}.")
+        if self.quality is not None and not 0 <= self.quality <= 100:
+            raise InvalidArgumentError(f"quality: expected 0 to 100, got {self.quality}.")
+        if self.rate is not None and self.rate <= 0:
+            raise InvalidArgumentError(f"rate: expected more than 0 frames per second, got {self.rate}.")
+
+
+@dataclass(frozen=True)
+class Container:
+    """One kind of output file."""
+
+    muxer: str
+    """FFmpeg's muxer."""
+    codecs: tuple[str, ...]
+    """The choices of `SinkOptions.codec` it takes, the default first."""
+    audio_encoder: str
+    """What audio becomes when its own codec does not fit in."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Muxer options; they make a file that is cut off at any moment playable up to about a second before."""
+
+    @property
+    def is_fragmented(self) -> bool:
+        """Whether it is MP4 or MOV, which is written in fragments until it is complete."""
+        return "movflags" in self.options
+
+
+# delay_moov keeps the offset between audio and video; hybrid files turn into ordinary ones when they are closed.
+_FRAGMENTS = {"movflags": "+hybrid_fragmented+delay_moov", "frag_duration": "1000000"}
+_CLUSTERS = {"cluster_time_limit": "1000"}
+CONTAINERS: dict[str, Container] = {
+    ".mp4": Container("mp4", ("h264", "h265", "vp9"), "aac", _FRAGMENTS),
+    ".m4v": Container("mp4", ("h264", "h265"), "aac", _FRAGMENTS),
+    ".mov": Container("mov", ("h264", "h265", "prores"), "aac", _FRAGMENTS),
+    ".mkv": Container("matroska", ("h264", "h265", "ffv1", "prores", "vp9"), "aac", _CLUSTERS),
+    ".webm": Container("webm", ("vp9",), "libopus", _CLUSTERS),
+}
+
+
+@dataclass(frozen=True)
+class VideoCodec:
+    """One encoder of FFmpeg and what it can hold."""
+
+    encoder: str
+    depths: tuple[int, ...]
+    chroma: tuple[str, ...]
+    """The choices of `SinkOptions.chroma` it takes, the default first."""
+    alpha_chroma: tuple[str, ...] = ()
+    """Those that it can combine with an alpha plane."""
+    default_quality: float | None = None
+
+
+CODECS: dict[str, VideoCodec] = {
+    "h264": VideoCodec("libx264", (8, 10), ("420", "422", "444"), default_quality=16),
+    "h265": VideoCodec("libx265", (8, 10, 12), ("420", "422", "444"), default_quality=18),
+    "ffv1": VideoCodec("ffv1", (8, 10, 12, 16), ("rgb", "444", "422", "420"), ("rgb", "444", "422", "420")),
+    "prores": VideoCodec("prores_ks", (10,), ("422", "444"), ("444",)),
+    "vp9": VideoCodec("libvpx-vp9", (8,), ("420", "422", "444"), default_quality=20),
+}
+
+
+@dataclass(frozen=True)
+class EncoderPlan:
+    """Everything an encoder is told, and what of the request it could not follow."""
+
+    encoder: str
+    pix_fmt: str
+    bit_depth: int
+    has_alpha: bool
+    color: ColorTags
+    options: dict[str, str]
+    warnings: tuple[str, ...] = ()
+
+
+def container_for(path: Path) -> Container:
+    """Return the container that the file name asks for; raises OutputError for an unknown ending."""
+    try:
+        return CONTAINERS[path.suffix.lower()]
+    except KeyError as error:
+        known = " ".join(sorted(CONTAINERS))
+        raise OutputError(
+            f"{path}: expected a name ending in {known} or a picture's, found {path.suffix or 'no ending'!r}; "
+            "rename the output."
+        ) from error
+
+
+def plan_encoder(path: Path, size: tuple[int, int], source: SourceInfo | None, options: SinkOptions) -> EncoderPlan:
+    """Return the encoder settings for a clip of `size` (width, height); a pure function but for asking FFmpeg's build.
+
+    Raises OutputError for a codec that does not fit the container or is not in this FFmpeg build, or a bit depth or
+    chroma that the codec does not have.
+    """
+    container = container_for(path)
+    name = _codec_name(container, source, options)
+    if name not in container.codecs:
+        raise OutputError(
+            f"{path}: expected one of the codecs {', '.join(container.codecs)} in this kind of file, got {name}; "
+            "choose one of them or another ending."
+        )
+    codec = CODECS[name]
+    alpha = source is not None and source.has_alpha
+    depth, depth_warning = _depth(name, source, options)
+    chroma, chroma_warning = _chroma(name, size, source, options)
+    alpha_warning = None
+    if alpha and chroma not in codec.alpha_chroma:
+        alpha = False
+        alpha_warning = f"{name} with {chroma} chroma holds no alpha; it is left out, use ffv1 in .mkv to keep it."
+    pix_fmt = _pix_fmt(chroma, depth, alpha)
+    _require_encoder(codec.encoder, pix_fmt)
+    return EncoderPlan(
+        encoder=codec.encoder,
+        pix_fmt=pix_fmt,
+        bit_depth=depth,
+        has_alpha=alpha,
+        color=output_tags(size, source, is_rgb=chroma == "rgb"),
+        options=_encoder_options(name, chroma, options),
+        warnings=tuple(filter(None, (depth_warning, chroma_warning, alpha_warning))),
+    )
+
+
+def output_tags(size: tuple[int, int], source: SourceInfo | None, *, is_rgb: bool) -> ColorTags:
+    """Return fully decided tags for an output.
+
+    Y'CbCr keeps the matrix and range that the source was read with. R'G'B' sources, and none at all, become limited
+    BT.709, or BT.2020 where the primaries are. Primaries and transfer are the source's; unspecified stays so.
+    """
+    tags = source.conversion if source is not None else ColorTags()
+    if is_rgb:
+        return ColorTags(ColorRange.FULL, Matrix.RGB, tags.primaries, tags.transfer)
+    if tags.matrix in (Matrix.RGB, Matrix.UNSPECIFIED):
+        matrix = Matrix.BT2020_NCL if tags.primaries == 9 else Matrix.BT709
+        return ColorTags(ColorRange.LIMITED, matrix, tags.primaries, tags.transfer)
+    return tags
+
+
+def _codec_name(container: Container, source: SourceInfo | None, options: SinkOptions) -> str:
+    if options.codec != "auto":
+        return options.codec
+    depth = options.bit_depth or (source.bit_depth if source is not None else 8)
+    return "h265" if depth > 8 and "h265" in container.codecs else container.codecs[0]
+
+
+def _require_encoder(encoder: str, pix_fmt: str) -> None:
+    try:
+        formats = av.Codec(encoder, "w").video_formats or []
+    except av.codec.codec.UnknownCodecError as error:
+        raise OutputError(
+            f"Encoder {encoder}: expected it in FFmpeg, found a build without it; choose another codec or install a "
+            "PyAV wheel that has it."
+        ) from error
+    if pix_fmt not in {known.name for known in formats}:
+        raise OutputError(
+            f"Encoder {encoder}: expected it to take {pix_fmt}, found a build that does not; choose another bit depth "
+            "or chroma."
+        )
+
+
+def _depth(name: str, source: SourceInfo | None, options: SinkOptions) -> tuple[int, str | None]:
+    """The bit depth, and a warning if it is less than the source's."""
+    depths = CODECS[name].depths
+    if options.bit_depth is not None:
+        if options.bit_depth not in depths:
+            known = ", ".join(map(str, depths))
+            raise OutputError(f"bit_depth {options.bit_depth}: {name} takes {known} bits; choose one of them.")
+        return options.bit_depth, None
+    wanted = source.bit_depth if source is not None else 8
+    fitting = [depth for depth in depths if depth >= wanted]
+    if fitting:
+        return fitting[0], None
+    return depths[-1], f"The source has {wanted} bits per sample, {name} takes {depths[-1]}; use ffv1 to keep them."
+
+
+def _chroma(
+    name: str, size: tuple[int, int], source: SourceInfo | None, options: SinkOptions
+) -> tuple[str, str | None]:
+    """The chroma resolution, and a warning if the size forbids the usual one."""
+    known = CODECS[name].chroma
+    # FFV1 rounds odd sizes up by itself; the others would refuse or crop them.
+    odd = {} if name == "ffv1" else {"420": size[0] % 2 or size[1] % 2, "422": size[0] % 2}
+    if options.chroma != "auto":
+        if options.chroma not in known:
+            raise OutputError(f"chroma {options.chroma}: {name} takes {', '.join(known)}; choose one of them.")
+        if odd.get(options.chroma):
+            raise OutputError(
+                f"chroma {options.chroma} needs an even size, got {size[0]}x{size[1]}; choose chroma 444 or an even "
+                "size."
+            )
+        return options.chroma, None
+    if name == "ffv1" and source is not None and source.conversion.matrix is not Matrix.RGB:
+        return next((kind for kind in ("420", "422") if f"{kind}p" in source.pix_fmt), "444"), None
+    if name == "prores" and source is not None and source.has_alpha:
+        return "444", None
+    if odd.get(known[0]):
+        return "444", f"{size[0]}x{size[1]} is odd, which {known[0]} chroma cannot hold; written as 4:4:4."
+    return known[0], None
+
+
+def _pix_fmt(chroma: str, depth: int, alpha: bool) -> str:
+    if chroma == "rgb" and depth == 8:
+        return "bgra" if alpha else "bgr0"
+    name = "gbr" if chroma == "rgb" else "yuv"
+    planes = f"{name}{'a' if alpha else ''}{'' if chroma == 'rgb' else chroma}p"
+    return planes if depth == 8 else f"{planes}{depth}le"
+
+
+def _encoder_options(name: str, chroma: str, options: SinkOptions) -> dict[str, str]:
+    default = CODECS[name].default_quality
+    quality = default if options.quality is None else options.quality
+    if name in ("h264", "h265"):
+        silent = {"x265-params": "log-level=none"} if name == "h265" else {}
+        return {"crf": f"{quality:g}", "preset": options.preset, **silent}
+    if name == "vp9":
+        return {"crf": f"{quality:.0f}", "b": "0", "row-mt": "1", "cpu-used": "2", "deadline": "good"}
+    if name == "ffv1":
+        return {"level": "3", "g": "1", "slicecrc": "1"}
+    return {"profile": "4444" if chroma == "444" else "hq", "vendor": "apl0"}

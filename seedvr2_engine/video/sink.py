@@ -1,0 +1,105 @@
+"""FrameSink: what every kind of output has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+from ..errors import InvalidArgumentError, OutputError
+from .partial import write_errors
+
+
+class FrameSink(ABC):
+    """Takes frames in order; `finish` puts the file in its place, `abort` gives up.
+
+    In a `with` statement, leaving normally finishes and an exception aborts without keeping anything.
+    `warnings` collects sentences about whatever differs from what was asked; nothing prints.
+    """
+
+    def __init__(self, path: Path, width: int, height: int) -> None:
+        self.path = path
+        self.width = width
+        self.height = height
+        self.frames_written = 0
+        self.warnings: list[str] = []
+        self._is_closed = False
+
+    @abstractmethod
+    def _write(self, rgb: torch.Tensor, alpha: torch.Tensor | None, pts: int | None, duration: int | None) -> None: ...
+
+    @abstractmethod
+    def _finish(self) -> None: ...
+
+    @abstractmethod
+    def _abort(self, *, keep_partial: bool) -> Path | None: ...
+
+    def write(
+        self,
+        rgb: torch.Tensor,
+        *,
+        pts: int | None = None,
+        duration: int | None = None,
+        alpha: torch.Tensor | None = None,
+    ) -> None:
+        """Append a frame: float (3,H,W) in [0,1] on any device, rounded to the nearest code value.
+
+        `pts` and `duration` are in ticks of the source's time base, as `Frame` gives them; without `pts` the frame
+        follows the one before. `alpha` is (1,H,W) in [0,1]; where the file holds none it is left out, which a
+        warning has said when the sink was opened. Raises OutputError if the disk is full or the encoder fails, and
+        InvalidArgumentError for a wrong shape or a time that does not come after the last one.
+        """
+        if self._is_closed:
+            raise InvalidArgumentError(f"{self.path}: the sink is closed; open another one to write more.")
+        expected = (3, self.height, self.width)
+        if tuple(rgb.shape) != expected or not rgb.is_floating_point():
+            raise InvalidArgumentError(
+                f"rgb: expected floating point {expected}, got {rgb.dtype} {tuple(rgb.shape)}; convert the frame."
+            )
+        if alpha is not None and tuple(alpha.shape) != (1, self.height, self.width):
+            raise InvalidArgumentError(f"alpha: expected shape {(1, *expected[1:])}, got {tuple(alpha.shape)}.")
+        with write_errors(self.path):
+            self._write(rgb, alpha, pts, duration)
+        self.frames_written += 1
+
+    def finish(self) -> Path:
+        """Complete the file, put it in its place in one step, and return its path."""
+        if self._is_closed:
+            return self.path
+        if self.frames_written == 0:
+            self.abort(keep_partial=False)
+            raise OutputError(f"{self.path}: expected at least one frame, got none; nothing was written.")
+        try:
+            with write_errors(self.path):
+                self._finish()
+        except BaseException:
+            self.abort(keep_partial=False)
+            raise
+        self._is_closed = True
+        return self.path
+
+    def abort(self, *, keep_partial: bool) -> Path | None:
+        """Give up; the target stays untouched.
+
+        Returns where the frames so far were kept, as an ordinary playable file, or None if they were removed (asked
+        for, or there were none).
+        """
+        if self._is_closed:
+            return None
+        self._is_closed = True
+        return self._abort(keep_partial=keep_partial and self.frames_written > 0)
+
+    def __enter__(self) -> FrameSink:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._is_closed:
+            return
+        if error is None:
+            self.finish()
+        else:
+            self.abort(keep_partial=False)

@@ -1,0 +1,151 @@
+"""What is left on the disk when writing stops early, for whatever reason."""
+
+import errno
+import io
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seedvr2_engine.errors import OutputError
+from seedvr2_engine.video import SinkOptions, open_sink, open_source
+from seedvr2_engine.video.partial import PartialFile
+
+from .test_writer import FAST, scene, write_scene
+
+
+def test_an_existing_file_is_untouched_until_the_end(tmp_path):
+    target = tmp_path / "a.mp4"
+    target.write_bytes(b"precious")
+    with pytest.raises(OutputError, match="exists already"):
+        write_scene(target)
+    sink = open_sink(target, width=64, height=48, options=SinkOptions(overwrite=True, **FAST))
+    sink.write(scene(0))
+    assert target.read_bytes() == b"precious"
+    assert sink.abort(keep_partial=False) is None
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.mp4"]
+    assert target.read_bytes() == b"precious"
+    write_scene(target, overwrite=True)
+    assert target.read_bytes() != b"precious"
+
+
+def test_an_aborted_clip_can_be_kept(tmp_path):
+    sink = open_sink(tmp_path / "a.mp4", width=64, height=48, options=SinkOptions(**FAST))
+    for index in range(7):
+        sink.write(scene(index))
+    kept = sink.abort(keep_partial=True)
+    assert kept == tmp_path / "a.partial.mp4"
+    with open_source(kept) as source:
+        assert len(list(source)) == 7
+    assert sink.abort(keep_partial=True) is None
+
+
+def test_an_exception_leaves_nothing(tmp_path):
+    def fail():
+        with open_sink(tmp_path / "a.mp4", width=64, height=48) as sink:
+            sink.write(scene(0))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_frames_is_an_error(tmp_path):
+    with pytest.raises(OutputError, match="at least one frame"), open_sink(tmp_path / "a.mp4", width=64, height=48):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_leftover_link_is_not_written_through(tmp_path):
+    (tmp_path / "precious").write_text("keep")
+    (tmp_path / "a.partial.mp4").symlink_to(tmp_path / "precious")
+    write_scene(tmp_path / "a.mp4")
+    assert (tmp_path / "precious").read_text() == "keep"
+
+
+class FullDisk(io.BytesIO):
+    """A file on a disk with room for 20,000 bytes."""
+
+    def write(self, data) -> int:
+        if self.tell() + len(data) > 20_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+    def fileno(self) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.png"])
+def test_a_full_disk_gets_one_sentence(tmp_path, monkeypatch, name):
+    normal = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, mode="r", *a: FullDisk() if mode == "xb" else normal(self, mode, *a))
+    with pytest.raises(OutputError, match="the disk is full"):
+        write_scene(tmp_path / name, 1 if name.endswith("png") else 90, (640, 360), quality=1)
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_folder_gets_one_sentence(tmp_path, monkeypatch):
+    def refuse(self, *_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(OutputError, match="not allowed to write here"):
+        write_scene(tmp_path / "a.mp4")
+
+
+def test_a_folder_with_a_clip_s_name_is_refused(tmp_path):
+    (tmp_path / "a.mp4").mkdir()
+    with pytest.raises(OutputError, match="no ordinary file"):
+        PartialFile(tmp_path / "a.mp4", overwrite=True)
+
+
+SCRIPT = """
+import os, signal, sys, torch
+from seedvr2_engine.errors import OutputError
+from seedvr2_engine.video import SinkOptions, open_sink
+torch.manual_seed(0)
+mode, path = sys.argv[1:]
+if mode == "limit":
+    import resource
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+sink = open_sink(path, width=128, height=96, options=SinkOptions(preset="ultrafast", overwrite=True))
+try:
+    with sink:
+        for index in range(120):
+            sink.write(torch.rand(3, 96, 128))
+        if mode == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+except OutputError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+def run_script(mode, path):
+    return subprocess.run([sys.executable, "-c", SCRIPT, mode, str(path)], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv"])
+def test_a_killed_run_leaves_a_playable_file_and_the_old_one(tmp_path, name):
+    (tmp_path / name).write_bytes(b"precious")
+    assert run_script("kill", tmp_path / name).returncode == -signal.SIGKILL
+    assert (tmp_path / name).read_bytes() == b"precious"
+    partial = (tmp_path / name).with_stem("a.partial")
+    with open_source(partial, damaged="keep") as source:
+        assert len(list(source)) >= 48
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits")
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_a_file_size_limit_gets_one_sentence(tmp_path, name):
+    (tmp_path / name).write_bytes(b"precious")
+    result = run_script("limit", tmp_path / name)
+    assert (result.returncode, result.stderr) == (2, "")
+    assert "the file grew past what this file system or account allows" in result.stdout
+    assert [entry.read_bytes() for entry in tmp_path.iterdir()] == [b"precious"]
