@@ -8,7 +8,9 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from ..models.config import VAEConfig
+from ..models.dit_config import DiTConfig
 from .detect import detect_vae, is_dit, is_vae, vae_tensor_names
+from .detect_dit import detect_dit, dit_tensor_names
 from .gguf import ORIGINAL_SHAPE_KEY
 from .reader import Checkpoint, TensorInfo, open_checkpoint, quoted
 
@@ -41,6 +43,8 @@ class CheckpointDescription:
     """"SeedVR2 VAE", "SeedVR2 DiT" or "unknown", by the tensors alone."""
     vae: VAEConfig | None
     """The configuration, if this is a VAE whose widths can be told."""
+    dit: DiTConfig | None
+    """The configuration, if this is a transformer whose sizes can be told."""
     tensors: int
     """Number of tensors."""
     parameters: int
@@ -52,7 +56,7 @@ class CheckpointDescription:
     metadata: Mapping[str, str]
     """The file's own remarks, without the original shapes."""
     problems: tuple[str, ...]
-    """Sentences that say why the VAE in the file cannot be loaded; none if names and shapes are right."""
+    """Sentences that say why the model in the file cannot be loaded; none if names and shapes are right."""
 
     def to_json(self) -> str:
         """Return all of it as indented JSON."""
@@ -63,7 +67,7 @@ def describe_checkpoint(path: Path | str) -> CheckpointDescription:
     """Open the file, look at names, shapes and types, and close it; raises CheckpointError or ModelFileError."""
     with open_checkpoint(path) as checkpoint:
         architecture = "SeedVR2 DiT" if is_dit(checkpoint) else "SeedVR2 VAE" if is_vae(checkpoint) else "unknown"
-        config, names, problems = _vae_of(checkpoint) if architecture == "SeedVR2 VAE" else (None, {}, ())
+        config, names, problems = _model_of(checkpoint) if architecture != "unknown" else (None, {}, ())
         shapes = {stored: config.tensor_shapes()[name] for name, stored in names.items()} if config else {}
         infos = checkpoint.tensors.values()
         return CheckpointDescription(
@@ -71,7 +75,8 @@ def describe_checkpoint(path: Path | str) -> CheckpointDescription:
             format=checkpoint.format,
             file_bytes=checkpoint.path.stat().st_size,
             architecture=architecture,
-            vae=config,
+            vae=config if isinstance(config, VAEConfig) else None,
+            dit=config if isinstance(config, DiTConfig) else None,
             tensors=len(infos),
             parameters=sum(info.count for info in infos),
             types=_types(infos),
@@ -85,10 +90,15 @@ def describe_checkpoint(path: Path | str) -> CheckpointDescription:
         )
 
 
-def _vae_of(checkpoint: Checkpoint) -> tuple[VAEConfig | None, Mapping[str, str], tuple[str, ...]]:
+def _model_of(
+    checkpoint: Checkpoint,
+) -> tuple[VAEConfig | DiTConfig | None, Mapping[str, str], tuple[str, ...]]:
     """Return the configuration if it can be told, the tensor names if all are there, and what is wrong."""
-    config = None
+    config: VAEConfig | DiTConfig | None = None
     try:
+        if is_dit(checkpoint):
+            config = detect_dit(checkpoint)
+            return config, dit_tensor_names(checkpoint, config), ()
         config = detect_vae(checkpoint)
         return config, vae_tensor_names(checkpoint, config), ()
     except CheckpointError as error:

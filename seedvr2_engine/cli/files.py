@@ -29,6 +29,9 @@ def info(
     if description.vae is not None:
         widths = ", ".join(map(str, description.vae.block_out_channels))
         facts.add_row("widths", f"{widths}; {description.vae.latent_channels} latent channels")
+    if description.dit is not None:
+        dit = description.dit
+        facts.add_row("sizes", f"{dit.family} family; {dit.layers} layers, {dit.width} wide, {dit.heads} heads")
     facts.add_row("parameters", f"{description.parameters:,} in {description.tensors} tensors")
     facts.add_row("layouts", ", ".join(description.layouts))
     for key, value in description.metadata.items():

@@ -55,13 +55,24 @@ def test_problems_are_told_instead_of_raised(golden_dir: Path, tmp_path: Path) -
     assert "1 missing (decoder.conv_out.weight)" in description.problems[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "architecture"), [("blocks.0.attn.proj_qkv.vid.weight", "SeedVR2 DiT"), ("x", "unknown")]
-)
-def test_other_models(tmp_path: Path, name: str, architecture: str) -> None:
-    save_file({name: torch.zeros(2, 3)}, tmp_path / "a.safetensors", {"note": "two\nlines"})
+def test_transformer(golden_dir: Path) -> None:
+    description = describe_checkpoint(golden_dir / "dit_tiny_7b.safetensors")
+    assert (description.architecture, description.vae, description.problems) == ("SeedVR2 DiT", None, ())
+    assert description.dit is not None
+    assert description.dit.family == "7b"
+
+
+def test_incomplete_transformer(tmp_path: Path) -> None:
+    save_file({"blocks.0.attn.proj_qkv.vid.weight": torch.zeros(2, 3)}, tmp_path / "a.safetensors")
     description = describe_checkpoint(tmp_path / "a.safetensors")
-    assert (description.architecture, description.vae, description.problems) == (architecture, None, ())
+    assert (description.architecture, description.dit) == ("SeedVR2 DiT", None)
+    assert "vid_in.proj.bias" in description.problems[0]
+
+
+def test_other_models(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(2, 3)}, tmp_path / "a.safetensors", {"note": "two\nlines"})
+    description = describe_checkpoint(tmp_path / "a.safetensors")
+    assert (description.architecture, description.vae, description.problems) == ("unknown", None, ())
     assert description.metadata == {"note": "'two\\nlines'"}
 
 

@@ -193,6 +193,7 @@ def test_info(tmp_path):
     assert "SeedVR2 VAE" in result.stdout
     assert "32, 64, 32, 32" in result.stdout
     assert json.loads(seedvr2("info", TINY_VAE, "--json").stdout)["parameters"] == 2_517_795
+    assert "3b family; " in seedvr2("info", GOLDEN / "dit_tiny_3b.safetensors").stdout
     assert "nowhere" in refused("info", "nowhere")
 
 
