@@ -1,0 +1,231 @@
+"""Which configuration a convolution runs with on which GPU: pure heuristics, one set for each architecture.
+
+Imports no Triton, so a plan for any GPU can be made on a machine that has none.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ..device import DeviceSpec
+
+Format = Literal["fp8", "mxfp8", "int8", "fp16", "bf16"]
+FORMATS: tuple[Format, ...] = ("fp8", "mxfp8", "int8", "fp16", "bf16")
+BYTES_PER_ELEMENT: dict[Format, int] = {"fp8": 1, "mxfp8": 1, "int8": 1, "fp16": 2, "bf16": 2}
+FORMATS_BY_ARCHITECTURE: dict[str, tuple[Format, ...]] = {
+    "sm_80": ("int8", "fp16", "bf16"),
+    "sm_86": ("int8", "fp16", "bf16"),
+    "sm_87": ("int8", "fp16", "bf16"),
+    "sm_89": ("fp8", "int8", "fp16", "bf16"),
+    "sm_90": ("fp8", "int8", "fp16", "bf16"),
+    # Block-scaled products on tcgen05 want their scales in tensor memory, which Triton 3.6 cannot arrange for scales
+    # made in registers; plain FP8 runs at the same rate there.
+    "sm_100": ("fp8", "int8", "fp16", "bf16"),
+    "sm_103": ("fp8", "int8", "fp16", "bf16"),
+    "sm_120": ("mxfp8", "fp8", "int8", "fp16", "bf16"),
+    "sm_121": ("mxfp8", "fp8", "int8", "fp16", "bf16"),
+}
+
+
+@dataclass(frozen=True)
+class ConvProblem:
+    """One convolution as the kernels see it; what a configuration depends on and nothing else."""
+
+    channels_in: int
+    """Channels of the input, padding included."""
+    channels_out: int
+    """Channels of the output (of one phase, for a composed upsampler), padding included."""
+    kernel: tuple[int, int, int]
+    """Taps in time, rows and columns; a composed upsampler has (2, 2, 2), (3, 2, 2) or (1, 2, 2)."""
+    frames: int
+    """Output frames of one launch."""
+    height_px: int
+    """Rows of the input."""
+    width_px: int
+    """Columns of the input."""
+    format: Format
+    """Number format of the input and the weights."""
+    stride: int = 1
+    """Spatial stride, 1 or 2; 2 pads one row below and one column at the right."""
+    phases: int = 1
+    """4 for a composed upsampler (twice the rows and columns), else 1."""
+    shortcut_channels: int = 0
+    """Channels of the 16-bit tensor that a fused 1x1x1 shortcut reads; 0 is none."""
+    has_residual: bool = False
+    """Whether a 16-bit tensor of the output's shape is added."""
+    has_statistics: bool = True
+    """Whether the partial statistics of the next GroupNorm are written."""
+
+    @property
+    def grid_px(self) -> tuple[int, int]:
+        """Rows and columns that one phase computes."""
+        return self.height_px // self.stride, self.width_px // self.stride
+
+    @property
+    def output_px(self) -> tuple[int, int]:
+        """Rows and columns of the output."""
+        height, width = self.grid_px
+        return (2 * height, 2 * width) if self.phases == 4 else (height, width)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations, two for each multiply-add, the spatial padding counted."""
+        kt, kh, kw = self.kernel
+        depth = kt * kh * kw * self.channels_in + self.shortcut_channels
+        height, width = self.grid_px
+        return 2 * self.frames * height * width * self.phases * self.channels_out * depth
+
+
+@dataclass(frozen=True)
+class ConvConfig:
+    """How one launch of the convolution kernel cuts its work."""
+
+    tile_h: int
+    """Output rows of a tile; a power of two."""
+    tile_w: int
+    """Output columns of a tile; a power of two."""
+    block_n: int
+    """Output channels of a tile; a power of two that divides the channels."""
+    block_k: int
+    """Input channels of one step; a power of two that divides the channels."""
+    warps: int
+    """Warps of a program."""
+    stages: int
+    """Depth of the software pipeline."""
+    uses_tma: bool
+    """Whether tiles are read through tensor descriptors (from sm_90) or through pointers."""
+
+    @property
+    def block_m(self) -> int:
+        """Output pixels of a tile."""
+        return self.tile_h * self.tile_w
+
+    @property
+    def epilogue_parts(self) -> int:
+        """Parts of its channels in which a tile is finished: the registers hold a whole tile only once."""
+        return max(1, self.block_n // 64)
+
+    def describe(self) -> str:
+        """The configuration in one short phrase."""
+        loads = "descriptors" if self.uses_tma else "pointers"
+        return (
+            f"tile {self.tile_h}x{self.tile_w}, N {self.block_n}, K {self.block_k}, "
+            f"{self.warps} warps, {self.stages} stages, {loads}"
+        )
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why no kernel takes a problem on a GPU."""
+
+    reason: str
+    """One clause, to be shown in the plan."""
+
+
+def choose_config(problem: ConvProblem, device: DeviceSpec) -> ConvConfig | Refusal:
+    """The configuration for `problem` on `device`, or the reason why the kernels cannot run it there."""
+    refusal = _refuse(problem, device)
+    if refusal is not None:
+        return refusal
+    config = _HEURISTICS[device.sm](problem)
+    return _fit_shared_memory(_fit_layout(config, problem), problem, device)
+
+
+def shared_memory_bytes(problem: ConvProblem, config: ConvConfig) -> int:
+    """Estimate the shared memory of a program: the pipeline's buffers, or the epilogue's where that needs more."""
+    element = BYTES_PER_ELEMENT[problem.format]
+    rows = config.block_m + config.block_n
+    main = config.stages * rows * config.block_k * element
+    shortcut = 0
+    if problem.shortcut_channels:
+        shortcut = config.stages * rows * shortcut_block_k(problem.shortcut_channels, config) * 2
+    return max(main, shortcut) + 1024
+
+
+def shortcut_block_k(channels: int, config: ConvConfig) -> int:
+    """Input channels of one step of the fused shortcut, whose operands have 16 bits."""
+    return min(_power_of_two_divisor(channels), max(16, config.block_k // 2), 64)
+
+
+def _refuse(problem: ConvProblem, device: DeviceSpec) -> Refusal | None:
+    formats = FORMATS_BY_ARCHITECTURE.get(device.sm)
+    if formats is None:
+        return Refusal(f"{device.sm} is not an architecture that the kernels are compiled for")
+    if problem.format not in formats:
+        return Refusal(f"{device.sm} has no matrix units for {problem.format}")
+    least = 32 if BYTES_PER_ELEMENT[problem.format] == 1 else 16
+    if problem.channels_in % least:
+        return Refusal(f"{problem.channels_in} input channels are not a multiple of {least} ({problem.format})")
+    if problem.channels_out % 16:
+        return Refusal(f"{problem.channels_out} output channels are not a multiple of 16")
+    if problem.shortcut_channels % 16:
+        return Refusal(f"{problem.shortcut_channels} shortcut channels are not a multiple of 16")
+    if problem.stride == 2 and problem.phases == 4:
+        return Refusal("a convolution cannot both halve and double the size")
+    return None
+
+
+def _fit_layout(config: ConvConfig, problem: ConvProblem) -> ConvConfig:
+    config = replace(
+        config,
+        block_n=min(config.block_n, _power_of_two_divisor(problem.channels_out)),
+        block_k=min(config.block_k, _power_of_two_divisor(problem.channels_in)),
+    )
+    if config.block_n <= 64 and config.warps > 4:
+        config = replace(config, warps=4)
+    # A strided tile is addressed as pairs of rows and pairs of columns, which a descriptor has for even sizes only.
+    if problem.stride == 2 and (problem.height_px % 2 or problem.width_px % 2):
+        config = replace(config, uses_tma=False)
+    return config
+
+
+def _fit_shared_memory(config: ConvConfig, problem: ConvProblem, device: DeviceSpec) -> ConvConfig | Refusal:
+    while shared_memory_bytes(problem, config) > device.shared_memory_bytes:
+        if config.stages > 2:
+            config = replace(config, stages=config.stages - 1)
+        elif config.block_k > 32:
+            config = replace(config, block_k=config.block_k // 2)
+        else:
+            return Refusal(f"no tile fits into {device.shared_memory_bytes} bytes of shared memory")
+    return config
+
+
+def _power_of_two_divisor(n: int) -> int:
+    return n & -n
+
+
+def _ampere_ada(problem: ConvProblem) -> ConvConfig:
+    # Descriptors become plain, unpipelined loads before sm_90.
+    wide = BYTES_PER_ELEMENT[problem.format] == 1
+    return ConvConfig(8, 16, 128, 64 if wide else 32, warps=8, stages=4, uses_tma=False)
+
+
+def _hopper(problem: ConvProblem) -> ConvConfig:
+    # H200, Triton 3.6: 1240-1270 TFLOP/s at 128 channels, 1479 at 256, 1527 at 512 (FP8, no epilogue).
+    block_k = 128 if BYTES_PER_ELEMENT[problem.format] == 1 else 64
+    if problem.channels_out % 256 == 0:
+        return ConvConfig(8, 16, 256, block_k, warps=8, stages=3, uses_tma=True)
+    return ConvConfig(8, 16, 128, block_k, warps=4, stages=4, uses_tma=True)
+
+
+def _datacenter_blackwell(problem: ConvProblem) -> ConvConfig:
+    block_k = 128 if BYTES_PER_ELEMENT[problem.format] == 1 else 64
+    return ConvConfig(8, 16, 128, block_k, warps=4, stages=4, uses_tma=True)
+
+
+def _consumer_blackwell(problem: ConvProblem) -> ConvConfig:
+    block_k = 128 if BYTES_PER_ELEMENT[problem.format] == 1 else 64
+    return ConvConfig(8, 16, 128, block_k, warps=8, stages=3, uses_tma=True)
+
+
+_HEURISTICS: dict[str, Callable[[ConvProblem], ConvConfig]] = {
+    "sm_80": _ampere_ada,
+    "sm_86": _ampere_ada,
+    "sm_87": _ampere_ada,
+    "sm_89": _ampere_ada,
+    "sm_90": _hopper,
+    "sm_100": _datacenter_blackwell,
+    "sm_103": _datacenter_blackwell,
+    "sm_120": _consumer_blackwell,
+    "sm_121": _consumer_blackwell,
+}

@@ -1,0 +1,106 @@
+"""The twins: every kernel in plain FP32 PyTorch, with the same signature. Slow, readable, and what the tests trust."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .dispatch import ConvConfig, ConvProblem
+from .operands import HIGH, LOW, M2, MEAN, Additions, ConvOutput, ConvWeights, FrameWindow
+
+
+def conv3d(
+    window: FrameWindow,
+    weights: ConvWeights,
+    additions: Additions,
+    out: ConvOutput,
+    problem: ConvProblem,
+    config: ConvConfig,
+) -> None:
+    """Twin of `conv3d.conv3d`."""
+    frames = window_values(window)
+    kernels = weight_values(weights, problem)
+    for t, (*seen, weight_set) in enumerate(window.table.tolist()):
+        # [1, Ci, kt, H, W]
+        x = frames[seen].permute(3, 0, 1, 2)[None]
+        for phase in range(problem.phases):
+            index = weight_set * problem.phases + phase
+            y = F.conv3d(pad_window(x, problem, phase), kernels[index], stride=(1, problem.stride, problem.stride))
+            y = y[0, :, 0].permute(1, 2, 0) + border_bias(weights.bias[index], problem, phase)
+            place = phase_slice(out.y[t], problem, phase)
+            if additions.shortcut is not None and additions.shortcut_weight is not None:
+                y = y + phase_slice(additions.shortcut[t], problem, phase).float() @ additions.shortcut_weight.float().T
+            if additions.residual is not None:
+                y = y + phase_slice(additions.residual[t], problem, phase).float()
+            place.copy_(y.to(out.y.dtype))
+    if out.partials is not None:
+        out.partials.copy_(partial_statistics(out.y, problem, config))
+
+
+def window_values(window: FrameWindow) -> Tensor:
+    """(F, H, W, Ci) float32: the frames with their exponents applied."""
+    frames = window.frames.float()
+    if window.exponents is None:
+        return frames
+    return frames * torch.exp2(window.exponents.float())[:, None, None, None]
+
+
+def weight_values(weights: ConvWeights, problem: ConvProblem) -> Tensor:
+    """(sets * phases, Co, Ci, kt, kh, kw) float32: the weights with their scales applied."""
+    data = weights.data.float()
+    if weights.scale is not None:
+        data = data * weights.scale[:, None]
+    data = data.reshape(-1, problem.channels_out, *problem.kernel, problem.channels_in)
+    return data.permute(0, 1, 5, 2, 3, 4)
+
+
+def pad_window(x: Tensor, problem: ConvProblem, phase: int) -> Tensor:
+    """Zero-pad (..., H, W) so that an unpadded convolution gives the grid of one phase."""
+    _, kh, kw = problem.kernel
+    if problem.stride == 2:
+        return F.pad(x, (0, 1, 0, 1))[..., : x.shape[-2] // 2 * 2 + 1, : x.shape[-1] // 2 * 2 + 1]
+    if problem.phases == 4:
+        row, column = divmod(phase, 2)
+        return F.pad(x, (1 - column, column, 1 - row, row))
+    return F.pad(x, (kw // 2, kw // 2, kh // 2, kh // 2))
+
+
+def border_bias(bias: Tensor, problem: ConvProblem, phase: int) -> Tensor:
+    """(borders, Co) -> what is added at each position of one phase's grid, broadcastable to (grid_h, grid_w, Co)."""
+    if problem.phases == 1:
+        return bias[0]
+    height, width = problem.grid_px
+    row, column = divmod(phase, 2)
+    grid = bias[0].repeat(height, width, 1)
+    at_row, at_column = (height - 1) * row, (width - 1) * column
+    grid[at_row] += bias[1]
+    grid[:, at_column] += bias[2]
+    grid[at_row, at_column] += bias[3]
+    return grid
+
+
+def phase_slice(frame: Tensor, problem: ConvProblem, phase: int) -> Tensor:
+    """The view of a frame (Ho, Wo, C) that one phase writes."""
+    if problem.phases == 1:
+        return frame
+    row, column = divmod(phase, 2)
+    return frame[row::2, column::2]
+
+
+def partial_statistics(y: Tensor, problem: ConvProblem, config: ConvConfig) -> Tensor:
+    """(T, tiles, 4, Co) float32: mean, M2, smallest and largest value of every tile of `y`."""
+    height, width = problem.grid_px
+    tiles = []
+    for phase in range(problem.phases):
+        grid = torch.stack([phase_slice(frame, problem, phase) for frame in y]).float()
+        for h in range(0, height, config.tile_h):
+            for w in range(0, width, config.tile_w):
+                tile = grid[:, h : h + config.tile_h, w : w + config.tile_w].flatten(1, 2)
+                mean = tile.mean(dim=1)
+                rows = {
+                    MEAN: mean,
+                    M2: (tile - mean[:, None]).square().sum(dim=1),
+                    LOW: tile.amin(dim=1),
+                    HIGH: tile.amax(dim=1),
+                }
+                tiles.append(torch.stack([rows[i] for i in range(4)], dim=1))
+    return torch.stack(tiles, dim=1)
