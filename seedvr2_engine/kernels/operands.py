@@ -5,6 +5,7 @@ so a ring buffer of cached frames, the repeated first frame of a clip and a whol
 and a CUDA graph stays valid while the table's contents change.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -73,3 +74,44 @@ def clip_table(frames: int, kernel_t: int, *, stride: int = 1, first: int = 0) -
     taps = torch.arange(1 - kernel_t, 1)[None, :]
     seen = first + (output + taps).clamp(min=0)
     return torch.cat([seen, torch.zeros_like(output)], dim=1).to(torch.int32)
+
+
+class FrameTarget(NamedTuple):
+    """Where normalised frames are written: slots of a buffer that a `FrameWindow` reads later."""
+
+    frames: Tensor
+    """(F, H, W, C): float8_e4m3fn, int8, float16 or bfloat16; contiguous."""
+    exponents: Tensor | None
+    """(F,) int32, for 8-bit frames."""
+    slots: Tensor
+    """(T,) int32: the buffer frame that each of the T frames goes to; no two alike."""
+
+
+class NormOperands(NamedTuple):
+    """A norm's parameters on the device."""
+
+    weight: Tensor | None
+    """(C,) float32, where the spec normalises."""
+    bias: Tensor | None
+    """(C,) float32, where the spec normalises."""
+    inverse_smoothing: Tensor | None = None
+    """(C,) float32: what each channel is multiplied by before it is quantised; the next weights carry the inverse."""
+
+
+@dataclass(frozen=True)
+class NormSpec:
+    """What is done to a tensor between two convolutions."""
+
+    normalises: bool = True
+    """Whether GroupNorm is applied; without it the tensor is only quantised."""
+    activates: bool = True
+    """Whether SiLU is applied."""
+    limit: float = 448.0
+    """Largest magnitude of the target's format: 448 for FP8 E4M3, 127 for INT8; unused for 16 bits."""
+    exponent_floor: int = -2
+    """Smallest exponent of a frame. FP8 keeps its precision over a wide range, so a floor makes neighbouring frames
+    share one exponent nearly always; INT8 with smoothing has its steps in the smoothing and wants 0."""
+    groups: int = 32
+    """Groups of consecutive channels."""
+    eps: float = 1e-6
+    """Added to the variance."""

@@ -5,7 +5,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .dispatch import ConvConfig, ConvProblem
-from .operands import HIGH, LOW, M2, MEAN, Additions, ConvOutput, ConvWeights, FrameWindow
+from .operands import (
+    HIGH,
+    LOW,
+    M2,
+    MEAN,
+    Additions,
+    ConvOutput,
+    ConvWeights,
+    FrameTarget,
+    FrameWindow,
+    NormOperands,
+    NormSpec,
+)
 
 
 def conv3d(
@@ -104,3 +116,66 @@ def partial_statistics(y: Tensor, problem: ConvProblem, config: ConvConfig) -> T
                 }
                 tiles.append(torch.stack([rows[i] for i in range(4)], dim=1))
     return torch.stack(tiles, dim=1)
+
+
+def combine(partials: Tensor, counts: Tensor, combined: Tensor) -> None:
+    """Twin of `groupnorm.combine`."""
+    per_chunk = -(-partials.shape[1] // combined.shape[1])
+    for i, (part, n) in enumerate(zip(partials.split(per_chunk, 1), counts.split(per_chunk), strict=True)):
+        combined[:, i] = _merge(part, n)
+
+
+def _merge(partials: Tensor, counts: Tensor) -> Tensor:
+    """(T, tiles, 4, C) -> (T, 4, C): the statistics of all tiles together."""
+    n = counts.float()[None, :, None]
+    mean = (n * partials[:, :, MEAN]).sum(1) / n.sum()
+    m2 = (partials[:, :, M2] + n * (partials[:, :, MEAN] - mean[:, None]).square()).sum(1)
+    return torch.stack([mean, m2, partials[:, :, LOW].amin(1), partials[:, :, HIGH].amax(1)], dim=1)
+
+
+def finish_statistics(
+    combined: Tensor, counts: Tensor, operands: NormOperands, spec: NormSpec, affine: Tensor, target: FrameTarget
+) -> None:
+    """Twin of `groupnorm.finish_statistics`."""
+    mean, m2, low, high = _merge(combined, counts).unbind(1)
+    affine[:, 0] = 1
+    affine[:, 1] = 0
+    if operands.weight is not None and operands.bias is not None and spec.normalises:
+        count = counts.sum().float()
+        means = mean.unflatten(1, (spec.groups, -1))
+        group_mean = means.mean(-1, keepdim=True)
+        squares = m2.unflatten(1, (spec.groups, -1)) + count * (means - group_mean).square()
+        inverse = (squares.mean(-1, keepdim=True) / count + spec.eps).rsqrt()
+        gain = operands.weight.unflatten(0, (spec.groups, -1)) * inverse
+        affine[:, 0] = gain.flatten(1)
+        affine[:, 1] = operands.bias - (gain * group_mean).flatten(1)
+    if target.exponents is not None:
+        ends = torch.stack([low, high]) * affine[:, 0] + affine[:, 1]
+        top, bottom = ends.amax(0), ends.amin(0)
+        if spec.activates:
+            bound = torch.maximum(F.silu(top), torch.where(bottom < 0, 0.2784646, 0.0))
+        else:
+            bound = torch.maximum(top.abs(), bottom.abs())
+        if operands.inverse_smoothing is not None:
+            bound = bound * operands.inverse_smoothing
+        mantissa, exponent = torch.frexp((bound.amax(1) / spec.limit).clamp(min=1e-30))
+        # frexp's mantissa is in [0.5, 1).
+        target.exponents[target.slots.long()] = (exponent - (mantissa == 0.5).int()).clamp(min=spec.exponent_floor)
+
+
+def normalize(x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec, target: FrameTarget) -> None:
+    """Twin of `groupnorm.normalize`."""
+    slots = target.slots.long()
+    value = x.float() * affine[:, 0, None, None] + affine[:, 1, None, None]
+    if spec.activates:
+        value = F.silu(value)
+    if target.exponents is not None:
+        if operands.inverse_smoothing is not None:
+            value = value * operands.inverse_smoothing
+        value = value * torch.exp2(-target.exponents[slots].float())[:, None, None, None]
+        value = value.clamp(-spec.limit, spec.limit)
+        if target.frames.dtype == torch.int8:
+            value = (value + 0.5).floor()
+    # index_put has no FP8 kernels; one frame at a time is a plain copy.
+    for slot, frame in zip(slots.tolist(), value, strict=True):
+        target.frames[slot].copy_(frame.to(target.frames.dtype))
