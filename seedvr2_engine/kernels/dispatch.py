@@ -115,6 +115,24 @@ class ConvConfig:
 
 
 @dataclass(frozen=True)
+class AttentionConfig:
+    """How one launch of the attention kernel cuts its work."""
+
+    block_m: int
+    """Queries of a program; a power of two."""
+    block_n: int
+    """Keys of one step; a power of two."""
+    block_v: int
+    """Dimensions of the values that a program accumulates; a power of two that divides the head's."""
+    warps: int
+    """Warps of a program."""
+    stages: int
+    """Depth of the software pipeline."""
+    uses_tma: bool
+    """Whether rows are read through tensor descriptors (from sm_90) or through pointers."""
+
+
+@dataclass(frozen=True)
 class Refusal:
     """Why no kernel takes a problem on a GPU."""
 
@@ -129,6 +147,16 @@ def choose_config(problem: ConvProblem, device: DeviceSpec) -> ConvConfig | Refu
         return refusal
     config = _HEURISTICS[device.sm](problem)
     return _fit_shared_memory(_fit_layout(config, problem), problem, device)
+
+
+def choose_attention_config(dim: int, device: DeviceSpec) -> AttentionConfig | Refusal:
+    """How attention with one head of `dim` dimensions runs on `device`, or the reason why it does not."""
+    if device.sm not in _ATTENTION:
+        return Refusal(f"{device.sm} is not an architecture that the kernels are compiled for")
+    if dim & (dim - 1) or not 16 <= dim <= 512:
+        return Refusal(f"a head of {dim} dimensions is not a power of two from 16 to 512")
+    config = _ATTENTION[device.sm]
+    return replace(config, block_v=min(config.block_v, dim))
 
 
 def shared_memory_bytes(problem: ConvProblem, config: ConvConfig) -> int:
@@ -228,4 +256,18 @@ _HEURISTICS: dict[str, Callable[[ConvProblem], ConvConfig]] = {
     "sm_103": _datacenter_blackwell,
     "sm_120": _consumer_blackwell,
     "sm_121": _consumer_blackwell,
+}
+
+# A Hopper SM multiplies 64 x 256 tiles best, and 128 queries are needed to stay below the L2's bandwidth; so a program
+# takes half of the value's 512 dimensions. With 99 kB of shared memory, 64 queries alone take 64 kB.
+_ATTENTION: dict[str, AttentionConfig] = {
+    "sm_80": AttentionConfig(64, 32, 256, warps=8, stages=2, uses_tma=False),
+    "sm_86": AttentionConfig(64, 16, 256, warps=8, stages=2, uses_tma=False),
+    "sm_87": AttentionConfig(64, 32, 256, warps=8, stages=2, uses_tma=False),
+    "sm_89": AttentionConfig(64, 16, 256, warps=8, stages=2, uses_tma=False),
+    "sm_90": AttentionConfig(128, 32, 256, warps=8, stages=2, uses_tma=True),
+    "sm_100": AttentionConfig(128, 32, 256, warps=8, stages=2, uses_tma=True),
+    "sm_103": AttentionConfig(128, 32, 256, warps=8, stages=2, uses_tma=True),
+    "sm_120": AttentionConfig(64, 16, 512, warps=8, stages=2, uses_tma=True),
+    "sm_121": AttentionConfig(64, 16, 512, warps=8, stages=2, uses_tma=True),
 }

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .dispatch import ConvConfig, ConvProblem
+from .dispatch import AttentionConfig, ConvConfig, ConvProblem
 from .operands import (
     HIGH,
     LOW,
@@ -179,3 +179,31 @@ def normalize(x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec,
     # index_put has no FP8 kernels; one frame at a time is a plain copy.
     for slot, frame in zip(slots.tolist(), value, strict=True):
         target.frames[slot].copy_(frame.to(target.frames.dtype))
+
+
+def attend(qkv: Tensor, y: Tensor, config: AttentionConfig) -> None:
+    """Twin of `attention.attend`; the configuration changes nothing here."""
+    q, k, v = qkv.float().chunk(3, dim=-1)
+    scores = q @ k.transpose(1, 2) * q.shape[-1] ** -0.5
+    y.copy_((scores.softmax(dim=-1) @ v).to(y.dtype))
+
+
+def unfold(picture: Tensor, y: Tensor) -> None:
+    """Twin of `image.unfold`."""
+    colors, _, height, width = picture.shape
+    # [T, C * 9, H * W] -> [T, H, W, 9 * C]
+    patches = F.unfold(picture.float().transpose(0, 1), 3, padding=1).unflatten(1, (colors, 9))
+    rows = patches.transpose(1, 2).flatten(1, 2).unflatten(-1, (height, width)).permute(0, 2, 3, 1)
+    y.copy_(F.pad(rows, (0, y.shape[-1] - rows.shape[-1])).to(y.dtype))
+
+
+def fold(taps: Tensor, bias: Tensor, picture: Tensor) -> None:
+    """Twin of `image.fold`."""
+    colors, _, height, width = picture.shape
+    padded = F.pad(taps.float(), (0, 0, 1, 1, 1, 1))
+    total = bias.float()[:, None, None, None].expand(picture.shape).clone()
+    for tap in range(9):
+        kh, kw = divmod(tap, 3)
+        shown = padded[:, kh : kh + height, kw : kw + width, tap * colors : (tap + 1) * colors]
+        total += shown.permute(3, 0, 1, 2)
+    picture.copy_(total.to(picture.dtype))
