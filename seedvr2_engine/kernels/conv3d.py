@@ -5,6 +5,7 @@ the product runs over taps and input channels; each step reads the tile of the i
 positions outside the frame read as zero. Shapes in the comments: M = BLOCK_H * BLOCK_W, N, K.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..errors import InvalidArgumentError
-from .dispatch import ConvConfig, ConvProblem, Format, shortcut_block_k
+from .dispatch import ConvConfig, ConvProblem, Format, OutputFormat, shortcut_block_k
 from .epilogue import finish
 from .operands import Additions, ConvOutput, ConvWeights, FrameWindow
 
@@ -209,6 +210,11 @@ DTYPES: dict[Format, torch.dtype] = {
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
 }
+OUTPUT_DTYPES: dict[OutputFormat, torch.dtype] = {
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+}
 
 
 def conv3d(
@@ -229,63 +235,82 @@ def conv3d(
     grid_h, grid_w = problem.grid_px
     tiles = triton.cdiv(grid_h, config.tile_h) * triton.cdiv(grid_w, config.tile_w)
     programs = problem.frames * tiles * problem.phases * (problem.channels_out // config.block_n)
-    kt, kh, kw = problem.kernel
-    block_ks = shortcut_block_k(problem.shortcut_channels, config) if problem.shortcut_channels else 0
     conv3d_kernel[(programs,)](
         *_loads(window, weights, config, problem.stride),
         out.y, out.partials, window.table, window.exponents, weights.scale, weights.bias, additions.residual,
-        *_shortcut_loads(additions, config, block_ks),
+        *_shortcut_loads(additions, config, problem),
         problem.height_px, problem.width_px, grid_h, grid_w,
-        CI=problem.channels_in, CO=problem.channels_out, CS=problem.shortcut_channels,
-        KT=kt, KH=kh, KW=kw, STRIDE=problem.stride, PHASES=problem.phases,
-        BLOCK_H=config.tile_h, BLOCK_W=config.tile_w, BLOCK_N=config.block_n, BLOCK_K=config.block_k,
-        BLOCK_KS=block_ks, SPLITS=config.epilogue_parts,
-        SCALED=problem.format == "mxfp8", INTEGER=problem.format == "int8", TMA=config.uses_tma,
-        HAS_EXPONENTS=window.exponents is not None, HAS_RESIDUAL=additions.residual is not None,
-        HAS_STATISTICS=out.partials is not None,
-        num_warps=config.warps, num_stages=config.stages,
+        **constants(problem, config), num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
+
+
+def constants(problem: ConvProblem, config: ConvConfig) -> dict[str, Any]:
+    """What the kernel is specialised for, by parameter name."""
+    kt, kh, kw = problem.kernel
+    return {
+        "CI": problem.channels_in,
+        "CO": problem.channels_out,
+        "CS": problem.shortcut_channels,
+        "KT": kt,
+        "KH": kh,
+        "KW": kw,
+        "STRIDE": problem.stride,
+        "PHASES": problem.phases,
+        "BLOCK_H": config.tile_h,
+        "BLOCK_W": config.tile_w,
+        "BLOCK_N": config.block_n,
+        "BLOCK_K": config.block_k,
+        "BLOCK_KS": shortcut_block_k(problem.shortcut_channels, config) if problem.shortcut_channels else 0,
+        "SPLITS": config.epilogue_parts,
+        "SCALED": problem.format == "mxfp8",
+        "INTEGER": problem.format == "int8",
+        "TMA": config.uses_tma,
+        "HAS_EXPONENTS": problem.is_quantized,
+        "HAS_RESIDUAL": problem.has_residual,
+        "HAS_STATISTICS": problem.has_statistics,
+    }
 
 
 def check_operands(
     window: FrameWindow, weights: ConvWeights, additions: Additions, out: ConvOutput, problem: ConvProblem
 ) -> None:
-    """Raise InvalidArgumentError where a tensor's shape or dtype is not the problem's."""
-    dtype = DTYPES[problem.format]
-    height, width = problem.output_px
-    kt, kh, kw = problem.kernel
-    depth = kt * kh * kw * problem.channels_in
-    output = (problem.frames, height, width, problem.channels_out)
+    """Raise InvalidArgumentError where a tensor is missing, is too many, or has not the problem's shape or dtype."""
+    dtype, output_dtype = DTYPES[problem.format], OUTPUT_DTYPES[problem.output]
+    output = (problem.frames, *problem.output_px, problem.channels_out)
     frames = (window.frames.shape[0], problem.height_px, problem.width_px, problem.channels_in)
+    rows = weights.data.shape[0]
+    shortcut = problem.shortcut_channels
+    kt, kh, kw = problem.kernel
     _expect("window.frames", window.frames, frames, dtype)
     _expect("window.table", window.table, (problem.frames, kt + 1), torch.int32)
-    _expect("weights.data", weights.data, (weights.data.shape[0], depth), dtype)
-    _expect("out.y", out.y, output, out.y.dtype)
-    if dtype.itemsize == 1:
-        if window.exponents is None or weights.scale is None:
-            raise InvalidArgumentError(f"{problem.format} convolution: expected exponents and weight scales, got none.")
-        _expect("window.exponents", window.exponents, (frames[0],), torch.int32)
-        _expect("weights.scale", weights.scale, (weights.data.shape[0],), torch.float32)
-    if additions.residual is not None:
-        _expect("additions.residual", additions.residual, output, additions.residual.dtype)
-    if problem.shortcut_channels:
-        if additions.shortcut is None or additions.shortcut_weight is None:
-            raise InvalidArgumentError("convolution with a shortcut: expected its input and its weight, got none.")
-        dtype = additions.shortcut.dtype
-        _expect("additions.shortcut", additions.shortcut, (*output[:3], problem.shortcut_channels), dtype)
-        shape = (problem.channels_out, problem.shortcut_channels)
-        _expect("additions.shortcut_weight", additions.shortcut_weight, shape, dtype)
-    for name, elements in (("input", window.frames[0].numel()), ("output", out.y[0].numel())):
+    _expect("weights.data", weights.data, (rows, kt * kh * kw * problem.channels_in), dtype)
+    _expect("out.y", out.y, output, output_dtype)
+    scaled = problem.is_quantized
+    _expect("window.exponents", window.exponents, frames[:1] if scaled else None, torch.int32)
+    _expect("weights.scale", weights.scale, (rows,) if scaled else None, torch.float32)
+    _expect("additions.residual", additions.residual, output if problem.has_residual else None, output_dtype)
+    _expect("additions.shortcut", additions.shortcut, (*output[:3], shortcut) if shortcut else None, output_dtype)
+    shape = (problem.channels_out, shortcut) if shortcut else None
+    _expect("additions.shortcut_weight", additions.shortcut_weight, shape, output_dtype)
+    if (out.partials is not None) != problem.has_statistics:
+        raise InvalidArgumentError("out.partials: expected a tensor exactly where the problem has statistics.")
+    for name, shape in (("input", frames), ("output", output)):
+        elements = math.prod(shape[1:])
         if elements >= 2**31:
             raise InvalidArgumentError(
                 f"convolution: expected fewer than 2^31 elements in an {name} frame, got {elements}; use spatial tiles."
             )
 
 
-def _expect(name: str, tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    if tuple(tensor.shape) != shape or tensor.dtype != dtype or not tensor.is_contiguous():
-        found = f"{tuple(tensor.shape)} {tensor.dtype}{'' if tensor.is_contiguous() else ', not contiguous'}"
-        raise InvalidArgumentError(f"{name}: expected contiguous {shape} {dtype}, got {found}.")
+def _expect(name: str, tensor: torch.Tensor | None, shape: tuple[int, ...] | None, dtype: torch.dtype) -> None:
+    wanted = "nothing" if shape is None else f"contiguous {shape} {dtype}"
+    if tensor is None:
+        if shape is not None:
+            raise InvalidArgumentError(f"{name}: expected {wanted}, got nothing.")
+        return
+    if shape is None or tuple(tensor.shape) != shape or tensor.dtype != dtype or not tensor.is_contiguous():
+        layout = "contiguous" if tensor.is_contiguous() else "strided"
+        raise InvalidArgumentError(f"{name}: expected {wanted}, got {layout} {tuple(tensor.shape)} {tensor.dtype}.")
 
 
 def _loads(window: FrameWindow, weights: ConvWeights, config: ConvConfig, stride: int) -> tuple[Any, Any]:
@@ -300,10 +325,11 @@ def _loads(window: FrameWindow, weights: ConvWeights, config: ConvConfig, stride
     return describe(frames, tile), describe(weights.data, [config.block_n, config.block_k])
 
 
-def _shortcut_loads(additions: Additions, config: ConvConfig, block_k: int) -> tuple[Any, Any]:
+def _shortcut_loads(additions: Additions, config: ConvConfig, problem: ConvProblem) -> tuple[Any, Any]:
     shortcut, weight = additions.shortcut, additions.shortcut_weight
     if shortcut is None or weight is None or not config.uses_tma:
         return shortcut, weight
+    block_k = shortcut_block_k(problem.shortcut_channels, config)
     return describe(shortcut, [1, config.tile_h, config.tile_w, block_k]), describe(weight, [config.block_n, block_k])
 
 

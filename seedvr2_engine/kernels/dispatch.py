@@ -9,6 +9,7 @@ from typing import Literal
 
 from ..device import DeviceSpec
 
+OutputFormat = Literal["fp16", "bf16", "fp32"]
 Format = Literal["fp8", "mxfp8", "int8", "fp16", "bf16"]
 FORMATS: tuple[Format, ...] = ("fp8", "mxfp8", "int8", "fp16", "bf16")
 BYTES_PER_ELEMENT: dict[Format, int] = {"fp8": 1, "mxfp8": 1, "int8": 1, "fp16": 2, "bf16": 2}
@@ -19,9 +20,9 @@ FORMATS_BY_ARCHITECTURE: dict[str, tuple[Format, ...]] = {
     "sm_89": ("fp8", "int8", "fp16", "bf16"),
     "sm_90": ("fp8", "int8", "fp16", "bf16"),
     # Block-scaled products on tcgen05 want their scales in tensor memory, which Triton 3.6 cannot arrange for scales
-    # made in registers; plain FP8 runs at the same rate there.
-    "sm_100": ("fp8", "int8", "fp16", "bf16"),
-    "sm_103": ("fp8", "int8", "fp16", "bf16"),
+    # made in registers; plain FP8 runs at the same rate there. INT8 products become the older, slower `mma.sync`.
+    "sm_100": ("fp8", "fp16", "bf16"),
+    "sm_103": ("fp8", "fp16", "bf16"),
     "sm_120": ("mxfp8", "fp8", "int8", "fp16", "bf16"),
     "sm_121": ("mxfp8", "fp8", "int8", "fp16", "bf16"),
 }
@@ -55,6 +56,13 @@ class ConvProblem:
     """Whether a 16-bit tensor of the output's shape is added."""
     has_statistics: bool = True
     """Whether the partial statistics of the next GroupNorm are written."""
+    output: OutputFormat = "fp16"
+    """Format of the output, of the residual and of the shortcut's operands (which cannot be fp32)."""
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether input and weights have 8 bits."""
+        return BYTES_PER_ELEMENT[self.format] == 1
 
     @property
     def grid_px(self) -> tuple[int, int]:
@@ -94,16 +102,13 @@ class ConvConfig:
     """Depth of the software pipeline."""
     uses_tma: bool
     """Whether tiles are read through tensor descriptors (from sm_90) or through pointers."""
+    epilogue_parts: int = 1
+    """Parts of its channels in which a tile is finished, a power of two: the registers hold a whole tile only once."""
 
     @property
     def block_m(self) -> int:
         """Output pixels of a tile."""
         return self.tile_h * self.tile_w
-
-    @property
-    def epilogue_parts(self) -> int:
-        """Parts of its channels in which a tile is finished: the registers hold a whole tile only once."""
-        return max(1, self.block_n // 64)
 
     def describe(self) -> str:
         """The configuration in one short phrase."""
@@ -159,15 +164,24 @@ def choose_attention_config(dim: int, device: DeviceSpec) -> AttentionConfig | R
     return replace(config, block_v=min(config.block_v, dim))
 
 
-def shared_memory_bytes(problem: ConvProblem, config: ConvConfig) -> int:
-    """Estimate the shared memory of a program: the pipeline's buffers, or the epilogue's where that needs more."""
-    element = BYTES_PER_ELEMENT[problem.format]
-    rows = config.block_m + config.block_n
-    main = config.stages * rows * config.block_k * element
+def shared_memory_bytes(problem: ConvProblem, config: ConvConfig, sm: str) -> int:
+    """Estimate the shared memory of a program: the buffers of its software pipeline, and the barriers."""
+
+    def pipeline(block_k: int, element_bytes: int) -> int:
+        # What feeds the tensor cores from registers leaves its buffer one step earlier.
+        pixels, channels = _BUFFERS.get(sm, (-1, -1))
+        rows = (config.stages + pixels) * config.block_m + (config.stages + channels) * config.block_n
+        return rows * block_k * element_bytes
+
+    main = pipeline(config.block_k, BYTES_PER_ELEMENT[problem.format])
     shortcut = 0
     if problem.shortcut_channels:
-        shortcut = config.stages * rows * shortcut_block_k(problem.shortcut_channels, config) * 2
+        shortcut = pipeline(shortcut_block_k(problem.shortcut_channels, config), 2)
     return max(main, shortcut) + 1024
+
+
+_BUFFERS = {"sm_90": (-1, 0), "sm_100": (0, 0), "sm_103": (0, 0)}
+"""Buffers beyond the pipeline's depth for the pixels and for the weights; (-1, -1) elsewhere. As Triton 3.6 has it."""
 
 
 def shortcut_block_k(channels: int, config: ConvConfig) -> int:
@@ -199,6 +213,7 @@ def _fit_layout(config: ConvConfig, problem: ConvProblem) -> ConvConfig:
         block_n=min(config.block_n, _power_of_two_divisor(problem.channels_out)),
         block_k=min(config.block_k, _power_of_two_divisor(problem.channels_in)),
     )
+    config = replace(config, epilogue_parts=min(config.epilogue_parts, max(1, config.block_n // 32)))
     if config.block_n <= 64 and config.warps > 4:
         config = replace(config, warps=4)
     # A strided tile is addressed as pairs of rows and pairs of columns, which a descriptor has for even sizes only.
@@ -208,7 +223,7 @@ def _fit_layout(config: ConvConfig, problem: ConvProblem) -> ConvConfig:
 
 
 def _fit_shared_memory(config: ConvConfig, problem: ConvProblem, device: DeviceSpec) -> ConvConfig | Refusal:
-    while shared_memory_bytes(problem, config) > device.shared_memory_bytes:
+    while shared_memory_bytes(problem, config, device.sm) > device.shared_memory_bytes:
         if config.stages > 2:
             config = replace(config, stages=config.stages - 1)
         elif config.block_k > 32:
@@ -224,26 +239,25 @@ def _power_of_two_divisor(n: int) -> int:
 
 def _ampere_ada(problem: ConvProblem) -> ConvConfig:
     # Descriptors become plain, unpipelined loads before sm_90.
-    wide = BYTES_PER_ELEMENT[problem.format] == 1
-    return ConvConfig(8, 16, 128, 64 if wide else 32, warps=8, stages=4, uses_tma=False)
+    block_k = 128 if problem.is_quantized else 64
+    return ConvConfig(8, 16, 128, block_k, warps=8, stages=4, uses_tma=False, epilogue_parts=2)
 
 
 def _hopper(problem: ConvProblem) -> ConvConfig:
-    # H200, Triton 3.6: 1240-1270 TFLOP/s at 128 channels, 1479 at 256, 1527 at 512 (FP8, no epilogue).
-    block_k = 128 if BYTES_PER_ELEMENT[problem.format] == 1 else 64
+    # H200, Triton 3.6: 1240-1270 TFLOP/s at 128 channels, 1479 at 256, 1527 at 512 (FP8, without this epilogue).
+    block_k = 128 if problem.is_quantized else 64
     if problem.channels_out % 256 == 0:
-        return ConvConfig(8, 16, 256, block_k, warps=8, stages=3, uses_tma=True)
-    return ConvConfig(8, 16, 128, block_k, warps=4, stages=4, uses_tma=True)
+        # The border biases of an upsampler need registers that four parts do not leave.
+        parts = 8 if problem.phases == 4 else 4
+        return ConvConfig(8, 16, 256, block_k, warps=8, stages=3, uses_tma=True, epilogue_parts=parts)
+    # Two such programs share an SM, so that one multiplies while the other finishes its tile.
+    return ConvConfig(8, 16, 128, block_k, warps=4, stages=4, uses_tma=True, epilogue_parts=2)
 
 
-def _datacenter_blackwell(problem: ConvProblem) -> ConvConfig:
-    block_k = 128 if BYTES_PER_ELEMENT[problem.format] == 1 else 64
-    return ConvConfig(8, 16, 128, block_k, warps=4, stages=4, uses_tma=True)
-
-
-def _consumer_blackwell(problem: ConvProblem) -> ConvConfig:
-    block_k = 128 if BYTES_PER_ELEMENT[problem.format] == 1 else 64
-    return ConvConfig(8, 16, 128, block_k, warps=8, stages=3, uses_tma=True)
+def _blackwell(problem: ConvProblem) -> ConvConfig:
+    # With 4 warps a tile of 128 x 128 spills registers on sm_100 and sm_120.
+    block_k = 128 if problem.is_quantized else 64
+    return ConvConfig(8, 16, 128, block_k, warps=8, stages=4, uses_tma=True, epilogue_parts=2)
 
 
 _HEURISTICS: dict[str, Callable[[ConvProblem], ConvConfig]] = {
@@ -252,10 +266,10 @@ _HEURISTICS: dict[str, Callable[[ConvProblem], ConvConfig]] = {
     "sm_87": _ampere_ada,
     "sm_89": _ampere_ada,
     "sm_90": _hopper,
-    "sm_100": _datacenter_blackwell,
-    "sm_103": _datacenter_blackwell,
-    "sm_120": _consumer_blackwell,
-    "sm_121": _consumer_blackwell,
+    "sm_100": _blackwell,
+    "sm_103": _blackwell,
+    "sm_120": _blackwell,
+    "sm_121": _blackwell,
 }
 
 # A Hopper SM multiplies 64 x 256 tiles best, and 128 queries are needed to stay below the L2's bandwidth; so a program

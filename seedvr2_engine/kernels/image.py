@@ -54,7 +54,7 @@ def fold_kernel(
             inside = (h >= 0) & (h < H) & (w >= 0) & (w < W) & there
             source = taps + t * H * W * WIDTH + (h * W + w) * WIDTH + (tap * COLORS + color)
             total += tl.load(source, mask=inside, other=0.0)
-        target = picture + t * frame_stride + color * channel_stride.to(tl.int64) + pixel
+        target = picture + t * frame_stride + tl.full((), color, tl.int64) * channel_stride + pixel
         tl.store(target, total.to(picture.dtype.element_ty), mask=there)
 
 
