@@ -79,14 +79,15 @@ def finish_kernel(
     C: tl.constexpr, GROUPS: tl.constexpr, BLOCK_C: tl.constexpr, TILES: tl.constexpr,
     NORMALISES: tl.constexpr, ACTIVATES: tl.constexpr, HAS_SMOOTHING: tl.constexpr, HAS_EXPONENTS: tl.constexpr,
 ):  # fmt: skip
-    """One frame: each channel's multiplier and offset, and the frame's exponent."""
+    """One frame: each channel's center, gain and offset, and the frame's exponent."""
     PER_GROUP: tl.constexpr = C // GROUPS
     t = tl.program_id(0).to(tl.int64)
     largest = 0.0
     for first in range(0, C, BLOCK_C):
         c = first + tl.arange(0, BLOCK_C)
         total, mean, m2, low, high = merge_tiles(combined + t * chunks * 4 * C, counts, 0, chunks, c, C, TILES)
-        multiplier = tl.full((BLOCK_C,), 1.0, tl.float32)
+        center = tl.zeros((BLOCK_C,), tl.float32)
+        gain = tl.full((BLOCK_C,), 1.0, tl.float32)
         offset = tl.zeros((BLOCK_C,), tl.float32)
         if NORMALISES:
             # [groups, channels of a group]
@@ -96,14 +97,17 @@ def finish_kernel(
             squares = m2.reshape(BLOCK_C // PER_GROUP, PER_GROUP) + total * deviation * deviation
             variance = tl.sum(squares, axis=1) / (total * PER_GROUP)
             inverse = 1.0 / tl.sqrt(variance + eps)
-            gain = tl.load(weight + c).reshape(BLOCK_C // PER_GROUP, PER_GROUP) * inverse[:, None]
-            multiplier = gain.reshape(BLOCK_C)
-            offset = tl.load(bias + c) - (gain * group_mean[:, None]).reshape(BLOCK_C)
-        tl.store(affine + t * 2 * C + c, multiplier)
-        tl.store(affine + (t * 2 + 1) * C + c, offset)
+            spread = tl.zeros((BLOCK_C // PER_GROUP, PER_GROUP), tl.float32)
+            center = (spread + group_mean[:, None]).reshape(BLOCK_C)
+            gain = tl.load(weight + c) * (spread + inverse[:, None]).reshape(BLOCK_C)
+            offset = tl.load(bias + c)
+        at = affine + t * 3 * C + c
+        tl.store(at, center)
+        tl.store(at + C, gain)
+        tl.store(at + 2 * C, offset)
         if HAS_EXPONENTS:
-            at_low = low * multiplier + offset
-            at_high = high * multiplier + offset
+            at_low = (low - center) * gain + offset
+            at_high = (high - center) * gain + offset
             top = tl.maximum(at_low, at_high)
             bottom = tl.minimum(at_low, at_high)
             if ACTIVATES:
@@ -134,9 +138,9 @@ def normalize_kernel(
     # [PIXELS, C]
     offsets = pixel[:, None] * C + c[None, :]
     value = tl.load(x + t.to(tl.int64) * pixels * C + offsets, mask=inside, other=0.0).to(tl.float32)
-    multiplier = tl.load(affine + t * 2 * C + c)
-    offset = tl.load(affine + (t * 2 + 1) * C + c)
-    value = value * multiplier[None, :] + offset[None, :]
+    at = affine + t * 3 * C + c
+    # The mean is taken off first: x * gain - mean * gain would cancel where the mean is large.
+    value = (value - tl.load(at)[None, :]) * tl.load(at + C)[None, :] + tl.load(at + 2 * C)[None, :]
     if ACTIVATES:
         value = value * tl.sigmoid(value)
     if HAS_EXPONENTS:
@@ -177,9 +181,10 @@ def combine(partials: Tensor, counts: Tensor, combined: Tensor) -> None:
 def finish_statistics(
     combined: Tensor, counts: Tensor, operands: NormOperands, spec: NormSpec, affine: Tensor, target: FrameTarget
 ) -> None:
-    """Turn combined statistics into multipliers and offsets, and the exponents of the target's frames.
+    """Turn combined statistics into each channel's affine map, and the exponents of the target's frames.
 
-    combined (T, chunks, 4, C), counts (chunks,) -> affine (T, 2, C) float32: y = x * affine[0] + affine[1].
+    combined (T, chunks, 4, C), counts (chunks,) -> affine (T, 3, C) float32: center, gain and offset, for
+    y = (x - center) * gain + offset.
     `reference.finish_statistics` is the twin.
     """
     frames, chunks, _, channels = combined.shape

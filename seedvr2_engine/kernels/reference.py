@@ -138,19 +138,18 @@ def finish_statistics(
 ) -> None:
     """Twin of `groupnorm.finish_statistics`."""
     mean, m2, low, high = _merge(combined, counts).unbind(1)
-    affine[:, 0] = 1
-    affine[:, 1] = 0
+    affine.copy_(affine.new_tensor([0, 1, 0])[:, None].expand_as(affine))
     if operands.weight is not None and operands.bias is not None and spec.normalises:
         count = counts.sum().float()
         means = mean.unflatten(1, (spec.groups, -1))
         group_mean = means.mean(-1, keepdim=True)
         squares = m2.unflatten(1, (spec.groups, -1)) + count * (means - group_mean).square()
         inverse = (squares.mean(-1, keepdim=True) / count + spec.eps).rsqrt()
-        gain = operands.weight.unflatten(0, (spec.groups, -1)) * inverse
-        affine[:, 0] = gain.flatten(1)
-        affine[:, 1] = operands.bias - (gain * group_mean).flatten(1)
+        affine[:, 0] = group_mean.expand_as(means).flatten(1)
+        affine[:, 1] = operands.weight * inverse.expand_as(means).flatten(1)
+        affine[:, 2] = operands.bias
     if target.exponents is not None:
-        ends = torch.stack([low, high]) * affine[:, 0] + affine[:, 1]
+        ends = (torch.stack([low, high]) - affine[:, 0]) * affine[:, 1] + affine[:, 2]
         top, bottom = ends.amax(0), ends.amin(0)
         if spec.activates:
             bound = torch.maximum(F.silu(top), torch.where(bottom < 0, 0.2784646, 0.0))
@@ -166,7 +165,8 @@ def finish_statistics(
 def normalize(x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec, target: FrameTarget) -> None:
     """Twin of `groupnorm.normalize`."""
     slots = target.slots.long()
-    value = x.float() * affine[:, 0, None, None] + affine[:, 1, None, None]
+    center, gain, offset = affine[:, :, None, None].unbind(1)
+    value = (x.float() - center) * gain + offset
     if spec.activates:
         value = F.silu(value)
     if target.exponents is not None:
