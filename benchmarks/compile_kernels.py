@@ -1,7 +1,7 @@
 """Compile every kernel of the VAE for GPUs that are not here, and print what it will need there.
 
-    python benchmarks/compile_kernels.py sm_90 sm_120
-    python benchmarks/compile_kernels.py sm_120 --format mxfp8 --json report.json
+python benchmarks/compile_kernels.py sm_90 sm_120
+python benchmarks/compile_kernels.py sm_120 --format mxfp8 --json report.json
 """
 
 import argparse

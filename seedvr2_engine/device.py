@@ -126,7 +126,7 @@ def device_spec(device: torch.device) -> DeviceSpec:
         name=properties.name,
         sm=sm,
         sm_count=properties.multi_processor_count,
-        shared_memory_bytes=properties.shared_memory_per_block_optin,
+        shared_memory_bytes=getattr(properties, "shared_memory_per_block_optin", properties.shared_memory_per_block),
         vram_bytes=properties.total_memory,
         # Two transfers a clock: all memory here is of the double-data-rate kind.
         bandwidth_bytes_per_s=2 * memory_hz * bus_bytes,

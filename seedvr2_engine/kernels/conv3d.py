@@ -1,3 +1,6 @@
+# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
+# ruff: noqa: N803, N806
+# mypy: allow-untyped-defs, no-check-untyped-defs
 """Causal convolution as an implicit matrix product: FP8, MXFP8, INT8, FP16 and BF16 from one source.
 
 A program computes a tile of `BLOCK_H x BLOCK_W` output pixels by `BLOCK_N` output channels of one frame. The depth of
@@ -45,9 +48,7 @@ def load_window(
 
 
 @triton.jit
-def load_matrix(
-    w, row, column, STRIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TMA: tl.constexpr
-):
+def load_matrix(w, row, column, STRIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TMA: tl.constexpr):
     """[ROWS, COLUMNS] of a row-major matrix whose rows are STRIDE elements apart."""
     if TMA:
         block = w.load([row, column])
@@ -133,7 +134,7 @@ def conv3d_kernel(
     BLOCK_KS: tl.constexpr, SPLITS: tl.constexpr, SCALED: tl.constexpr, INTEGER: tl.constexpr, TMA: tl.constexpr,
     HAS_EXPONENTS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_STATISTICS: tl.constexpr,
 ):  # fmt: skip
-    """One tile: product, scale, shortcut; then bias, residual, store and statistics, in `SPLITS` parts of the channels."""
+    """One tile: product, scale and shortcut; then bias, residual, store and statistics, in `SPLITS` parts."""
     CHANNEL_BLOCKS: tl.constexpr = CO // BLOCK_N
     STEPS: tl.constexpr = KH * KW * CI // BLOCK_K
     # Programs that read the same pixels stand next to each other: channels, then phases, then space, then time.
@@ -186,7 +187,7 @@ def conv3d_kernel(
     if HAS_EXPONENTS:
         factor = tl.load(scale + weight_row + tl.arange(0, BLOCK_N))
         if not SCALED:
-            factor = factor * tl.exp2(last.to(tl.float32))
+            factor = factor * tl.exp2(tl.cast(last, tl.float32))
         value = value * factor[None, :]
     if CS > 0:
         for c in range(0, CS, BLOCK_KS):
@@ -290,8 +291,8 @@ def check_operands(
     _expect("weights.scale", weights.scale, (rows,) if scaled else None, torch.float32)
     _expect("additions.residual", additions.residual, output if problem.has_residual else None, output_dtype)
     _expect("additions.shortcut", additions.shortcut, (*output[:3], shortcut) if shortcut else None, output_dtype)
-    shape = (problem.channels_out, shortcut) if shortcut else None
-    _expect("additions.shortcut_weight", additions.shortcut_weight, shape, output_dtype)
+    matrix = (problem.channels_out, shortcut) if shortcut else None
+    _expect("additions.shortcut_weight", additions.shortcut_weight, matrix, output_dtype)
     if (out.partials is not None) != problem.has_statistics:
         raise InvalidArgumentError("out.partials: expected a tensor exactly where the problem has statistics.")
     for name, shape in (("input", frames), ("output", output)):

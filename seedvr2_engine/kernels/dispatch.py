@@ -255,9 +255,10 @@ def _hopper(problem: ConvProblem) -> ConvConfig:
 
 
 def _blackwell(problem: ConvProblem) -> ConvConfig:
-    # With 4 warps a tile of 128 x 128 spills registers on sm_100 and sm_120.
+    # With 4 warps a tile of 128 x 128 spills registers on sm_100 and sm_120; so does a shortcut's in two parts.
     block_k = 128 if problem.is_quantized else 64
-    return ConvConfig(8, 16, 128, block_k, warps=8, stages=4, uses_tma=True, epilogue_parts=2)
+    parts = 4 if problem.shortcut_channels else 2
+    return ConvConfig(8, 16, 128, block_k, warps=8, stages=4, uses_tma=True, epilogue_parts=parts)
 
 
 _HEURISTICS: dict[str, Callable[[ConvProblem], ConvConfig]] = {

@@ -42,7 +42,7 @@ class ComposedUpsampler(NamedTuple):
 
 
 def compose_upsampler(upscale: Tensor, upscale_bias: Tensor, weight: Tensor, bias: Tensor) -> ComposedUpsampler:
-    """Compose `upscale_conv` (4 r C, C[, 1, 1, 1]) and `conv` (C, C, 3, 3, 3); r = 2 doubles time too, r = 1 does not."""
+    """Compose `upscale_conv` (4 r C, C[, 1, 1, 1]) and `conv` (C, C, 3, 3, 3); r is 2 if time doubles, else 1."""
     channels = weight.shape[0]
     time_factor = upscale.shape[0] // (4 * channels)
     # [row phase, column phase, time phase, C, C]

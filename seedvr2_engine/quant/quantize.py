@@ -29,7 +29,9 @@ def quantize_rows(weight: Tensor, dtype: torch.dtype) -> QuantizedTensor:
     if dtype not in LIMITS:
         raise InvalidArgumentError(f"quantisation: expected float8_e4m3fn or int8, got {dtype}.")
     if not torch.isfinite(weight).all():
-        raise InvalidArgumentError("quantisation: expected finite weights, got NaN or infinity; the checkpoint is damaged.")
+        raise InvalidArgumentError(
+            "quantisation: expected finite weights, got NaN or infinity; the checkpoint is damaged."
+        )
     limit = LIMITS[dtype]
     amax = weight.abs().amax(dim=1)
     # The scale is rounded to FP32 before it divides, so that data * scale is what was approximated.

@@ -116,7 +116,9 @@ def test_phases_of_an_upsampler(kernel: tuple[int, int, int], uses_tma: bool) ->
     compare(replace(PROBLEM, kernel=kernel, phases=4, height_px=5, width_px=3), replace(TILE, uses_tma=uses_tma))
 
 
-@pytest.mark.parametrize(("height", "width", "uses_tma"), [(8, 12, True), (8, 12, False), (9, 13, False), (7, 12, False)])
+@pytest.mark.parametrize(
+    ("height", "width", "uses_tma"), [(8, 12, True), (8, 12, False), (9, 13, False), (7, 12, False)]
+)
 @pytest.mark.parametrize("kernel", [(1, 3, 3), (3, 3, 3)])
 def test_strides_pad_below_and_at_the_right(
     kernel: tuple[int, int, int], height: int, width: int, uses_tma: bool
