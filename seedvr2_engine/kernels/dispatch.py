@@ -239,8 +239,10 @@ def _power_of_two_divisor(n: int) -> int:
 
 def _ampere_ada(problem: ConvProblem) -> ConvConfig:
     # Descriptors become plain, unpipelined loads before sm_90.
-    block_k = 128 if problem.is_quantized else 64
-    return ConvConfig(8, 16, 128, block_k, warps=8, stages=4, uses_tma=False, epilogue_parts=2)
+    # With K 128 a shortcut's second product spills registers; so does the shallow first convolution in two parts.
+    block_k = 128 if problem.is_quantized and not problem.shortcut_channels else 64
+    parts = 4 if problem.channels_in <= 32 else 2
+    return ConvConfig(8, 16, 128, block_k, warps=8, stages=4, uses_tma=False, epilogue_parts=parts)
 
 
 def _hopper(problem: ConvProblem) -> ConvConfig:
