@@ -110,8 +110,9 @@ def test_kernels_of_other_extents(kernel: tuple[int, int, int], uses_tma: bool) 
     compare(replace(PROBLEM, kernel=kernel), replace(TILE, uses_tma=uses_tma))
 
 
-@LOADS
-@pytest.mark.parametrize("kernel", [(2, 2, 2), (3, 2, 2), (1, 2, 2)])
+@pytest.mark.parametrize(
+    ("kernel", "uses_tma"), [((2, 2, 2), True), ((3, 2, 2), True), ((1, 2, 2), True), ((1, 2, 2), False)]
+)
 def test_phases_of_an_upsampler(kernel: tuple[int, int, int], uses_tma: bool) -> None:
     compare(replace(PROBLEM, kernel=kernel, phases=4, height_px=5, width_px=3), replace(TILE, uses_tma=uses_tma))
 
