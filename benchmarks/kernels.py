@@ -306,8 +306,8 @@ def measure_attention(device: DeviceSpec, deadline: float) -> list[dict[str, Any
             except triton.runtime.errors.OutOfResources as error:
                 row["wrong"] = str(error).splitlines()[0]
             else:
-                error = ((y.float() - expected).norm() / expected.norm()).item()
-                row["wrong"] = f"relative error {error:.2e}" if not error < 3e-3 else ""
+                deviation = ((y.float() - expected).norm() / expected.norm()).item()
+                row["wrong"] = f"relative error {deviation:.2e}" if not deviation < 3e-3 else ""
             if not row["wrong"]:
                 row["ms"] = milliseconds(lambda y=y, c=config, qkv=qkv: attention.attend(qkv, y, c), 3)
                 row["tflops"] = flops / row["ms"] / 1e9
