@@ -17,13 +17,15 @@ LEVEL = {
     "models": 2,
     "video": 2,
     "metrics": 2,
+    "quant": 2,
+    "kernels": 2,
     "loading": 3,
     "loading_dit": 3,
     "pipeline": 4,
     "cli": 5,
 }
 # Between rooms of one level only these modules may be imported.
-EXCEPTIONS = {("checkpoint", "models.config"), ("checkpoint", "models.dit_config")}
+EXCEPTIONS = {("checkpoint", "models.config"), ("checkpoint", "models.dit_config"), ("kernels", "quant")}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -1,0 +1,107 @@
+"""Compile every kernel of the VAE for GPUs that are not here, and print what it will need there.
+
+python benchmarks/compile_kernels.py sm_90 sm_120
+python benchmarks/compile_kernels.py sm_120 --format mxfp8 --json report.json
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from seedvr2_engine.device import ARCHITECTURES, DeviceSpec, MatrixRates
+from seedvr2_engine.kernels.ahead import compile_attention, compile_conv3d
+from seedvr2_engine.kernels.dispatch import (
+    FORMATS_BY_ARCHITECTURE,
+    Format,
+    Refusal,
+    choose_attention_config,
+    choose_config,
+    shared_memory_bytes,
+)
+from seedvr2_engine.kernels.problems import decoder_problems, encoder_problems
+
+WIDTHS = (128, 256, 512, 512)
+HEAD = 512
+
+
+def device(sm: str) -> DeviceSpec:
+    return DeviceSpec(sm, sm, 0, ARCHITECTURES[sm].shared_memory_bytes, 0, 0.0, MatrixRates(0, 0, 0, 0))
+
+
+def conv_reports(sm: str, format: Format, only: str | None) -> Iterator[dict[str, Any]]:
+    """One report for each distinct kernel; sizes are no part of a kernel, so layers of one shape share it."""
+    seen = set()
+    decoder = [(f"decoder {name}", problem) for name, problem in decoder_problems(WIDTHS, (90, 160), format)]
+    encoder = [(f"encoder {name}", problem) for name, problem in encoder_problems(WIDTHS, (720, 1280), format)]
+    for name, problem in decoder + encoder:
+        config = choose_config(problem, device(sm))
+        if isinstance(config, Refusal):
+            raise SystemExit(f"{sm} {name}: {config.reason}.")
+        kernel = tuple(value for key, value in asdict(problem).items() if not key.endswith("_px"))
+        if kernel in seen or (only is not None and only not in name):
+            continue
+        seen.add(kernel)
+        yield {
+            "sm": sm,
+            "layer": name,
+            "format": problem.format,
+            "channels_in": problem.channels_in,
+            "channels_out": problem.channels_out,
+            "config": config.describe(),
+            "planned_shared_memory_bytes": shared_memory_bytes(problem, config, sm),
+            **asdict(compile_conv3d(problem, config, sm)),
+        }
+
+
+def attention_report(sm: str) -> dict[str, Any]:
+    config = choose_attention_config(HEAD, device(sm))
+    if isinstance(config, Refusal):
+        raise SystemExit(f"{sm} attention: {config.reason}.")
+    description = f"{config.block_m} queries, {config.block_n} keys, {config.block_v} dimensions, {config.warps} warps"
+    report = asdict(compile_attention(HEAD, config, sm))
+    return {"sm": sm, "layer": "attention", "format": "fp16", "config": description, **report}
+
+
+def show(report: dict[str, Any]) -> None:
+    instructions = ", ".join(name.split(".", 1)[0] + " ..." + name[-24:] for name in report["matrix_instructions"])
+    print(
+        f"{report['sm']:7}{report['format']:6} {report['layer']:44} {report['config']:62} "
+        f"{report['registers']:4} registers {report['spilled_bytes']:4} B spilled "
+        f"{report['shared_memory_bytes']:7} B shared  {instructions}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sm", nargs="*", choices=ARCHITECTURES, default=list(ARCHITECTURES))
+    parser.add_argument("--format", help="one format; all of the architecture's without it")
+    parser.add_argument("--layer", help="only layers whose name contains this")
+    parser.add_argument("--attention", action="store_true", help="only the attention")
+    parser.add_argument("--json", help="a file to write, or - for standard output in place of the table")
+    arguments = parser.parse_args()
+    reports = []
+    for sm in arguments.sm:
+        formats = () if arguments.attention else FORMATS_BY_ARCHITECTURE[sm]
+        for format in formats:
+            if arguments.format in (None, format):
+                for report in conv_reports(sm, format, arguments.layer):
+                    reports.append(report)
+                    if arguments.json != "-":
+                        show(report)
+        if arguments.attention or (arguments.layer is None and arguments.format is None):
+            reports.append(attention_report(sm))
+            if arguments.json != "-":
+                show(reports[-1])
+    if arguments.json == "-":
+        json.dump(reports, sys.stdout)
+    elif arguments.json:
+        Path(arguments.json).write_text(json.dumps(reports, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

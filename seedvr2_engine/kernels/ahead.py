@@ -1,0 +1,124 @@
+"""Compile kernels for a GPU that is not here, and read from the result what they will need there."""
+
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from . import conv3d as conv
+from .attention import attention_kernel
+from .dispatch import AttentionConfig, ConvConfig, ConvProblem, Format, OutputFormat, shortcut_block_k
+
+_TRITON_TYPES: dict[Format | OutputFormat, str] = {
+    "fp8": "fp8e4nv",
+    "mxfp8": "fp8e4nv",
+    "int8": "i8",
+    "fp16": "fp16",
+    "bf16": "bf16",
+    "fp32": "fp32",
+}
+_MATRIX_INSTRUCTION = re.compile(r"(?:wgmma\.mma_async|mma\.sync|tcgen05\.mma)\.\S+")
+
+
+@dataclass(frozen=True)
+class CompileReport:
+    """What a compiled kernel needs."""
+
+    registers: int
+    """Registers of a thread."""
+    spilled_bytes: int
+    """Bytes of registers stored to local memory, stores and loads together."""
+    shared_memory_bytes: int
+    """Shared memory of a program."""
+    matrix_instructions: tuple[str, ...]
+    """The distinct matrix instructions in the PTX, sorted."""
+
+
+def compile_conv3d(problem: ConvProblem, config: ConvConfig, sm: str) -> CompileReport:
+    """Compile the convolution for an architecture such as `sm_120`."""
+    element, output = _TRITON_TYPES[problem.format], _TRITON_TYPES[problem.output]
+    types = {
+        "x": f"*{element}",
+        "w": f"*{element}",
+        "y": f"*{output}",
+        "partials": "*fp32" if problem.has_statistics else None,
+        "table": "*i32",
+        "exponents": "*i32" if problem.is_quantized else None,
+        "scale": "*fp32" if problem.is_quantized else None,
+        "bias": "*fp32",
+        "residual": f"*{output}" if problem.has_residual else None,
+        "shortcut": f"*{output}" if problem.shortcut_channels else None,
+        "shortcut_weight": f"*{output}" if problem.shortcut_channels else None,
+    }
+    types |= dict.fromkeys(("H", "W", "GRID_H", "GRID_W"), "i32")
+    if config.uses_tma:
+        tile = f"1,{config.tile_h},{config.tile_w}"
+        strided = f"1,{config.tile_h},1,{config.tile_w}"
+        types["x"] = f"tensordesc<{element}[{strided if problem.stride == 2 else tile},{config.block_k}]>"
+        types["w"] = f"tensordesc<{element}[{config.block_n},{config.block_k}]>"
+        if problem.shortcut_channels:
+            block_k = shortcut_block_k(problem.shortcut_channels, config)
+            types["shortcut"] = f"tensordesc<{output}[{tile},{block_k}]>"
+            types["shortcut_weight"] = f"tensordesc<{output}[{config.block_n},{block_k}]>"
+    return _compile(conv.conv3d_kernel, types, conv.constants(problem, config), (config.warps, config.stages), sm)
+
+
+def compile_attention(dim: int, config: AttentionConfig, sm: str, output: OutputFormat = "fp16") -> CompileReport:
+    """Compile the attention for an architecture."""
+    element = _TRITON_TYPES[output]
+    types: dict[str, str | None] = dict.fromkeys(("queries", "keys", "values", "y"), f"*{element}")
+    types |= {"L": "i32", "scale_log2": "fp32"}
+    if config.uses_tma:
+        types["queries"] = f"tensordesc<{element}[1,{config.block_m},{dim}]>"
+        types["keys"] = f"tensordesc<{element}[1,{config.block_n},{dim}]>"
+        types["values"] = f"tensordesc<{element}[1,{config.block_n},{config.block_v}]>"
+    constants = {
+        "D": dim,
+        "BLOCK_M": config.block_m,
+        "BLOCK_N": config.block_n,
+        "BLOCK_V": config.block_v,
+        "TMA": config.uses_tma,
+    }
+    return _compile(attention_kernel, types, constants, (config.warps, config.stages), sm)
+
+
+def _compile(
+    kernel: Any, types: dict[str, str | None], constants: dict[str, Any], launch: tuple[int, int], sm: str
+) -> CompileReport:
+    absent = {name: None for name, kind in types.items() if kind is None}
+    kinds = {name: types.get(name) or "constexpr" for name in kernel.arg_names}
+    # PyTorch's allocations are aligned to 16 bytes and more, which the launcher would see for itself.
+    attributes = {
+        (i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names) if kinds[name].startswith("*")
+    }
+    source = ASTSource(kernel, signature=kinds, constexprs=constants | absent, attrs=attributes)
+    capability = int(sm.removeprefix("sm_"))
+    warps, stages = launch
+    target = GPUTarget("cuda", capability, 32)
+    compiled = triton.compile(source, target=target, options={"num_warps": warps, "num_stages": stages})
+    ptx = compiled.asm["ptx"]
+    registers, spilled = _assemble(ptx, capability)
+    return CompileReport(
+        registers, spilled, compiled.metadata.shared, tuple(sorted(set(_MATRIX_INSTRUCTION.findall(ptx))))
+    )
+
+
+def _assemble(ptx: str, capability: int) -> tuple[int, int]:
+    """Registers of a thread and spilled bytes, as ptxas reports them."""
+    tools = triton.knobs.nvidia
+    ptxas = tools.ptxas_blackwell if capability >= 100 else tools.ptxas
+    architecture = f"sm_{capability}{'a' if capability >= 90 else ''}"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.ptx"
+        file.write_text(ptx)
+        command = [ptxas.path, "-v", f"--gpu-name={architecture}", str(file), "-o", str(Path(folder) / "kernel.cubin")]
+        log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    registers = re.findall(r"Used (\d+) registers", log)
+    spilled = re.findall(r"(\d+) bytes spill (?:stores|loads)", log)
+    return max(map(int, registers)), sum(map(int, spilled))

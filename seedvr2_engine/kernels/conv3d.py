@@ -1,0 +1,339 @@
+# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
+# ruff: noqa: N803, N806
+# mypy: allow-untyped-defs, no-check-untyped-defs
+"""Causal convolution as an implicit matrix product: FP8, MXFP8, INT8, FP16 and BF16 from one source.
+
+A program computes a tile of `BLOCK_H x BLOCK_W` output pixels by `BLOCK_N` output channels of one frame. The depth of
+the product runs over taps and input channels; each step reads the tile of the input shifted by one tap, where
+positions outside the frame read as zero. Shapes in the comments: M = BLOCK_H * BLOCK_W, N, K.
+"""
+
+import math
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from ..errors import InvalidArgumentError
+from .dispatch import ConvConfig, ConvProblem, Format, OutputFormat, shortcut_block_k
+from .epilogue import finish
+from .operands import Additions, ConvOutput, ConvWeights, FrameWindow
+
+
+@triton.jit
+def load_window(
+    x, frame, row, column, kh, kw, c, H, W,
+    CI: tl.constexpr, STRIDE: tl.constexpr,
+    BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_K: tl.constexpr, TMA: tl.constexpr,
+):  # fmt: skip
+    """[M, K]: the input pixels that tap (kh, kw) shows to the tile whose first output pixel is (row, column)."""
+    if TMA:
+        if STRIDE == 2:
+            # The frame is described as row pair, row parity, column pair, then column parity with the channels.
+            block = x.load([frame, row + kh // 2, kh % 2, column + kw // 2, (kw % 2) * CI + c])
+        else:
+            block = x.load([frame, row + kh, column + kw, c])
+        block = block.reshape(BLOCK_H * BLOCK_W, BLOCK_K)
+    else:
+        m = tl.arange(0, BLOCK_H * BLOCK_W)
+        h = (row + m // BLOCK_W) * STRIDE + kh
+        w = (column + m % BLOCK_W) * STRIDE + kw
+        inside = (h >= 0) & (h < H) & (w >= 0) & (w < W)
+        offsets = ((h * W + w) * CI)[:, None] + (c + tl.arange(0, BLOCK_K))[None, :]
+        zeros = tl.zeros((BLOCK_H * BLOCK_W, BLOCK_K), dtype=x.dtype.element_ty)
+        block = tl.load(x + frame.to(tl.int64) * H * W * CI + offsets, mask=inside[:, None], other=zeros)
+    return block
+
+
+@triton.jit
+def load_matrix(w, row, column, STRIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TMA: tl.constexpr):
+    """[ROWS, COLUMNS] of a row-major matrix whose rows are STRIDE elements apart."""
+    if TMA:
+        block = w.load([row, column])
+    else:
+        offsets = (row + tl.arange(0, ROWS))[:, None] * STRIDE + tl.arange(0, COLUMNS)[None, :]
+        block = tl.load(w + column + offsets)
+    return block
+
+
+@triton.jit
+def pick(values, index):
+    """values[index] of three scalars."""
+    return tl.where(index == 0, values[0], tl.where(index == 1, values[1], values[2]))
+
+
+@triton.jit
+def accumulate(
+    acc, begin, end, x, w, frames, exponents, row, column, weight_row, H, W,
+    CI: tl.constexpr, KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr,
+    BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    SCALED: tl.constexpr, TMA: tl.constexpr,
+):  # fmt: skip
+    """Add steps `begin` to `end` of the product's depth to `acc` [M, N]."""
+    CHUNKS: tl.constexpr = CI // BLOCK_K
+    SPACE: tl.constexpr = KH * KW
+    for step in range(begin, end):
+        tap = step // CHUNKS
+        kt = tap // SPACE
+        kh = tap % SPACE // KW
+        kw = tap % KW
+        c = (step % CHUNKS) * BLOCK_K
+        a = load_window(
+            x, pick(frames, kt), row, column, kh, kw, c, H, W, CI, STRIDE, BLOCK_H, BLOCK_W, BLOCK_K, TMA
+        )  # fmt: skip
+        b = load_matrix(w, weight_row, step * BLOCK_K, KT * SPACE * CI, BLOCK_N, BLOCK_K, TMA)
+        if SCALED:
+            # E8M0: the byte 127 is a scale of one.
+            a_scale = tl.full((BLOCK_H * BLOCK_W, BLOCK_K // 32), 127, tl.int32) + pick(exponents, kt)
+            b_scale = tl.full((BLOCK_N, BLOCK_K // 32), 127, tl.uint8)
+            acc = tl.dot_scaled(a, a_scale.to(tl.uint8), "e4m3", b.T, b_scale, "e4m3", acc)
+        else:
+            acc = tl.dot(a, b.T, acc, out_dtype=acc.dtype)
+    return acc
+
+
+@triton.jit
+def accumulate_mixed(
+    acc, STEPS: tl.constexpr, x, w, frames, exponents, row, column, weight_row, H, W,
+    CI: tl.constexpr, KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr,
+    BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, TMA: tl.constexpr,
+):  # fmt: skip
+    """The whole product where the window's frames have different exponents; returns it and its own exponent.
+
+    Frames are taken in the order of rising exponents, so that what is summed so far only ever shrinks and no
+    integer can overflow.
+    """
+    e0, e1, e2 = exponents
+    # With two temporal taps the third exponent repeats the second.
+    rank0 = (e1 < e0).to(tl.int32) + ((e2 < e0) & (KT > 2)).to(tl.int32)
+    rank1 = (e0 <= e1).to(tl.int32) + (e2 < e1).to(tl.int32)
+    last = tl.minimum(e0, tl.minimum(e1, e2))
+    for rank in range(KT):
+        kt = tl.where(rank0 == rank, 0, tl.where(rank1 == rank, 1, KT - 1))
+        exponent = pick(exponents, kt)
+        if acc.dtype.is_int():
+            acc = acc >> tl.minimum(exponent - last, 31)
+        else:
+            acc = acc * tl.exp2((last - exponent).to(tl.float32))
+        last = exponent
+        acc = accumulate(
+            acc, kt * STEPS, (kt + 1) * STEPS, x, w, frames, exponents, row, column, weight_row, H, W,
+            CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, False, TMA,
+        )  # fmt: skip
+    return acc, last
+
+
+@triton.jit
+def conv3d_kernel(
+    x, w, y, partials, table, exponents, scale, bias, residual, shortcut, shortcut_weight, H, W, GRID_H, GRID_W,
+    CI: tl.constexpr, CO: tl.constexpr, CS: tl.constexpr,
+    KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr, PHASES: tl.constexpr,
+    BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_KS: tl.constexpr, SPLITS: tl.constexpr, SCALED: tl.constexpr, INTEGER: tl.constexpr, TMA: tl.constexpr,
+    HAS_EXPONENTS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_STATISTICS: tl.constexpr,
+):  # fmt: skip
+    """One tile: product, scale and shortcut; then bias, residual, store and statistics, in `SPLITS` parts."""
+    CHANNEL_BLOCKS: tl.constexpr = CO // BLOCK_N
+    STEPS: tl.constexpr = KH * KW * CI // BLOCK_K
+    # Programs that read the same pixels stand next to each other: channels, then phases, then space, then time.
+    pid = tl.program_id(0)
+    block_n = pid % CHANNEL_BLOCKS
+    pid = pid // CHANNEL_BLOCKS
+    phase = pid % PHASES
+    pid = pid // PHASES
+    tiles_w = tl.cdiv(GRID_W, BLOCK_W)
+    tiles_h = tl.cdiv(GRID_H, BLOCK_H)
+    grid_h = pid // tiles_w % tiles_h * BLOCK_H
+    grid_w = pid % tiles_w * BLOCK_W
+    t = pid // tiles_w // tiles_h
+    row = grid_h - (0 if STRIDE == 2 else (1 if PHASES == 4 else KH // 2))
+    column = grid_w - (0 if STRIDE == 2 else (1 if PHASES == 4 else KW // 2))
+    if PHASES == 4:
+        row += phase // 2
+        column += phase % 2
+    kernel_set = tl.load(table + t * (KT + 1) + KT) * PHASES + phase
+    weight_row = kernel_set * CO + block_n * BLOCK_N
+
+    frame0 = tl.load(table + t * (KT + 1))
+    frame1 = tl.load(table + t * (KT + 1) + (1 if KT > 1 else 0))
+    frame2 = tl.load(table + t * (KT + 1) + KT - 1)
+    frames = (frame0, frame1, frame2)
+    e0, e1, e2 = 0, 0, 0
+    if HAS_EXPONENTS:
+        e0, e1, e2 = tl.load(exponents + frame0), tl.load(exponents + frame1), tl.load(exponents + frame2)
+    acc = tl.zeros((BLOCK_H * BLOCK_W, BLOCK_N), dtype=tl.int32 if INTEGER else tl.float32)
+    last = e0
+    if SCALED or KT == 1 or not HAS_EXPONENTS:
+        acc = accumulate(
+            acc, 0, KT * STEPS, x, w, frames, (e0, e1, e2), row, column, weight_row, H, W,
+            CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, SCALED, TMA,
+        )  # fmt: skip
+    else:
+        # Nearly always the frames share one exponent, and the product is one uninterrupted loop.
+        if (e0 == e1) & (e1 == e2):
+            acc = accumulate(
+                acc, 0, KT * STEPS, x, w, frames, (e0, e1, e2), row, column, weight_row, H, W,
+                CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, SCALED, TMA,
+            )  # fmt: skip
+        else:
+            acc, last = accumulate_mixed(
+                acc, STEPS, x, w, frames, (e0, e1, e2), row, column, weight_row, H, W,
+                CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, TMA,
+            )  # fmt: skip
+
+    value = acc.to(tl.float32)
+    if HAS_EXPONENTS:
+        factor = tl.load(scale + weight_row + tl.arange(0, BLOCK_N))
+        if not SCALED:
+            factor = factor * tl.exp2(tl.cast(last, tl.float32))
+        value = value * factor[None, :]
+    if CS > 0:
+        for c in range(0, CS, BLOCK_KS):
+            a = load_window(
+                shortcut, t, grid_h, grid_w, 0, 0, c, GRID_H, GRID_W, CS, 1, BLOCK_H, BLOCK_W, BLOCK_KS, TMA
+            )  # fmt: skip
+            b = load_matrix(shortcut_weight, block_n * BLOCK_N, c, CS, BLOCK_N, BLOCK_KS, TMA)
+            value = tl.dot(a, b.T, value)
+
+    tile = (t, phase, grid_h, grid_w)
+    finish(
+        value, tile, kernel_set, block_n * BLOCK_N, y, partials, bias, residual, GRID_H, GRID_W,
+        CO, PHASES, BLOCK_H, BLOCK_W, SPLITS, HAS_RESIDUAL, HAS_STATISTICS,
+    )  # fmt: skip
+
+
+DTYPES: dict[Format, torch.dtype] = {
+    "fp8": torch.float8_e4m3fn,
+    "mxfp8": torch.float8_e4m3fn,
+    "int8": torch.int8,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+OUTPUT_DTYPES: dict[OutputFormat, torch.dtype] = {
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+}
+
+
+def conv3d(
+    window: FrameWindow,
+    weights: ConvWeights,
+    additions: Additions,
+    out: ConvOutput,
+    problem: ConvProblem,
+    config: ConvConfig,
+) -> None:
+    """Convolve the window into `out`; `reference.conv3d` is its twin.
+
+    y = window * weights (zero-padded in space) * weight scale + bias + shortcut * shortcut weight + residual.
+    Nothing is allocated and nothing waits for the GPU. Raises InvalidArgumentError where a tensor does not fit the
+    problem.
+    """
+    check_operands(window, weights, additions, out, problem)
+    grid_h, grid_w = problem.grid_px
+    tiles = triton.cdiv(grid_h, config.tile_h) * triton.cdiv(grid_w, config.tile_w)
+    programs = problem.frames * tiles * problem.phases * (problem.channels_out // config.block_n)
+    conv3d_kernel[(programs,)](
+        *_loads(window, weights, config, problem.stride),
+        out.y, out.partials, window.table, window.exponents, weights.scale, weights.bias, additions.residual,
+        *_shortcut_loads(additions, config, problem),
+        problem.height_px, problem.width_px, grid_h, grid_w,
+        **constants(problem, config), num_warps=config.warps, num_stages=config.stages,
+    )  # fmt: skip
+
+
+def constants(problem: ConvProblem, config: ConvConfig) -> dict[str, Any]:
+    """What the kernel is specialised for, by parameter name."""
+    kt, kh, kw = problem.kernel
+    return {
+        "CI": problem.channels_in,
+        "CO": problem.channels_out,
+        "CS": problem.shortcut_channels,
+        "KT": kt,
+        "KH": kh,
+        "KW": kw,
+        "STRIDE": problem.stride,
+        "PHASES": problem.phases,
+        "BLOCK_H": config.tile_h,
+        "BLOCK_W": config.tile_w,
+        "BLOCK_N": config.block_n,
+        "BLOCK_K": config.block_k,
+        "BLOCK_KS": shortcut_block_k(problem.shortcut_channels, config) if problem.shortcut_channels else 0,
+        "SPLITS": config.epilogue_parts,
+        "SCALED": problem.format == "mxfp8",
+        "INTEGER": problem.format == "int8",
+        "TMA": config.uses_tma,
+        "HAS_EXPONENTS": problem.is_quantized,
+        "HAS_RESIDUAL": problem.has_residual,
+        "HAS_STATISTICS": problem.has_statistics,
+    }
+
+
+def check_operands(
+    window: FrameWindow, weights: ConvWeights, additions: Additions, out: ConvOutput, problem: ConvProblem
+) -> None:
+    """Raise InvalidArgumentError where a tensor is missing, is too many, or has not the problem's shape or dtype."""
+    dtype, output_dtype = DTYPES[problem.format], OUTPUT_DTYPES[problem.output]
+    output = (problem.frames, *problem.output_px, problem.channels_out)
+    frames = (window.frames.shape[0], problem.height_px, problem.width_px, problem.channels_in)
+    rows = weights.data.shape[0]
+    shortcut = problem.shortcut_channels
+    kt, kh, kw = problem.kernel
+    _expect("window.frames", window.frames, frames, dtype)
+    _expect("window.table", window.table, (problem.frames, kt + 1), torch.int32)
+    _expect("weights.data", weights.data, (rows, kt * kh * kw * problem.channels_in), dtype)
+    _expect("out.y", out.y, output, output_dtype)
+    scaled = problem.is_quantized
+    _expect("window.exponents", window.exponents, frames[:1] if scaled else None, torch.int32)
+    _expect("weights.scale", weights.scale, (rows,) if scaled else None, torch.float32)
+    _expect("additions.residual", additions.residual, output if problem.has_residual else None, output_dtype)
+    _expect("additions.shortcut", additions.shortcut, (*output[:3], shortcut) if shortcut else None, output_dtype)
+    matrix = (problem.channels_out, shortcut) if shortcut else None
+    _expect("additions.shortcut_weight", additions.shortcut_weight, matrix, output_dtype)
+    if (out.partials is not None) != problem.has_statistics:
+        raise InvalidArgumentError("out.partials: expected a tensor exactly where the problem has statistics.")
+    for name, shape in (("input", frames), ("output", output)):
+        elements = math.prod(shape[1:])
+        if elements >= 2**31:
+            raise InvalidArgumentError(
+                f"convolution: expected fewer than 2^31 elements in an {name} frame, got {elements}; use spatial tiles."
+            )
+
+
+def _expect(name: str, tensor: torch.Tensor | None, shape: tuple[int, ...] | None, dtype: torch.dtype) -> None:
+    wanted = "nothing" if shape is None else f"contiguous {shape} {dtype}"
+    if tensor is None:
+        if shape is not None:
+            raise InvalidArgumentError(f"{name}: expected {wanted}, got nothing.")
+        return
+    if shape is None or tuple(tensor.shape) != shape or tensor.dtype != dtype or not tensor.is_contiguous():
+        layout = "contiguous" if tensor.is_contiguous() else "strided"
+        raise InvalidArgumentError(f"{name}: expected {wanted}, got {layout} {tuple(tensor.shape)} {tensor.dtype}.")
+
+
+def _loads(window: FrameWindow, weights: ConvWeights, config: ConvConfig, stride: int) -> tuple[Any, Any]:
+    frames = window.frames
+    if not config.uses_tma:
+        return frames, weights.data
+    tile = [1, config.tile_h, config.tile_w, config.block_k]
+    if stride == 2:
+        count, height, width, channels = frames.shape
+        frames = frames.view(count, height // 2, 2, width // 2, 2 * channels)
+        tile = [1, config.tile_h, 1, config.tile_w, config.block_k]
+    return describe(frames, tile), describe(weights.data, [config.block_n, config.block_k])
+
+
+def _shortcut_loads(additions: Additions, config: ConvConfig, problem: ConvProblem) -> tuple[Any, Any]:
+    shortcut, weight = additions.shortcut, additions.shortcut_weight
+    if shortcut is None or weight is None or not config.uses_tma:
+        return shortcut, weight
+    block_k = shortcut_block_k(problem.shortcut_channels, config)
+    return describe(shortcut, [1, config.tile_h, config.tile_w, block_k]), describe(weight, [config.block_n, block_k])
+
+
+def describe(tensor: torch.Tensor, block: list[int]) -> TensorDescriptor:
+    """A descriptor through which blocks of a contiguous tensor are read; outside it they read as zero."""
+    return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), block)

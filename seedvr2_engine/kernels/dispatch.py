@@ -1,0 +1,290 @@
+"""Which configuration a convolution runs with on which GPU: pure heuristics, one set for each architecture.
+
+Imports no Triton, so a plan for any GPU can be made on a machine that has none.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ..device import DeviceSpec
+
+OutputFormat = Literal["fp16", "bf16", "fp32"]
+Format = Literal["fp8", "mxfp8", "int8", "fp16", "bf16"]
+FORMATS: tuple[Format, ...] = ("fp8", "mxfp8", "int8", "fp16", "bf16")
+BYTES_PER_ELEMENT: dict[Format, int] = {"fp8": 1, "mxfp8": 1, "int8": 1, "fp16": 2, "bf16": 2}
+FORMATS_BY_ARCHITECTURE: dict[str, tuple[Format, ...]] = {
+    "sm_80": ("int8", "fp16", "bf16"),
+    "sm_86": ("int8", "fp16", "bf16"),
+    "sm_87": ("int8", "fp16", "bf16"),
+    "sm_89": ("fp8", "int8", "fp16", "bf16"),
+    "sm_90": ("fp8", "int8", "fp16", "bf16"),
+    # Block-scaled products on tcgen05 want their scales in tensor memory, which Triton 3.6 cannot arrange for scales
+    # made in registers; plain FP8 runs at the same rate there. INT8 products become the older, slower `mma.sync`.
+    "sm_100": ("fp8", "fp16", "bf16"),
+    "sm_103": ("fp8", "fp16", "bf16"),
+    "sm_120": ("mxfp8", "fp8", "int8", "fp16", "bf16"),
+    "sm_121": ("mxfp8", "fp8", "int8", "fp16", "bf16"),
+}
+
+
+@dataclass(frozen=True)
+class ConvProblem:
+    """One convolution as the kernels see it; what a configuration depends on and nothing else."""
+
+    channels_in: int
+    """Channels of the input, padding included."""
+    channels_out: int
+    """Channels of the output (of one phase, for a composed upsampler), padding included."""
+    kernel: tuple[int, int, int]
+    """Taps in time, rows and columns; a composed upsampler has (2, 2, 2), (3, 2, 2) or (1, 2, 2)."""
+    frames: int
+    """Output frames of one launch."""
+    height_px: int
+    """Rows of the input."""
+    width_px: int
+    """Columns of the input."""
+    format: Format
+    """Number format of the input and the weights."""
+    stride: int = 1
+    """Spatial stride, 1 or 2; 2 pads one row below and one column at the right."""
+    phases: int = 1
+    """4 for a composed upsampler (twice the rows and columns), else 1."""
+    shortcut_channels: int = 0
+    """Channels of the 16-bit tensor that a fused 1x1x1 shortcut reads; 0 is none."""
+    has_residual: bool = False
+    """Whether a 16-bit tensor of the output's shape is added."""
+    has_statistics: bool = True
+    """Whether the partial statistics of the next GroupNorm are written."""
+    output: OutputFormat = "fp16"
+    """Format of the output, of the residual and of the shortcut's operands (which cannot be fp32)."""
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether input and weights have 8 bits."""
+        return BYTES_PER_ELEMENT[self.format] == 1
+
+    @property
+    def grid_px(self) -> tuple[int, int]:
+        """Rows and columns that one phase computes."""
+        return self.height_px // self.stride, self.width_px // self.stride
+
+    @property
+    def output_px(self) -> tuple[int, int]:
+        """Rows and columns of the output."""
+        height, width = self.grid_px
+        return (2 * height, 2 * width) if self.phases == 4 else (height, width)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations, two for each multiply-add, the spatial padding counted."""
+        kt, kh, kw = self.kernel
+        depth = kt * kh * kw * self.channels_in + self.shortcut_channels
+        height, width = self.grid_px
+        return 2 * self.frames * height * width * self.phases * self.channels_out * depth
+
+
+@dataclass(frozen=True)
+class ConvConfig:
+    """How one launch of the convolution kernel cuts its work."""
+
+    tile_h: int
+    """Output rows of a tile; a power of two."""
+    tile_w: int
+    """Output columns of a tile; a power of two."""
+    block_n: int
+    """Output channels of a tile; a power of two that divides the channels."""
+    block_k: int
+    """Input channels of one step; a power of two that divides the channels."""
+    warps: int
+    """Warps of a program."""
+    stages: int
+    """Depth of the software pipeline."""
+    uses_tma: bool
+    """Whether tiles are read through tensor descriptors (from sm_90) or through pointers."""
+    epilogue_parts: int = 1
+    """Parts of its channels in which a tile is finished, a power of two: the registers hold a whole tile only once."""
+
+    @property
+    def block_m(self) -> int:
+        """Output pixels of a tile."""
+        return self.tile_h * self.tile_w
+
+    def describe(self) -> str:
+        """The configuration in one short phrase."""
+        loads = "descriptors" if self.uses_tma else "pointers"
+        return (
+            f"tile {self.tile_h}x{self.tile_w}, N {self.block_n}, K {self.block_k}, "
+            f"{self.warps} warps, {self.stages} stages, {loads}"
+        )
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """How one launch of the attention kernel cuts its work."""
+
+    block_m: int
+    """Queries of a program; a power of two."""
+    block_n: int
+    """Keys of one step; a power of two."""
+    block_v: int
+    """Dimensions of the values that a program accumulates; a power of two that divides the head's."""
+    warps: int
+    """Warps of a program."""
+    stages: int
+    """Depth of the software pipeline."""
+    uses_tma: bool
+    """Whether rows are read through tensor descriptors (from sm_90) or through pointers."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why no kernel takes a problem on a GPU."""
+
+    reason: str
+    """One clause, to be shown in the plan."""
+
+
+def choose_config(problem: ConvProblem, device: DeviceSpec) -> ConvConfig | Refusal:
+    """The configuration for `problem` on `device`, or the reason why the kernels cannot run it there."""
+    refusal = _refuse(problem, device)
+    if refusal is not None:
+        return refusal
+    config = _HEURISTICS[device.sm](problem)
+    return _fit_shared_memory(_fit_layout(config, problem), problem, device)
+
+
+def choose_attention_config(dim: int, device: DeviceSpec) -> AttentionConfig | Refusal:
+    """How attention with one head of `dim` dimensions runs on `device`, or the reason why it does not."""
+    if device.sm not in _ATTENTION:
+        return Refusal(f"{device.sm} is not an architecture that the kernels are compiled for")
+    if dim & (dim - 1) or not 16 <= dim <= 512:
+        return Refusal(f"a head of {dim} dimensions is not a power of two from 16 to 512")
+    config = _ATTENTION[device.sm]
+    return replace(config, block_v=min(config.block_v, dim))
+
+
+def shared_memory_bytes(problem: ConvProblem, config: ConvConfig, sm: str) -> int:
+    """Estimate the shared memory of a program: the buffers of its software pipeline, and the barriers."""
+
+    def pipeline(block_k: int, element_bytes: int) -> int:
+        # What feeds the tensor cores from registers leaves its buffer one step earlier.
+        pixels, channels = _BUFFERS.get(sm, (-1, -1))
+        rows = (config.stages + pixels) * config.block_m + (config.stages + channels) * config.block_n
+        return rows * block_k * element_bytes
+
+    main = pipeline(config.block_k, BYTES_PER_ELEMENT[problem.format])
+    shortcut = 0
+    if problem.shortcut_channels:
+        shortcut = pipeline(shortcut_block_k(problem.shortcut_channels, config), 2)
+    return max(main, shortcut) + 1024
+
+
+_BUFFERS = {"sm_90": (-1, 0), "sm_100": (0, 0), "sm_103": (0, 0)}
+"""Buffers beyond the pipeline's depth for the pixels and for the weights; (-1, -1) elsewhere. As Triton 3.6 has it."""
+
+
+def shortcut_block_k(channels: int, config: ConvConfig) -> int:
+    """Input channels of one step of the fused shortcut, whose operands have 16 bits."""
+    return min(_power_of_two_divisor(channels), max(16, config.block_k // 2), 64)
+
+
+def _refuse(problem: ConvProblem, device: DeviceSpec) -> Refusal | None:
+    formats = FORMATS_BY_ARCHITECTURE.get(device.sm)
+    if formats is None:
+        return Refusal(f"{device.sm} is not an architecture that the kernels are compiled for")
+    if problem.format not in formats:
+        return Refusal(f"{device.sm} has no matrix units for {problem.format}")
+    least = 32 if BYTES_PER_ELEMENT[problem.format] == 1 else 16
+    if problem.channels_in % least:
+        return Refusal(f"{problem.channels_in} input channels are not a multiple of {least} ({problem.format})")
+    if problem.channels_out % 16:
+        return Refusal(f"{problem.channels_out} output channels are not a multiple of 16")
+    if problem.shortcut_channels % 16:
+        return Refusal(f"{problem.shortcut_channels} shortcut channels are not a multiple of 16")
+    if problem.stride == 2 and problem.phases == 4:
+        return Refusal("a convolution cannot both halve and double the size")
+    return None
+
+
+def _fit_layout(config: ConvConfig, problem: ConvProblem) -> ConvConfig:
+    config = replace(
+        config,
+        block_n=min(config.block_n, _power_of_two_divisor(problem.channels_out)),
+        block_k=min(config.block_k, _power_of_two_divisor(problem.channels_in)),
+    )
+    config = replace(config, epilogue_parts=min(config.epilogue_parts, max(1, config.block_n // 32)))
+    if config.block_n <= 64 and config.warps > 4:
+        config = replace(config, warps=4)
+    # A strided tile is addressed as pairs of rows and pairs of columns, which a descriptor has for even sizes only.
+    if problem.stride == 2 and (problem.height_px % 2 or problem.width_px % 2):
+        config = replace(config, uses_tma=False)
+    return config
+
+
+def _fit_shared_memory(config: ConvConfig, problem: ConvProblem, device: DeviceSpec) -> ConvConfig | Refusal:
+    while shared_memory_bytes(problem, config, device.sm) > device.shared_memory_bytes:
+        if config.stages > 2:
+            config = replace(config, stages=config.stages - 1)
+        elif config.block_k > 32:
+            config = replace(config, block_k=config.block_k // 2)
+        else:
+            return Refusal(f"no tile fits into {device.shared_memory_bytes} bytes of shared memory")
+    return config
+
+
+def _power_of_two_divisor(n: int) -> int:
+    return n & -n
+
+
+def _ampere_ada(problem: ConvProblem) -> ConvConfig:
+    # Descriptors become plain, unpipelined loads before sm_90.
+    # With K 128 a shortcut's second product spills registers; so does the shallow first convolution in two parts.
+    block_k = 128 if problem.is_quantized and not problem.shortcut_channels else 64
+    parts = 4 if problem.channels_in <= 32 else 2
+    return ConvConfig(8, 16, 128, block_k, warps=8, stages=4, uses_tma=False, epilogue_parts=parts)
+
+
+def _hopper(problem: ConvProblem) -> ConvConfig:
+    # H200, Triton 3.6: 1240-1270 TFLOP/s at 128 channels, 1479 at 256, 1527 at 512 (FP8, without this epilogue).
+    block_k = 128 if problem.is_quantized else 64
+    if problem.channels_out % 256 == 0:
+        # The border biases of an upsampler need registers that four parts do not leave.
+        parts = 8 if problem.phases == 4 else 4
+        return ConvConfig(8, 16, 256, block_k, warps=8, stages=3, uses_tma=True, epilogue_parts=parts)
+    # Two such programs share an SM, so that one multiplies while the other finishes its tile.
+    return ConvConfig(8, 16, 128, block_k, warps=4, stages=4, uses_tma=True, epilogue_parts=2)
+
+
+def _blackwell(problem: ConvProblem) -> ConvConfig:
+    # With 4 warps a tile of 128 x 128 spills registers on sm_100 and sm_120; so does a shortcut's in two parts.
+    block_k = 128 if problem.is_quantized else 64
+    parts = 4 if problem.shortcut_channels else 2
+    return ConvConfig(8, 16, 128, block_k, warps=8, stages=4, uses_tma=True, epilogue_parts=parts)
+
+
+_HEURISTICS: dict[str, Callable[[ConvProblem], ConvConfig]] = {
+    "sm_80": _ampere_ada,
+    "sm_86": _ampere_ada,
+    "sm_87": _ampere_ada,
+    "sm_89": _ampere_ada,
+    "sm_90": _hopper,
+    "sm_100": _blackwell,
+    "sm_103": _blackwell,
+    "sm_120": _blackwell,
+    "sm_121": _blackwell,
+}
+
+# A Hopper SM multiplies 64 x 256 tiles best, and 128 queries are needed to stay below the L2's bandwidth; so a program
+# takes half of the value's 512 dimensions. With 99 kB of shared memory, 64 queries alone take 64 kB.
+_ATTENTION: dict[str, AttentionConfig] = {
+    "sm_80": AttentionConfig(64, 32, 256, warps=8, stages=2, uses_tma=False),
+    "sm_86": AttentionConfig(64, 16, 256, warps=8, stages=2, uses_tma=False),
+    "sm_87": AttentionConfig(64, 32, 256, warps=8, stages=2, uses_tma=False),
+    "sm_89": AttentionConfig(64, 16, 256, warps=8, stages=2, uses_tma=False),
+    "sm_90": AttentionConfig(128, 32, 256, warps=8, stages=2, uses_tma=True),
+    "sm_100": AttentionConfig(128, 32, 256, warps=8, stages=2, uses_tma=True),
+    "sm_103": AttentionConfig(128, 32, 256, warps=8, stages=2, uses_tma=True),
+    "sm_120": AttentionConfig(64, 16, 512, warps=8, stages=2, uses_tma=True),
+    "sm_121": AttentionConfig(64, 16, 512, warps=8, stages=2, uses_tma=True),
+}

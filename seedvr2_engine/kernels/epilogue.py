@@ -1,0 +1,98 @@
+# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
+# ruff: noqa: N803, N806
+# mypy: allow-untyped-defs, no-check-untyped-defs
+"""The end of a convolution's tile: bias, residual, store, and statistics for the next GroupNorm.
+
+The statistics need no atomics and cannot cancel: each tile leaves mean and M2, which are combined in a fixed order.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def store_partials(partials, value, inside, n, CO: tl.constexpr):
+    """Write mean, M2, minimum and maximum over the rows of `value` [M, N] that are `inside` [M]; 4 rows of CO."""
+    mask = inside[:, None]
+    count = tl.sum(inside.to(tl.float32), axis=0)
+    mean = tl.sum(tl.where(mask, value, 0.0), axis=0) / count
+    deviation = tl.where(mask, value - mean[None, :], 0.0)
+    tl.store(partials + n, mean)
+    tl.store(partials + CO + n, tl.sum(deviation * deviation, axis=0))
+    tl.store(partials + 2 * CO + n, tl.min(tl.where(mask, value, float("inf")), axis=0))
+    tl.store(partials + 3 * CO + n, tl.max(tl.where(mask, value, float("-inf")), axis=0))
+
+
+@triton.jit
+def halves(value):
+    """[M, N] -> its left and right [M, N / 2]."""
+    M: tl.constexpr = value.shape[0]
+    N: tl.constexpr = value.shape[1]
+    return tl.split(tl.permute(tl.reshape(value, (M, 2, N // 2)), (0, 2, 1)))
+
+
+@triton.jit
+def finish(
+    value, tile, kernel_set, first_channel, y, partials, bias, residual, GRID_H, GRID_W,
+    CO: tl.constexpr, PHASES: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, SPLITS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr, HAS_STATISTICS: tl.constexpr,
+):  # fmt: skip
+    """Finish a tile in `SPLITS` parts of its channels, so that no more than a part is held twice."""
+    if SPLITS > 1:
+        N: tl.constexpr = value.shape[1]
+        left, right = halves(value)
+        finish(
+            left, tile, kernel_set, first_channel, y, partials, bias, residual, GRID_H, GRID_W,
+            CO, PHASES, BLOCK_H, BLOCK_W, SPLITS // 2, HAS_RESIDUAL, HAS_STATISTICS,
+        )  # fmt: skip
+        finish(
+            right, tile, kernel_set, first_channel + N // 2, y, partials, bias, residual, GRID_H, GRID_W,
+            CO, PHASES, BLOCK_H, BLOCK_W, SPLITS // 2, HAS_RESIDUAL, HAS_STATISTICS,
+        )  # fmt: skip
+    else:
+        finish_part(
+            value, tile, kernel_set, first_channel, y, partials, bias, residual, GRID_H, GRID_W,
+            CO, PHASES, BLOCK_H, BLOCK_W, HAS_RESIDUAL, HAS_STATISTICS,
+        )  # fmt: skip
+
+
+@triton.jit
+def finish_part(
+    value, tile, kernel_set, first_channel, y, partials, bias, residual, GRID_H, GRID_W,
+    CO: tl.constexpr, PHASES: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr, HAS_STATISTICS: tl.constexpr,
+):  # fmt: skip
+    """Bias, residual, store and statistics of `value` [M, N], channels from `first_channel`."""
+    N: tl.constexpr = value.shape[1]
+    t, phase, tile_h, tile_w = tile
+    n = first_channel + tl.arange(0, N)
+    m = tl.arange(0, BLOCK_H * BLOCK_W)
+    h = tile_h + m // BLOCK_W
+    w = tile_w + m % BLOCK_W
+    inside = (h < GRID_H) & (w < GRID_W)
+    if PHASES == 4:
+        # Outside the image the learned 1x1x1 upsampling has no bias, which the border row and column feel.
+        phase_h = phase // 2
+        phase_w = phase % 2
+        borders = bias + kernel_set * 4 * CO + n
+        at_row = (h == tl.where(phase_h == 0, 0, GRID_H - 1)).to(tl.float32)[:, None]
+        at_column = (w == tl.where(phase_w == 0, 0, GRID_W - 1)).to(tl.float32)[:, None]
+        value += tl.load(borders)[None, :] + at_row * tl.load(borders + CO)[None, :]
+        value += at_column * tl.load(borders + 2 * CO)[None, :]
+        value += at_row * at_column * tl.load(borders + 3 * CO)[None, :]
+        pixel = (2 * h + phase_h) * 2 * GRID_W + 2 * w + phase_w
+    else:
+        value += tl.load(bias + kernel_set * CO + n)[None, :]
+        pixel = h * GRID_W + w
+    frame = t.to(tl.int64) * PHASES * GRID_H * GRID_W * CO
+    offsets = pixel[:, None] * CO + n[None, :]
+    if HAS_RESIDUAL:
+        value += tl.load(residual + frame + offsets, mask=inside[:, None], other=0.0).to(tl.float32)
+    stored = value.to(y.dtype.element_ty)
+    tl.store(y + frame + offsets, stored, mask=inside[:, None])
+    if HAS_STATISTICS:
+        tiles_w = tl.cdiv(GRID_W, BLOCK_W)
+        tiles_h = tl.cdiv(GRID_H, BLOCK_H)
+        index = (phase * tiles_h + tile_h // BLOCK_H) * tiles_w + tile_w // BLOCK_W
+        first = (t.to(tl.int64) * PHASES * tiles_h * tiles_w + index) * 4 * CO
+        store_partials(partials + first, stored.to(tl.float32), inside, n, CO)

@@ -1,0 +1,212 @@
+# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
+# ruff: noqa: N803, N806
+# mypy: allow-untyped-defs, no-check-untyped-defs
+"""GroupNorm in three short steps: combine the tiles' statistics, finish them, then normalise + SiLU + quantise.
+
+The statistics come from the epilogue of the convolution that wrote the tensor, so the tensor itself is read once.
+Means and squared deviations are merged with Chan's formula (Chan, Golub, LeVeque 1979) in a fixed order: the same
+input gives the same bits. Each channel's smallest and largest value bound the largest normalised value before it is
+computed, so a frame's exponent is known before its first element is quantised.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .operands import FrameTarget, NormOperands, NormSpec
+
+CHUNKS = 64
+"""Most partial results of a frame that are left for the second, single-program step."""
+_TILES = 16
+_CHANNELS = 64
+_ELEMENTS = 4096
+
+
+@triton.jit
+def merge_tiles(partials, counts, begin, end, c, C: tl.constexpr, TILES: tl.constexpr):
+    """Merge tiles `begin` to `end` for channels `c`: count, and per channel mean, M2, smallest and largest value."""
+    zero = tl.zeros_like(c).to(tl.float32)
+    total, mean, m2, low, high = 0.0, zero, zero, zero + float("inf"), zero - float("inf")
+    for first in range(begin, end, TILES):
+        tile = first + tl.arange(0, TILES)
+        there = tile < end
+        n = tl.load(counts + tile, mask=there, other=0).to(tl.float32)
+        mask = there[:, None]
+        # [TILES, channels]
+        at = partials + tile.to(tl.int64)[:, None] * 4 * C + c[None, :]
+        means = tl.load(at, mask=mask, other=0.0)
+        m2s = tl.load(at + C, mask=mask, other=0.0)
+        low = tl.minimum(low, tl.min(tl.load(at + 2 * C, mask=mask, other=float("inf")), axis=0))
+        high = tl.maximum(high, tl.max(tl.load(at + 3 * C, mask=mask, other=float("-inf")), axis=0))
+        block_total = tl.sum(n, axis=0)
+        block_mean = tl.sum(n[:, None] * means, axis=0) / block_total
+        deviation = means - block_mean[None, :]
+        block_m2 = tl.sum(tl.where(mask, m2s + n[:, None] * deviation * deviation, 0.0), axis=0)
+        delta = block_mean - mean
+        merged = total + block_total
+        mean += delta * (block_total / merged)
+        m2 += block_m2 + delta * delta * (total * block_total / merged)
+        total = merged
+    return total, mean, m2, low, high
+
+
+@triton.jit
+def combine_kernel(
+    partials, counts, combined, tiles, tiles_per_chunk, C: tl.constexpr, BLOCK_C: tl.constexpr, TILES: tl.constexpr
+):  # fmt: skip
+    """Merge one chunk of a frame's tiles for one block of channels."""
+    t = tl.program_id(0).to(tl.int64)
+    chunk = tl.program_id(1)
+    c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    begin = chunk * tiles_per_chunk
+    end = tl.minimum(begin + tiles_per_chunk, tiles)
+    _, mean, m2, low, high = merge_tiles(partials + t * tiles * 4 * C, counts, begin, end, c, C, TILES)
+    at = combined + (t * tl.num_programs(1) + chunk) * 4 * C + c
+    tl.store(at, mean)
+    tl.store(at + C, m2)
+    tl.store(at + 2 * C, low)
+    tl.store(at + 3 * C, high)
+
+
+@triton.jit
+def ceil_log2(value):
+    """The smallest integer e with value <= 2^e, for a positive normal float32; exact."""
+    bits = value.to(tl.int32, bitcast=True)
+    return (bits >> 23) - 127 + ((bits & 0x7FFFFF) != 0).to(tl.int32)
+
+
+@triton.jit
+def finish_kernel(
+    combined, counts, weight, bias, inverse_smoothing, affine, exponents, slots, chunks, eps, limit, exponent_floor,
+    C: tl.constexpr, GROUPS: tl.constexpr, BLOCK_C: tl.constexpr, TILES: tl.constexpr,
+    NORMALISES: tl.constexpr, ACTIVATES: tl.constexpr, HAS_SMOOTHING: tl.constexpr, HAS_EXPONENTS: tl.constexpr,
+):  # fmt: skip
+    """One frame: each channel's center, gain and offset, and the frame's exponent."""
+    PER_GROUP: tl.constexpr = C // GROUPS
+    t = tl.program_id(0).to(tl.int64)
+    largest = 0.0
+    for first in range(0, C, BLOCK_C):
+        c = first + tl.arange(0, BLOCK_C)
+        total, mean, m2, low, high = merge_tiles(combined + t * chunks * 4 * C, counts, 0, chunks, c, C, TILES)
+        center = tl.zeros((BLOCK_C,), tl.float32)
+        gain = tl.full((BLOCK_C,), 1.0, tl.float32)
+        offset = tl.zeros((BLOCK_C,), tl.float32)
+        if NORMALISES:
+            # [groups, channels of a group]
+            means = mean.reshape(BLOCK_C // PER_GROUP, PER_GROUP)
+            group_mean = tl.sum(means, axis=1) / PER_GROUP
+            deviation = means - group_mean[:, None]
+            squares = m2.reshape(BLOCK_C // PER_GROUP, PER_GROUP) + total * deviation * deviation
+            variance = tl.sum(squares, axis=1) / (total * PER_GROUP)
+            inverse = 1.0 / tl.sqrt(variance + eps)
+            spread = tl.zeros((BLOCK_C // PER_GROUP, PER_GROUP), tl.float32)
+            center = (spread + group_mean[:, None]).reshape(BLOCK_C)
+            gain = tl.load(weight + c) * (spread + inverse[:, None]).reshape(BLOCK_C)
+            offset = tl.load(bias + c)
+        at = affine + t * 3 * C + c
+        tl.store(at, center)
+        tl.store(at + C, gain)
+        tl.store(at + 2 * C, offset)
+        if HAS_EXPONENTS:
+            at_low = (low - center) * gain + offset
+            at_high = (high - center) * gain + offset
+            top = tl.maximum(at_low, at_high)
+            bottom = tl.minimum(at_low, at_high)
+            if ACTIVATES:
+                # SiLU rises from its minimum, -0.27846, on; a negative value cannot go below that.
+                bound = tl.maximum(top * tl.sigmoid(top), tl.where(bottom < 0, 0.2784646, 0.0))
+            else:
+                bound = tl.maximum(tl.abs(top), tl.abs(bottom))
+            if HAS_SMOOTHING:
+                bound *= tl.load(inverse_smoothing + c)
+            largest = tl.maximum(largest, tl.max(bound, axis=0))
+    if HAS_EXPONENTS:
+        exponent = tl.maximum(ceil_log2(tl.maximum(largest / limit, 1e-30)), exponent_floor)
+        tl.store(exponents + tl.load(slots + t), exponent)
+
+
+@triton.jit
+def normalize_kernel(
+    x, affine, inverse_smoothing, y, exponents, slots, pixels, limit,
+    C: tl.constexpr, PIXELS: tl.constexpr,
+    ACTIVATES: tl.constexpr, HAS_SMOOTHING: tl.constexpr, HAS_EXPONENTS: tl.constexpr, INTEGER: tl.constexpr,
+):  # fmt: skip
+    """`PIXELS` pixels of a frame: read, scale, SiLU, quantise, write into the frame's slot."""
+    t = tl.program_id(1)
+    slot = tl.load(slots + t).to(tl.int64)
+    c = tl.arange(0, C)
+    pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
+    inside = (pixel < pixels)[:, None]
+    # [PIXELS, C]
+    offsets = pixel[:, None] * C + c[None, :]
+    value = tl.load(x + t.to(tl.int64) * pixels * C + offsets, mask=inside, other=0.0).to(tl.float32)
+    at = affine + t * 3 * C + c
+    # The mean is taken off first: x * gain - mean * gain would cancel where the mean is large.
+    value = (value - tl.load(at)[None, :]) * tl.load(at + C)[None, :] + tl.load(at + 2 * C)[None, :]
+    if ACTIVATES:
+        value = value * tl.sigmoid(value)
+    if HAS_EXPONENTS:
+        scale = tl.exp2(-tl.load(exponents + slot).to(tl.float32))
+        if HAS_SMOOTHING:
+            value = value * (tl.load(inverse_smoothing + c) * scale)[None, :]
+        else:
+            value = value * scale
+        value = tl.minimum(tl.maximum(value, -limit), limit)
+        if INTEGER:
+            value = tl.floor(value + 0.5)
+    tl.store(y + slot * pixels * C + offsets, value.to(y.dtype.element_ty), mask=inside)
+
+
+def chunk_counts(counts: Tensor) -> Tensor:
+    """Pixels of each chunk of tiles, (chunks,) int32, from the pixels of each tile (`operands.tile_counts`)."""
+    per_chunk = tiles_per_chunk(counts.numel())
+    return torch.stack([chunk.sum() for chunk in counts.split(per_chunk)]).to(torch.int32)
+
+
+def tiles_per_chunk(tiles: int) -> int:
+    """Tiles that one program of the first step merges."""
+    return triton.cdiv(tiles, CHUNKS)
+
+
+def combine(partials: Tensor, counts: Tensor, combined: Tensor) -> None:
+    """Merge the tiles of each frame into at most `CHUNKS` parts; `reference.combine` is the twin.
+
+    partials (T, tiles, 4, C) and counts (tiles,) -> combined (T, chunks, 4, C), chunks = ceil(tiles / per chunk).
+    """
+    frames, tiles, _, channels = partials.shape
+    block = min(channels, _CHANNELS)
+    combine_kernel[(frames, combined.shape[1], channels // block)](
+        partials, counts, combined, tiles, tiles_per_chunk(tiles), C=channels, BLOCK_C=block, TILES=_TILES, num_warps=4
+    )  # fmt: skip
+
+
+def finish_statistics(
+    combined: Tensor, counts: Tensor, operands: NormOperands, spec: NormSpec, affine: Tensor, target: FrameTarget
+) -> None:
+    """Turn combined statistics into each channel's affine map, and the exponents of the target's frames.
+
+    combined (T, chunks, 4, C), counts (chunks,) -> affine (T, 3, C) float32: center, gain and offset, for
+    y = (x - center) * gain + offset.
+    `reference.finish_statistics` is the twin.
+    """
+    frames, chunks, _, channels = combined.shape
+    finish_kernel[(frames,)](
+        combined, counts, operands.weight, operands.bias, operands.inverse_smoothing, affine,
+        target.exponents, target.slots, chunks, spec.eps, spec.limit, spec.exponent_floor,
+        C=channels, GROUPS=spec.groups, BLOCK_C=min(channels, _CHANNELS), TILES=_TILES,
+        NORMALISES=spec.normalises, ACTIVATES=spec.activates,
+        HAS_SMOOTHING=operands.inverse_smoothing is not None, HAS_EXPONENTS=target.exponents is not None, num_warps=4,
+    )  # fmt: skip
+
+
+def normalize(x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec, target: FrameTarget) -> None:
+    """Normalise, activate and quantise x (T, H, W, C), 16-bit, into the target; `reference.normalize` is the twin."""
+    frames, height, width, channels = x.shape
+    pixels = _ELEMENTS // channels
+    normalize_kernel[(triton.cdiv(height * width, pixels), frames)](
+        x, affine, operands.inverse_smoothing, target.frames, target.exponents, target.slots, height * width,
+        spec.limit, C=channels, PIXELS=pixels, ACTIVATES=spec.activates,
+        HAS_SMOOTHING=operands.inverse_smoothing is not None, HAS_EXPONENTS=target.exponents is not None,
+        INTEGER=target.frames.dtype == torch.int8, num_warps=8,
+    )  # fmt: skip

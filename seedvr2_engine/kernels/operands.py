@@ -1,0 +1,117 @@
+"""What a convolution reads and writes: small value objects shared by the kernels and their twins.
+
+Everything is NDHWC. A *window* is a buffer of frames with a table that says which of them each output frame sees,
+so a ring buffer of cached frames, the repeated first frame of a clip and a whole clip are the same thing to a kernel,
+and a CUDA graph stays valid while the table's contents change.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MEAN, M2, LOW, HIGH = range(4)
+"""Rows of a tile's partial statistics: mean, sum of squared deviations, smallest and largest value."""
+
+
+class FrameWindow(NamedTuple):
+    """Frames to be convolved."""
+
+    frames: Tensor
+    """(F, H, W, Ci): float8_e4m3fn, int8, float16 or bfloat16; contiguous. A frame's value is data * 2^exponent."""
+    exponents: Tensor | None
+    """(F,) int32, for 8-bit frames."""
+    table: Tensor
+    """(T, kernel_t + 1) int32: for each output frame the frames its temporal taps see, oldest first, then the weight
+    set it uses (0 unless the weights have several sets)."""
+
+
+class ConvWeights(NamedTuple):
+    """Packed weights of one convolution: `sets` kernels for each of `phases` output phases."""
+
+    data: Tensor
+    """(sets * phases * Co, kernel_t * kernel_h * kernel_w * Ci), the window's dtype; contiguous."""
+    scale: Tensor | None
+    """(sets * phases * Co,) float32, for 8-bit weights: value = data * scale."""
+    bias: Tensor
+    """(sets * phases, borders, Co) float32. borders is 1, or 4 for a composed upsampler: the bias inside the image
+    and what is added to it in the border row, in the border column and in their corner."""
+
+
+class Additions(NamedTuple):
+    """What a convolution's epilogue adds; all 16-bit, of the output's size. Either, both or none."""
+
+    residual: Tensor | None = None
+    """(T, Ho, Wo, Co); may be the output itself."""
+    shortcut: Tensor | None = None
+    """(T, Ho, Wo, Cs), to be multiplied by `shortcut_weight`; its bias is part of the convolution's."""
+    shortcut_weight: Tensor | None = None
+    """(Co, Cs), the shortcut's dtype."""
+
+
+class ConvOutput(NamedTuple):
+    """Where a convolution writes."""
+
+    y: Tensor
+    """(T, Ho, Wo, Co): float16, bfloat16 or float32; contiguous."""
+    partials: Tensor | None
+    """(T, tiles, 4, Co) float32: mean, M2, smallest and largest value of each tile (of `tile_counts` pixels), of the
+    values as stored in `y`."""
+
+
+def tile_counts(grid_px: tuple[int, int], tile_px: tuple[int, int], phases: int) -> Tensor:
+    """Pixels of each tile, (tiles,) int32, in the kernel's order: phase, row, column."""
+    (height, width), (tile_h, tile_w) = grid_px, tile_px
+    rows = torch.tensor([min(tile_h, height - h) for h in range(0, height, tile_h)], dtype=torch.int32)
+    columns = torch.tensor([min(tile_w, width - w) for w in range(0, width, tile_w)], dtype=torch.int32)
+    return (rows[:, None] * columns[None, :]).flatten().repeat(phases)
+
+
+def clip_table(frames: int, kernel_t: int, *, stride: int = 1, first: int = 0) -> Tensor:
+    """The table of a whole clip of `frames` frames at buffer index `first`: the first frame repeated as the past."""
+    output = torch.arange(0, frames, stride)[:, None]
+    taps = torch.arange(1 - kernel_t, 1)[None, :]
+    seen = first + (output + taps).clamp(min=0)
+    return torch.cat([seen, torch.zeros_like(output)], dim=1).to(torch.int32)
+
+
+class FrameTarget(NamedTuple):
+    """Where normalised frames are written: slots of a buffer that a `FrameWindow` reads later."""
+
+    frames: Tensor
+    """(F, H, W, C): float8_e4m3fn, int8, float16 or bfloat16; contiguous."""
+    exponents: Tensor | None
+    """(F,) int32, for 8-bit frames."""
+    slots: Tensor
+    """(T,) int32: the buffer frame that each of the T frames goes to; no two alike."""
+
+
+class NormOperands(NamedTuple):
+    """A norm's parameters on the device."""
+
+    weight: Tensor | None
+    """(C,) float32, where the spec normalises."""
+    bias: Tensor | None
+    """(C,) float32, where the spec normalises."""
+    inverse_smoothing: Tensor | None = None
+    """(C,) float32: what each channel is multiplied by before it is quantised; the next weights carry the inverse."""
+
+
+@dataclass(frozen=True)
+class NormSpec:
+    """What is done to a tensor between two convolutions."""
+
+    normalises: bool = True
+    """Whether GroupNorm is applied; without it the tensor is only quantised."""
+    activates: bool = True
+    """Whether SiLU is applied."""
+    limit: float = 448.0
+    """Largest magnitude of the target's format: 448 for FP8 E4M3, 127 for INT8; unused for 16 bits."""
+    exponent_floor: int = -2
+    """Smallest exponent of a frame. FP8 keeps its precision over a wide range, so a floor makes neighbouring frames
+    share one exponent nearly always; INT8 with smoothing has its steps in the smoothing and wants 0."""
+    groups: int = 32
+    """Groups of consecutive channels."""
+    eps: float = 1e-6
+    """Added to the variance."""

@@ -1,0 +1,76 @@
+"""Ahead-of-time compilation for GPUs that are not here: the right instructions, no spills, shared memory that fits.
+
+Each architecture compiles in a process of its own, without the interpreter.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seedvr2_engine.device import ARCHITECTURES
+from seedvr2_engine.kernels.dispatch import FORMATS_BY_ARCHITECTURE
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "benchmarks" / "compile_kernels.py"
+INSTRUCTIONS = {
+    ("sm_90", "fp8"): "wgmma.mma_async.sync.aligned.m64n256k32.f32.e4m3.e4m3",
+    ("sm_90", "int8"): "wgmma.mma_async.sync.aligned.m64n256k32.s32.s8.s8",
+    ("sm_90", "fp16"): "wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16",
+    ("sm_90", "bf16"): "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16",
+    ("sm_100", "fp8"): "tcgen05.mma.cta_group::1.kind::f8f6f4",
+    ("sm_100", "fp16"): "tcgen05.mma.cta_group::1.kind::f16",
+    ("sm_100", "bf16"): "tcgen05.mma.cta_group::1.kind::f16",
+    ("sm_120", "mxfp8"): "kind::mxf8f6f4.block_scale",
+}
+WARP_INSTRUCTIONS = {
+    "fp8": "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32",
+    "int8": "mma.sync.aligned.m16n8k32.row.col.satfinite.s32.s8.s8.s32",
+    "fp16": "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
+    "bf16": "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
+}
+CASES = [(sm, format) for sm in ARCHITECTURES for format in FORMATS_BY_ARCHITECTURE[sm]]
+
+
+def reports(*arguments: str) -> list[dict[str, object]]:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, str(SCRIPT), "--json", "-", *arguments]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return json.loads(result.stdout)
+
+
+def check(found: list[dict[str, object]], sm: str, format: str) -> None:
+    assert found
+    instruction = INSTRUCTIONS.get((sm, format), WARP_INSTRUCTIONS.get(format, ""))
+    limit = ARCHITECTURES[sm].shared_memory_bytes
+    for report in found:
+        layer = f"{sm} {format} {report['layer']}"
+        assert report["spilled_bytes"] == 0, f"{layer} spills registers: {report}"
+        assert report["shared_memory_bytes"] <= report["planned_shared_memory_bytes"] <= limit, f"{layer}: {report}"
+        assert report["matrix_instructions"], f"{layer} has no matrix instruction"
+        if report["format"] == format and report["channels_out"] >= 256:
+            assert any(instruction in found for found in report["matrix_instructions"]), f"{layer}: {report}"
+
+
+def test_the_first_target_gets_block_scaled_products() -> None:
+    check(reports("sm_120", "--format", "mxfp8", "--layer", "encoder down_blocks.1.0 conv1"), "sm_120", "mxfp8")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("sm", "format"), CASES)
+def test_every_convolution_compiles(sm: str, format: str) -> None:
+    check(reports(sm, "--format", format), sm, format)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("sm", ARCHITECTURES)
+def test_attention_compiles(sm: str) -> None:
+    (report,) = reports(sm, "--attention")
+    assert report["spilled_bytes"] == 0
+    assert report["shared_memory_bytes"] <= ARCHITECTURES[sm].shared_memory_bytes
+    assert report["matrix_instructions"]

@@ -1,0 +1,96 @@
+"""Statistics, exponents, normalisation and quantisation against their twins and against PyTorch."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from seedvr2_engine.kernels import groupnorm, reference
+from seedvr2_engine.kernels.dispatch import ConvConfig, ConvProblem
+from seedvr2_engine.kernels.operands import FrameTarget, NormOperands, NormSpec, tile_counts
+
+from .tolerances import assert_close
+
+HEIGHT, WIDTH, TILE = 13, 19, (2, 4)
+CONFIG = ConvConfig(*TILE, 32, 32, warps=4, stages=2, uses_tma=True)
+
+
+def picture(channels: int, offset: float = 10.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    spread = torch.rand(channels, generator=generator) * 3
+    shift = torch.randn(channels, generator=generator) * offset
+    return (torch.randn(2, HEIGHT, WIDTH, channels, generator=generator) * spread + shift).half()
+
+
+def run(module: object, x: torch.Tensor, operands: NormOperands, spec: NormSpec, dtype: torch.dtype) -> FrameTarget:
+    """All three steps into slots 2 and 1 of a buffer of four frames."""
+    channels = x.shape[-1]
+    problem = ConvProblem(channels, channels, (3, 3, 3), 2, HEIGHT, WIDTH, "fp16")
+    partials = reference.partial_statistics(x, problem, CONFIG)
+    counts = tile_counts((HEIGHT, WIDTH), TILE, 1)
+    chunks = groupnorm.chunk_counts(counts)
+    combined = torch.full((2, chunks.numel(), 4, channels), float("nan"))
+    affine = torch.full((2, 3, channels), float("nan"))
+    exponents = torch.full((4,), 99, dtype=torch.int32) if dtype.itemsize == 1 else None
+    frames = torch.zeros(4, HEIGHT, WIDTH, channels, dtype=dtype)
+    target = FrameTarget(frames, exponents, torch.tensor([2, 1], dtype=torch.int32))
+    module.combine(partials, counts, combined)
+    module.finish_statistics(combined, chunks, operands, spec, affine, target)
+    module.normalize(x, affine, operands, spec, target)
+    return target
+
+
+def parameters(channels: int, smooth: bool = False) -> NormOperands:
+    generator = torch.Generator().manual_seed(4)
+    smoothing = torch.rand(channels, generator=generator) * 40 if smooth else None
+    return NormOperands(
+        torch.randn(channels, generator=generator), torch.randn(channels, generator=generator), smoothing
+    )
+
+
+@pytest.mark.parametrize("channels", [32, 128])
+@pytest.mark.parametrize("activates", [True, False])
+def test_sixteen_bits_equal_pytorch(channels: int, activates: bool) -> None:
+    x, operands = picture(channels), parameters(channels)
+    weight, bias = operands.weight.double(), operands.bias.double()
+    expected = F.group_norm(x.double().permute(0, 3, 1, 2), 32, weight, bias, 1e-6)
+    expected = (F.silu(expected) if activates else expected).permute(0, 2, 3, 1)
+    target = run(groupnorm, x, operands, NormSpec(activates=activates), torch.float16)
+    assert_close(target.frames[[2, 1]], expected, torch.float16)
+    assert not target.frames[[0, 3]].any(), "a frame outside the target's slots was written"
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+@pytest.mark.parametrize("spec", [NormSpec(), NormSpec(normalises=False, activates=False)], ids=["norm", "raw"])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
+def test_eight_bits_equal_the_twin(dtype: torch.dtype, spec: NormSpec, smooth: bool) -> None:
+    if dtype == torch.int8:
+        spec = NormSpec(spec.normalises, spec.activates, limit=127.0, exponent_floor=-20)
+    x, operands = picture(64), parameters(64, smooth)
+    actual, expected = (run(module, x, operands, spec, dtype) for module in (groupnorm, reference))
+    assert actual.exponents is not None
+    assert expected.exponents is not None
+    assert torch.equal(actual.exponents, expected.exponents)
+    assert_close(actual.frames.float(), expected.frames.float(), dtype)
+
+
+def test_the_exponent_is_the_smallest_that_holds_the_frame() -> None:
+    x, operands = picture(64), parameters(64)
+    spec = NormSpec(limit=127.0, exponent_floor=-20)
+    target = run(groupnorm, x, operands, spec, torch.int8)
+    largest = target.frames[[2, 1]].float().abs().amax((1, 2, 3))
+    assert (largest > 62).all(), "a frame used less than half of its range"
+    assert (largest <= 127).all()
+
+
+def test_large_means_do_not_cancel() -> None:
+    x, operands = picture(32, offset=1000.0), parameters(32)
+    expected = F.group_norm(x.double().permute(0, 3, 1, 2), 32, operands.weight.double(), operands.bias.double(), 1e-6)
+    target = run(groupnorm, x, operands, NormSpec(activates=False), torch.float16)
+    assert_close(target.frames[[2, 1]], expected.permute(0, 2, 3, 1), torch.float16)
+
+
+def test_counts_cover_the_picture() -> None:
+    counts = tile_counts((HEIGHT, WIDTH), TILE, phases=4)
+    assert counts.sum() == 4 * HEIGHT * WIDTH
+    assert groupnorm.chunk_counts(counts).sum() == counts.sum()
+    assert groupnorm.chunk_counts(counts).numel() <= groupnorm.CHUNKS
