@@ -40,7 +40,7 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
 
 
 def rgb_to_hsv(rgb: Tensor) -> Tensor:
-    """RGB -> hue in [0, 1), saturation in [0, 1], value in [0, 1]; grey has hue 0, black saturation 0."""
+    """RGB -> hue in [0, 1], saturation in [0, 1], value in [0, 1]; grey has hue 0, black saturation 0."""
     red, green, blue = rgb.unbind(-3)
     value, least = rgb.amax(-3), rgb.amin(-3)
     chroma = value - least
@@ -49,7 +49,7 @@ def rgb_to_hsv(rgb: Tensor) -> Tensor:
     hue = torch.where(value == green, (blue - red) / divisor + 2, hue)
     hue = torch.where(value == blue, (red - green) / divisor + 4, hue)
     hue = torch.where(chroma > 0, hue / 6, 0)
-    return torch.stack([hue % 1, saturation(rgb), value], dim=-3)
+    return torch.stack([hue, saturation(rgb), value], dim=-3)
 
 
 def hsv_to_rgb(hsv: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Alpha follows the edges of the upscaled colours, for any number of frames and any size."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -57,6 +59,42 @@ def test_edges_of_a_weaker_step_by_hand():
     # 0.4 and 1.0 are 102 and 255 in 8 bit, so the steps are 102 and 153.
     strength = edge_strength(picture)[0, 0, 2] * 255
     assert strength.round().tolist() == [0, 0, 102 * 255 // 153, 102 * 255 // 153, 0, 0, 0, 255, 255, 0, 0, 0]
+
+
+def test_edges_are_weighed_like_luma():
+    picture = torch.zeros(1, 3, 5, 24)
+    for channel in range(3):
+        picture[:, channel, :, 8 * channel + 3 : 8 * channel + 6] = 1.0
+    strength = edge_strength(picture)[0, 0, 2] * 255
+    # 255 times 0.299, 0.587 and 0.114, rounded.
+    luma = (76, 150, 29)
+    assert [round(float(strength[8 * i + 3])) for i in range(3)] == [v * 255 // 150 for v in luma]
+
+
+@pytest.mark.parametrize("telling", [True, False], ids=["picture shows the mask", "picture does not"])
+def test_masks_are_hardened_as_specified(telling):
+    alpha = disc(1, 20, 26)
+    grain = scene(1, 40, 52, seed=5)
+    rgb = (picture_of(alpha, (40, 52)) + 0.3 * grain).clamp(-1, 1) if telling else 0.2 * grain
+    if not telling:
+        # One strong edge away from the mask's makes those along it weak.
+        rgb[..., :6, :] = -1
+    picture = rgb * 0.5 + 0.5
+    coarse = resample(alpha, (40, 52)).clamp(0, 1)
+    soft = guided_filter(picture.mean(dim=1, keepdim=True), coarse, 2)[0, 0]
+    edges = edge_strength(picture)[0, 0]
+    expected = torch.empty(40, 52)
+    for i in range(40):
+        for j in range(52):
+            q, e = float(soft[i, j]), float(edges[i, j])
+            near = float(edges[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2].max())
+            at_edge = min(e / 0.25, 1.0)
+            m = q * (1 - at_edge) + at_edge / (1 + math.exp(-12 * (q - 0.5)))
+            m = float(q > 0.5) if near < 0.05 else m
+            m = float(m > 0.5) if near < 0.03 or (0.3 < m < 0.7 and e <= 0.15) else m
+            expected[i, j] = min(max(m, 0.0), 1.0)
+    actual = upscale_alpha(alpha, rgb, (40, 52), mask=True)[0, 0]
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
 def test_guided_filter_is_what_it_says():
