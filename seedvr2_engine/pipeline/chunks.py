@@ -1,0 +1,198 @@
+"""A clip of any length as chunks of 4n+1 frames, and the chunks' results as one clip again.
+
+Everything is a generator: what is kept at a time depends on the chunk, not on the clip. Frames may be of any type
+until they are blended.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, Literal, TypeVar
+
+from torch import Tensor
+
+from ..errors import InvalidArgumentError
+
+Frame = TypeVar("Frame")
+Weights = Callable[[int], list[float]]
+"""Number of shared frames -> weight of the earlier chunk in each of them."""
+
+Tail = Literal["context", "short", "uniform"]
+"""How a last chunk with few frames is filled: with the frames before it, not at all, or with its mirror image.
+
+`short` and `uniform` are what the public reference does by default and with `uniform_batch_size`.
+"""
+
+STEP_FRAMES = 4
+"""Frames of a latent, but for a chunk's first, which has one."""
+
+
+@dataclass(frozen=True)
+class ChunkPlan:
+    """How a clip is cut."""
+
+    chunk_frames: int
+    """Frames of a chunk, 4n+1."""
+    overlap: int = 0
+    """Frames that neighbouring chunks share, fewer than a chunk has; with 1, 5, 9, ... they share whole latents."""
+    tail: Tail = "context"
+    """How the last chunk is filled."""
+
+    def __post_init__(self) -> None:
+        if self.chunk_frames < 1 or self.chunk_frames % STEP_FRAMES != 1:
+            raise InvalidArgumentError(
+                f"chunk frames: expected 4n+1 (1, 5, 9, ...), got {self.chunk_frames}; "
+                f"try {padded_count(max(1, self.chunk_frames))}."
+            )
+        if not 0 <= self.overlap < self.chunk_frames:
+            raise InvalidArgumentError(
+                f"overlap: expected 0 to {self.chunk_frames - 1} frames, fewer than a chunk has, got {self.overlap}; "
+                "lower the overlap or enlarge the chunks."
+            )
+
+    @property
+    def step(self) -> int:
+        """Frames from one chunk's start to the next one's."""
+        return self.chunk_frames - self.overlap
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a chunk lies in its clip."""
+
+    start: int
+    """First frame whose result is used."""
+    stop: int
+    """One past the last frame whose result is used."""
+    lead: int = 0
+    """Frames before `start` that the model sees as context; their results are dropped."""
+
+    @property
+    def frames(self) -> int:
+        """Frames whose results are used."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Chunk(Generic[Frame]):
+    """The frames that go through the model together."""
+
+    span: Span
+    """Where they lie."""
+    frames: tuple[Frame, ...]
+    """4n+1 frames: `span.lead` of context, `span.frames` of the clip, and padding."""
+
+    @property
+    def latents(self) -> range:
+        """Numbers of the chunk's latents in the clip, of which number j ends with frame 4j.
+
+        Where chunks do not start at a multiple of four, the nearest number is taken.
+        """
+        first = (self.span.start - self.span.lead + STEP_FRAMES // 2) // STEP_FRAMES
+        return range(first, first + (len(self.frames) - 1) // STEP_FRAMES + 1)
+
+
+def padded_count(frames: int) -> int:
+    """The least number of the form 4n+1 that is not below `frames` (at least 1)."""
+    return frames + -(frames - 1) % STEP_FRAMES
+
+
+def pad_after(count: int, extra: int) -> list[int]:
+    """Source frame of each frame when `count` frames are lengthened by `extra` at the end.
+
+    The clip runs back from the frame before its last. A clip that is too short for that runs back from its last frame
+    to its second and is then held at the last, as in the public reference.
+    """
+    frames = list(range(count))
+    if extra < count:
+        return frames + frames[-2 : -2 - extra : -1]
+    return frames + frames[:0:-1] + [count - 1] * (extra - count + 1)
+
+
+def pad_before(count: int, extra: int) -> list[int]:
+    """Source frame of each frame when `count` frames are lengthened by `extra` at the start: mirrored, then held."""
+    mirrored = list(range(min(extra, count - 1), 0, -1))
+    return [count - 1] * (extra - len(mirrored)) + mirrored + list(range(count))
+
+
+def prepend_mirrored(frames: Iterable[Frame], extra: int) -> Iterator[Frame]:
+    """A clip with `extra` mirrored frames in front, which give its first frame a past; drop their results."""
+    stream = iter(frames)
+    opening = list(islice(stream, extra + 1))
+    if opening:
+        yield from (opening[i] for i in pad_before(len(opening), extra))
+    yield from stream
+
+
+def chunk_spans(total: int, plan: ChunkPlan) -> Iterator[Span]:
+    """Where the chunks of a clip of `total` frames lie."""
+    for start in range(0, total, plan.step):
+        stop = min(start + plan.chunk_frames, total)
+        if start and stop - start <= plan.overlap:
+            return
+        yield _span(start, stop, plan)
+
+
+def chunked(frames: Iterable[Frame], plan: ChunkPlan) -> Iterator[Chunk[Frame]]:
+    """Cut a stream of frames into chunks; at most two chunks are kept at a time."""
+    held: list[Frame] = []
+    base = start = 0
+    for frame in frames:
+        held.append(frame)
+        if base + len(held) == start + plan.chunk_frames:
+            yield _chunk(held, base, _span(start, start + plan.chunk_frames, plan), plan)
+            # The last chunk may need frames of the one before it.
+            del held[: start - base]
+            base, start = start, start + plan.step
+    stop = base + len(held)
+    if stop - start > (plan.overlap if start else 0):
+        yield _chunk(held, base, _span(start, stop, plan), plan)
+
+
+def linear_weights(overlap: int) -> list[float]:
+    """Weights of the earlier chunk that fall in equal steps, so that no two frames differ more than needed."""
+    return [(overlap - i) / (overlap + 1) for i in range(overlap)]
+
+
+def joined(
+    results: Iterable[tuple[Span, Iterable[Tensor]]], overlap: int, weights: Weights = linear_weights
+) -> Iterator[Tensor]:
+    """The frames of a clip from the results of its chunks, cross-faded where neighbours share frames.
+
+    results: for each chunk in order its span and one tensor a frame, context and padding included; these are dropped.
+    At most `overlap` frames are kept between chunks, and results may themselves be generators.
+    """
+    earlier_weights = weights(overlap)
+    pending: deque[Tensor] = deque()
+    for span, frames in results:
+        shared = list(pending)
+        pending.clear()
+        count = 0
+        for count, frame in enumerate(islice(frames, span.lead, span.lead + span.frames), start=1):
+            later = count - 1
+            if later < len(shared):
+                # lerp leaves frames as they are, to the last bit, where both chunks agree.
+                frame = frame.lerp(shared[later], earlier_weights[later])
+            pending.append(frame)
+            if len(pending) > overlap:
+                yield pending.popleft()
+        if count != span.frames:
+            raise InvalidArgumentError(
+                f"chunk {span.start}..{span.stop - 1}: expected {span.frames} frames, got {count} after "
+                f"{span.lead} of context."
+            )
+    yield from pending
+
+
+def _span(start: int, stop: int, plan: ChunkPlan) -> Span:
+    lead = plan.chunk_frames - padded_count(stop - start) if start and plan.tail == "context" else 0
+    return Span(start, stop, lead)
+
+
+def _chunk(held: list[Frame], base: int, span: Span, plan: ChunkPlan) -> Chunk[Frame]:
+    frames = held[span.start - span.lead - base : span.stop - base]
+    if plan.tail == "uniform":
+        frames = [frames[i] for i in pad_after(len(frames), plan.chunk_frames - len(frames))]
+    order = pad_after(len(frames), padded_count(len(frames)) - len(frames))
+    return Chunk(span, tuple(frames[i] for i in order))
