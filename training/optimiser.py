@@ -1,0 +1,96 @@
+"""Muon for the weight matrices, Adam for everything else, over one flat vector of parameters.
+
+Muon (Jordan et al., 2024, kellerjordan.github.io/posts/muon) replaces a matrix's momentum by the nearest
+orthogonal matrix, found with a Newton-Schulz iteration; matrices of one shape go through it together.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from training.network import Weights
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+MATRIX_DECAY = 0.1
+"""Decoupled weight decay; without it weights in front of a norm grow without end, as the norm undoes their size."""
+ADAM_NAMES = ("encoder.conv_in", "encoder.conv_out", "decoder.conv_in", "decoder.conv_out")
+"""Input and output layers have rows or columns of unlike meaning, so they are left to Adam, like vectors."""
+
+
+class FlatWeights:
+    """Named tensors as views of one FP32 vector, so that averaging, clipping and reducing are single operations."""
+
+    def __init__(self, weights: Weights) -> None:
+        """Copy `weights` into a new vector."""
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        self.vector = torch.cat([weights[name].detach().float().flatten() for name in self.shapes])
+
+    def views(self, vector: Tensor | None = None) -> Weights:
+        """The tensors by name, as views of `vector` (by default the weights themselves)."""
+        vector = self.vector if vector is None else vector
+        parts = vector.split([math.prod(shape) for shape in self.shapes.values()])
+        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+
+
+def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
+    """The nearest semi-orthogonal matrices to (K, rows, columns), to within the iteration's tolerance."""
+    a, b, c = NEWTON_SCHULZ
+    x = matrices.bfloat16() if matrices.is_cuda else matrices
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+class Optimiser:
+    """One update of all weights from one flat gradient."""
+
+    def __init__(self, weights: FlatWeights, *, matrix_rate: float, vector_rate: float) -> None:
+        """Peak learning rates of Muon and of Adam; `step` scales both."""
+        self.weights = weights
+        self.matrix_rate = matrix_rate
+        self.vector_rate = vector_rate
+        self.steps = 0
+        self.momentum = torch.zeros_like(weights.vector)
+        self.square = torch.zeros_like(weights.vector)
+        self.groups: dict[tuple[int, int], list[str]] = {}
+        self.vectors: list[str] = []
+        for name, shape in weights.shapes.items():
+            if len(shape) == 1 or name.startswith(ADAM_NAMES):
+                self.vectors.append(name)
+            else:
+                self.groups.setdefault((shape[0], math.prod(shape[1:])), []).append(name)
+
+    def step(self, gradient: Tensor, rate: float) -> None:
+        """Update the weights in place; `rate` in [0, 1] is the schedule's factor."""
+        self.steps += 1
+        target, slope = self.weights.views(), self.weights.views(gradient)
+        momentum, square = self.weights.views(self.momentum), self.weights.views(self.square)
+        for (rows, columns), names in self.groups.items():
+            slopes = torch.stack([slope[n].view(rows, columns) for n in names])
+            buffers = torch.stack([momentum[n].view(rows, columns) for n in names])
+            buffers = torch.lerp(buffers, slopes, 0.05)
+            update = orthogonalised(torch.lerp(slopes, buffers, 0.95))
+            scale = -rate * self.matrix_rate * math.sqrt(max(1.0, rows / columns))
+            for i, name in enumerate(names):
+                momentum[name].copy_(buffers[i].view_as(momentum[name]))
+                target[name].mul_(1 - rate * self.matrix_rate * MATRIX_DECAY)
+                target[name].add_(update[i].view_as(target[name]), alpha=scale)
+        self._adam(target, slope, momentum, square, rate)
+
+    def _adam(self, target: Weights, slope: Weights, momentum: Weights, square: Weights, rate: float) -> None:
+        names, beta1, beta2 = self.vectors, 0.9, 0.99
+        slopes = [slope[n] for n in names]
+        firsts, seconds = [momentum[n] for n in names], [square[n] for n in names]
+        torch._foreach_lerp_(firsts, slopes, 1 - beta1)
+        torch._foreach_mul_(seconds, beta2)
+        torch._foreach_addcmul_(seconds, slopes, slopes, 1 - beta2)
+        root = torch._foreach_sqrt(seconds)
+        torch._foreach_add_(root, 1e-8)
+        size = self.vector_rate * rate * math.sqrt(1 - beta2**self.steps) / (1 - beta1**self.steps)
+        torch._foreach_addcdiv_([target[n] for n in names], firsts, root, -size)
