@@ -27,9 +27,9 @@ class FrameRate(ProgressColumn):
     """Frames finished a second."""
 
     def render(self, task: Task) -> Text:
-        """The speed over the last moments, or nothing at the start."""
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.2f} frames/s")
+        """The average since the start; frames come in bursts of a slice, so a momentary speed would be wrong."""
+        seconds = task.finished_time or task.elapsed
+        return Text(f"{task.completed / seconds:.2f} frames/s" if task.completed and seconds else "")
 
 
 def frame_progress() -> Progress:
