@@ -9,6 +9,10 @@ a matrix product of the same format measured in the same process.
 
 import argparse
 import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +31,7 @@ from seedvr2_engine.kernels.dispatch import (
     AttentionConfig,
     ConvConfig,
     ConvProblem,
+    Format,
     Refusal,
     choose_attention_config,
     choose_config,
@@ -184,40 +189,79 @@ def matrix_rate(format: str) -> float:
     return 2 * n**3 / ms / 1e9
 
 
+def launches(format: Format, device: DeviceSpec) -> list[tuple[str, ConvProblem, str, ConvConfig]]:
+    """(layer, problem, what was changed, configuration) of all that is measured, the heaviest layer first."""
+    layers = [("decoder", *layer) for layer in decoder_problems(WIDTHS, (90, 160), format)]
+    layers += [("encoder", *layer) for layer in encoder_problems(WIDTHS, (720, 1280), format)]
+    distinct = {problem: f"{part} {name}" for part, name, problem in reversed(layers)}
+    return [
+        (distinct[problem], problem, label, config)
+        for problem in sorted(distinct, key=lambda problem: -problem.flops)
+        for label, config in candidates(problem, device)
+        if label == "chosen" or problem.flops >= 5e9
+    ]
+
+
+def check_layers(arguments: argparse.Namespace, device: DeviceSpec, deadline: float) -> list[dict[str, Any]]:
+    """Compile and check this process's part of all launches."""
+    part, parts = arguments.part
+    rows: list[dict[str, Any]] = []
+    case, expected = None, None
+    for layer, problem, label, config in launches(arguments.format, device)[part::parts]:
+        if time.monotonic() > deadline:
+            break
+        if case is None or case.problem != problem:
+            case = make_case(problem)
+            plain = ConvConfig(8, 16, 16, 32, 4, 2, False)
+            expected = case.output(plain).y.float()
+            reference.conv3d(case.window, case.weights, case.additions, ConvOutput(expected, None), problem, plain)
+        try:
+            wrong = check(case, config, expected)
+        except (triton.runtime.errors.OutOfResources, triton.compiler.errors.CompilationError) as error:
+            wrong = f"does not run: {str(error).splitlines()[0][:80]}"
+        rows.append({"layer": layer, "change": label, "format": problem.format, "wrong": wrong})
+        if wrong:
+            show(rows[-1])
+    return rows
+
+
+def check_in_parallel(arguments: argparse.Namespace) -> dict[tuple[str, str, str], str]:
+    """What is wrong with each launch, by layer, format and change; compiled by many processes, for its cache's sake."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{part}.json" for part in range(arguments.workers)]
+        seconds = ["--seconds", str(arguments.seconds / 2), "--format", arguments.format]
+        workers = [
+            subprocess.Popen([sys.executable, __file__, *seconds, "--part", f"{i}/{len(paths)}", "--json", str(path)])
+            for i, path in enumerate(paths)
+        ]
+        for worker in workers:
+            worker.wait()
+        rows = [row for path in paths if path.exists() for row in json.loads(path.read_text())["layers"]]
+    return {(row["layer"], row["format"], row["change"]): row["wrong"] for row in rows}
+
+
 def measure_layers(arguments: argparse.Namespace, device: DeviceSpec, deadline: float) -> list[dict[str, Any]]:
+    """Time every launch that was checked and found right."""
+    checked = check_in_parallel(arguments)
     rates: dict[str, float] = {}
     rows: list[dict[str, Any]] = []
-    seen = set()
-    layers = [("decoder", *layer) for layer in decoder_problems(WIDTHS, (90, 160), arguments.format)]
-    layers += [("encoder", *layer) for layer in encoder_problems(WIDTHS, (720, 1280), arguments.format)]
-    # The heaviest first, so that a short run shows what matters.
-    for part, name, problem in sorted(layers, key=lambda layer: -layer[2].flops):
-        if problem in seen or time.monotonic() > deadline:
-            continue
-        seen.add(problem)
-        rate = rates.setdefault(problem.format, 0.0) or matrix_rate(problem.format)
-        rates[problem.format] = rate
-        case = make_case(problem)
-        expected = case.output(ConvConfig(8, 16, 16, 32, 4, 2, False)).y.float()
-        twin = ConvOutput(expected, None)
-        reference.conv3d(
-            case.window, case.weights, case.additions, twin, problem, ConvConfig(8, 16, 16, 32, 4, 2, False)
-        )
-        for label, config in candidates(problem, device):
-            if time.monotonic() > deadline or (label != "chosen" and problem.flops < 5e9):
-                break
-            row = {"layer": f"{part} {name}", "config": config.describe(), "change": label, "format": problem.format}
-            try:
-                wrong = check(case, config, expected)
-            except (triton.runtime.errors.OutOfResources, triton.compiler.errors.CompilationError) as error:
-                wrong = f"does not run: {str(error).splitlines()[0][:80]}"
-            if not wrong:
-                out = case.output(config)
-                row["ms"] = milliseconds(lambda case=case, out=out, config=config: case.run(out, config))
-                row["tflops"] = problem.flops / row["ms"] / 1e9
-                row["share"] = row["tflops"] / rate
-            rows.append(row | {"wrong": wrong})
-            show(rows[-1])
+    case = None
+    for layer, problem, label, config in launches(arguments.format, device):
+        if time.monotonic() > deadline:
+            break
+        if problem.format not in rates:
+            rates[problem.format] = matrix_rate(problem.format)
+        row: dict[str, Any] = {"layer": layer, "config": config.describe(), "change": label, "format": problem.format}
+        row["wrong"] = checked.get((layer, problem.format, label), "not checked: its process stopped early")
+        if not row["wrong"]:
+            if case is None or case.problem != problem:
+                case = make_case(problem)
+            out = case.output(config)
+            row["ms"] = milliseconds(lambda case=case, out=out, config=config: case.run(out, config))
+            row["tflops"] = problem.flops / row["ms"] / 1e9
+            row["share"] = row["tflops"] / rates[problem.format]
+        rows.append(row)
+        show(row)
     return rows
 
 
@@ -324,6 +368,8 @@ def main() -> None:
     parser.add_argument("--format", choices=FORMATS, default="fp8")
     parser.add_argument("--seconds", type=float, default=400.0, help="begin nothing new after this long")
     parser.add_argument("--json", type=Path, help="a file to write")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() // 2, help="processes that compile and check")
+    parser.add_argument("--part", type=lambda text: tuple(map(int, text.split("/"))), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -331,6 +377,10 @@ def main() -> None:
     device = device_spec(torch.device("cuda"))
     print(f"{device.name}, {device.sm}, PyTorch {torch.__version__}, Triton {triton.__version__}")
     result: dict[str, Any] = {"gpu": device.name, "torch": torch.__version__, "triton": triton.__version__}
+    if arguments.part:
+        result["layers"] = check_layers(arguments, device, begin + arguments.seconds)
+        arguments.json.write_text(json.dumps(result) + "\n")
+        return
     result["passes"] = measure_passes(arguments.format)
     result["attention"] = measure_attention(device, begin + 0.3 * arguments.seconds)
     result["layers"] = measure_layers(arguments, device, begin + arguments.seconds)

@@ -154,7 +154,7 @@ def random_motion(rng: torch.Generator, shape: ClipShape, canvas_px: float) -> M
     turn = torch.randn((n, 1), generator=rng, device=rng.device) * 0.012 * turning
     upright = (uniform(rng, (n, 1)) < 0.4).float()
     angle0 = uniform(rng, (n, 1), -math.pi, math.pi) * (1 - upright)
-    speed = log_uniform(rng, (n, 1, 1), 0.05, 7.0) * moving[..., None]
+    speed = log_uniform(rng, (n, 1, 1), 0.08, 12.0) * moving[..., None]
     heading = uniform(rng, (n, 1), 0, 2 * math.pi)
     direction = torch.stack([torch.cos(heading), torch.sin(heading)], dim=-1)
     bend = torch.randn((n, 1, 2), generator=rng, device=rng.device) * 0.03 * speed
