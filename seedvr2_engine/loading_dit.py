@@ -7,6 +7,8 @@ from torch import Tensor
 
 from .checkpoint.detect_dit import detect_dit, load_dit_tensors
 from .checkpoint.reader import open_checkpoint
+from .engine.dit import StreamedDiT
+from .engine.dit_weights import is_packed, load_streamed
 from .errors import CheckpointError, InvalidArgumentError, ModelFileError
 from .models.dit import NaDiT
 from .models.dit_config import DiTConfig
@@ -30,26 +32,42 @@ def dit_file(path: str | Path) -> Path:
     return NANO_DIT
 
 
-def load_dit(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> NaDiT:
+def load_dit(
+    path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    offload: bool = False,
+    packed: bool | None = None,
+) -> NaDiT:
     """Load a SeedVR2 transformer from a safetensors or GGUF file; all sizes follow from the tensors in it.
 
-    `path` may also be `"nano"`, the small model that comes with the package.
-    `dtype` is the number format of weights and activations, float32 if None; quantised weights are dequantised in
-    float32 and rounded once. Each tensor moves to the device as soon as it is read. Raises ModelFileError if there is
-    no such file, CheckpointError if it is not a complete, finite SeedVR2 transformer.
+    `path` may also be `"nano"`, the small model that comes with the package. `dtype` is the number format of weights
+    and activations, float32 if None; quantised weights are dequantised in float32 and rounded once.
+    offload: keep the blocks' matrices in the host's memory, page-locked for a GPU, and copy them block by block while
+    the block before computes.
+    packed: keep what the file has quantised or in FP8 as it is, and unpack it block by block in every run; by default
+    on GPUs. Neither changes a number.
+    Each tensor moves to its place as soon as it is read. Raises ModelFileError if there is no such file,
+    CheckpointError if it is not a complete, finite SeedVR2 transformer.
     """
     dtype = torch.float32 if dtype is None else dtype
     if dtype not in _COMPUTE_DTYPES:
         raise InvalidArgumentError(f"dtype: expected float32, float16 or bfloat16, got {dtype}.")
-    path = dit_file(path)
+    path, device = dit_file(path), torch.device(device)
+    keeps_packed = device.type == "cuda" if packed is None else packed
     with open_checkpoint(path) as checkpoint:
         config = detect_dit(checkpoint)
-        tensors = {name: tensor.to(device) for name, tensor in load_dit_tensors(checkpoint, config, dtype)}
+        dit: NaDiT
+        if offload or (keeps_packed and is_packed(checkpoint)):
+            dit, tensors = load_streamed(checkpoint, config, device, dtype, offload=offload, packed=keeps_packed)
+        else:
+            # On the meta device nothing is allocated or initialised before the file's own tensors take their places.
+            with torch.device("meta"):
+                dit = NaDiT(config)
+            tensors = {name: tensor.to(device) for name, tensor in load_dit_tensors(checkpoint, config, dtype)}
     _check_frequencies(path, config, tensors)
-    # On the meta device nothing is allocated or initialised before the file's own tensors take their places.
-    with torch.device("meta"):
-        dit = NaDiT(config)
-    dit.load_state_dict(tensors, assign=True)
+    dit.load_state_dict(tensors, strict=not isinstance(dit, StreamedDiT), assign=True)
     return dit.requires_grad_(False).eval()
 
 
