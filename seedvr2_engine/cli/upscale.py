@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import SeedVR2Error
-from .choices import UpscaleModels, choose_models
+from .choices import choose_models
 from .console import EXIT_BAD_INPUT, err, fail, out, warn
+from .machine import plan_machine, print_plan
 from .upscale_files import Job, Request, Result, jobs_for, run_job
 
 if TYPE_CHECKING:
-    import torch
-
-    from ..pipeline.options import UpscaleOptions
     from ..pipeline.upscaler import Upscaler
 
 _SIZE, _MODELS, _CHUNKS, _LOOK, _OUTPUT = "Size", "Models and machine", "Time", "Look", "Input and output"
@@ -46,6 +44,12 @@ def upscale(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MODELS)] = "auto",
     precision: Annotated[
         str, typer.Option(help="auto, float32, float16 or bfloat16.", rich_help_panel=_MODELS)
+    ] = "auto",
+    offload: Annotated[
+        str,
+        typer.Option(
+            help="blocks: keep the transformer in the host's memory. auto, none or blocks.", rich_help_panel=_MODELS
+        ),
     ] = "auto",
     tile: Annotated[
         int | None,
@@ -128,31 +132,21 @@ def upscale(
     place = resolve_device(device)
     jobs = jobs_for(source, target)
     models = choose_models(dit, vae, text)
+    machine = plan_machine(models, place, precision, offload)
     for sentence in options.remarks:
         warn(sentence)
+    if plan:
+        for job in jobs:
+            print_plan(job, models, machine, options, (start, frames))
+        return
 
     @cache
     def load() -> Upscaler:
-        return _load(models, options, place, precision)
+        return machine.load(models, options)
 
     request = Request(load, options, sink, start, frames)
     err.print(models.describe(), markup=False)
     _run(jobs, request, as_json=json)
-
-
-def _load(models: UpscaleModels, options: UpscaleOptions, device: torch.device, precision: str) -> Upscaler:
-    from ..checkpoint.text_embedding import load_text_embedding
-    from ..device import resolve_dit_dtype, resolve_dtype
-    from ..loading import load_vae
-    from ..loading_dit import load_dit
-    from ..pipeline.upscaler import Upscaler
-
-    return Upscaler(
-        load_dit(models.dit, device=device, dtype=resolve_dit_dtype(precision, device)),
-        load_vae(models.vae, device=device, dtype=resolve_dtype(precision, device)),
-        options,
-        text=load_text_embedding(models.text),
-    )
 
 
 def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:

@@ -176,8 +176,10 @@ class ImagePrefetch:
                 self._begin(0)
             self._begin(index + 1)
             self._lane.await_copy(slot)
-            yield self._buffers[slot][: image.nbytes]
-            self._lane.end_use(slot)
+            try:
+                yield self._buffers[slot][: image.nbytes]
+            finally:
+                self._lane.end_use(slot)
 
     def _begin(self, index: int) -> None:
         if index < len(self._images):

@@ -23,6 +23,25 @@ def is_packed(checkpoint: Checkpoint) -> bool:
     return any(info.type in PACKED_TYPES for info in checkpoint.tensors.values())
 
 
+def device_bytes(checkpoint: Checkpoint, config: DiTConfig, dtype: torch.dtype, *, offload: bool, packed: bool) -> int:
+    """Bytes that the weights of a transformer will take on its device, from the file's header alone."""
+    names = dit_tensor_names(checkpoint, config)
+    small = kept = unpacked = largest = 0
+    blocks = [0] * config.layers
+    for name, shape in config.tensor_shapes().items():
+        info, dense = checkpoint.tensors[names[name]], math.prod(shape) * dtype.itemsize
+        if not (name.startswith("blocks.") and len(shape) == 2):
+            small += dense
+            continue
+        is_kept = packed and info.type in PACKED_TYPES
+        layer = int(name.split(".")[1])
+        blocks[layer] += info.nbytes if is_kept else dense
+        kept += info.nbytes if is_kept else dense
+        unpacked += dense if is_kept else 0
+        largest = max(largest, blocks[layer])
+    return small + (2 * largest if offload else kept) + unpacked // config.layers
+
+
 def load_streamed(
     checkpoint: Checkpoint, config: DiTConfig, device: torch.device, dtype: torch.dtype, *, offload: bool, packed: bool
 ) -> tuple[StreamedDiT, dict[str, Tensor]]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
-
 from ..device import total_memory_bytes
 from ..models.config import VAEConfig
 from ..models.dit import NaDiT
@@ -124,8 +122,3 @@ def _transformer_bytes(sizes: Sizes, pixels: int, chunk_frames: int) -> int:
     attention = config.attention_width * (5.3 * size + 16)
     mlp = config.mlp_width * size * (4 if config.family == "3b" else 3)
     return round(tokens * (streams + max(attention, mlp, 12 * config.width)))
-
-
-def weights_bytes(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype) -> int:
-    """Bytes of tensors of these shapes."""
-    return sum(torch.Size(shape).numel() for shape in shapes.values()) * dtype.itemsize
