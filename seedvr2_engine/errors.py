@@ -23,3 +23,7 @@ class VideoError(SeedVR2Error):
 
 class OutputError(SeedVR2Error):
     """An output file could not be written."""
+
+
+class DeviceMemoryError(SeedVR2Error):
+    """A device has less free memory than the work takes."""

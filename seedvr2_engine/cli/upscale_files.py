@@ -6,14 +6,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from ..errors import InvalidArgumentError
+from ..errors import DeviceMemoryError, InvalidArgumentError
 from .console import EXIT_INTERRUPTED, fail, warn
 from .progress import UpscaleBar
 
@@ -113,7 +113,8 @@ def run_job(job: Job, request: Request) -> Result:
             upscaler = request.upscaler()
             plan = upscaler.chunk_plan(resize)
             began = time.perf_counter()
-            _pass_frames(clip, upscaler, sink, job)
+            with _memory_errors(upscaler, job, plan.chunk_frames):
+                _pass_frames(clip, upscaler, sink, job)
             seconds = time.perf_counter() - began
     for sentence in (*clip.warnings, *sink.warnings):
         warn(sentence)
@@ -126,6 +127,19 @@ def run_job(job: Job, request: Request) -> Result:
         overlap=plan.overlap,
         seconds=seconds,
     )
+
+
+@contextmanager
+def _memory_errors(upscaler: Upscaler, job: Job, chunk_frames: int) -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"{job.source}: expected {upscaler.vae.device} to have enough free memory for chunks of {chunk_frames} "
+            "frames, found too little; try fewer --chunk-frames, --offload blocks, a smaller size, or --tile 512."
+        ) from error
 
 
 def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, job: Job) -> None:
