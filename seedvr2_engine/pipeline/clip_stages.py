@@ -74,6 +74,12 @@ class ClipStages:
         """Tell the caller that so many frames, those put before the first one included, have passed a stage."""
         self._on_progress(Progress(stage, max(0, frames - self._options.prepend_frames)))
 
+    def decide_mask(self, frames: Iterable[Tensor]) -> None:
+        """Decide once for the clip whether its alpha, if it has any, is a cut-out; frames: those of the first chunk."""
+        alphas = [frame[3] for frame in frames if frame.shape[0] == 4]
+        if alphas and self._is_mask is None:
+            self._is_mask = is_mask(torch.stack(alphas))
+
     def model_inputs(self, frames: Iterable[Tensor], numbers: range | None = None) -> Iterator[Tensor]:
         """Source frames as the encoder takes them, (1, 3, *padded) in [-1, 1], with the noise that was asked for.
 
@@ -127,8 +133,6 @@ class ClipStages:
             ((picture, self._style(frame)) for picture, frame in zip(pictures, frames, strict=True)), method
         )
         before, self._curves = self._curves if fade else None, curves
-        if frames[0].shape[0] == 4 and self._is_mask is None:
-            self._is_mask = is_mask(torch.stack([frame[3] for frame in frames]))
         fading = min(COLOR_FADE_FRAMES, len(frames))
         for index, (picture, frame) in enumerate(zip(pictures, frames, strict=True)):
             used = curves

@@ -100,6 +100,8 @@ def _through_clip(
     length = plan.unit * (step - 1) + 1
     done = 0
     while pictures := list(islice(decoded, length)):
+        if done == 0:
+            stages.decide_mask(waiting)
         own = [waiting.popleft() for _ in pictures[: len(waiting)]]
         stages.report("decode", done + len(own))
         for frame in stages.finish(pictures[: len(own)], own, fade=done > 0) if own else ():
@@ -124,6 +126,7 @@ def _through_chunks(
                 yield picture
                 stages.report("encode", min(number + 1, span.stop))
 
+        stages.decide_mask(chunk.frames)
         latents = list(stages.encode(counted()))
         stages.report("transform", span.start)
         clean = stages.restore(latents, chunk.latents)

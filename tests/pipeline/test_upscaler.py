@@ -66,7 +66,8 @@ def test_alpha_is_upscaled_along(span):
     assert set(out[0][3].unique().tolist()) <= {0.0, 1.0} or out[0][3].std() > 0.3
 
 
-def test_one_decision_for_all_alphas(monkeypatch):
+@pytest.mark.parametrize("span", ["clip", "chunk"])
+def test_one_decision_for_all_alphas(monkeypatch, span):
     asked = []
 
     def is_mask(alpha):
@@ -74,8 +75,8 @@ def test_one_decision_for_all_alphas(monkeypatch):
         return True
 
     monkeypatch.setattr("seedvr2_engine.pipeline.clip_stages.is_mask", is_mask)
-    list(stub(chunk_frames=21).upscale(clip(40, channels=4)))
-    assert asked == [13]
+    list(stub(vae_span=span).upscale(clip(40, channels=4)))
+    assert asked == [9]
 
 
 @pytest.mark.parametrize("span", ["clip", "chunk"])
