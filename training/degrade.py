@@ -19,6 +19,7 @@ from training.textures import log_uniform, uniform
 
 MARGIN_PX = 16
 """Mirrored pixels around a picture while it is blurred."""
+CELL_PX = 16
 CLEAN = 0.15
 """Share of clips that are made smaller and nothing else."""
 Size = tuple[int, int]
@@ -51,7 +52,7 @@ def degrade(rng: torch.Generator, clips: Tensor, size: Size) -> Tensor:
     sharp = (clips + 1) / 2
     height, width = sharp.shape[-2:]
     middle = math.exp(_number(rng, math.log(0.75 * size[0] / height), math.log(1.1)))
-    between = max(MARGIN_PX + 1, round(height * middle)), max(MARGIN_PX + 1, round(width * middle))
+    between = _whole_cells(height * middle), _whole_cells(width * middle)
     x = _blurred(rng, sharp, FIRST)
     x = _resized(rng, x, between)
     x = _compressed(rng, _noisy(rng, x, FIRST), FIRST, is_last=False)
@@ -76,6 +77,11 @@ def _as_frames(clips: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
 def _some(rng: torch.Generator, count: int, share: float) -> Tensor:
     """True for about `share` of the clips; (N, 1, 1, 1, 1)."""
     return uniform(rng, (count, 1, 1, 1, 1)) < share
+
+
+def _whole_cells(size_px: float) -> int:
+    """To the nearest multiple of CELL_PX, so that a GPU plans few transforms; larger than the margin."""
+    return max(2, round(size_px / CELL_PX)) * CELL_PX
 
 
 def _number(rng: torch.Generator, low: float, high: float) -> float:
