@@ -31,7 +31,10 @@ def better_kind(progress: Progress) -> Kind:
     Raises ValueError if the run has measured nothing.
     """
     for row in reversed(progress.rows):
-        means = {kind: [v for name, v in row.items() if name.endswith(f"_{kind}_distance")] for kind in STORED_AS}
+        means = {
+            kind: [v for name, v in row.items() if name.startswith("distance_") and name.endswith(kind)]
+            for kind in STORED_AS
+        }
         if all(means.values()):
             return min(STORED_AS, key=lambda kind: sum(means[kind]))
     raise ValueError("progress.json: expected a measurement of the weights, found none; name the kind to export.")

@@ -37,6 +37,7 @@ STORED_AS = {"weights": torch.float16, "average": torch.float16, "momentum": tor
 MEASURED_PX = (352, 640)
 """Largest height and width that evaluation clips are cut to."""
 MEASURED_FRAMES = 9
+PROCEDURAL = "procedural"
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Trainer:
         self.bank = SceneBank(self.rng, canvases=self.work.canvases, size_px=self.work.canvas_px)
         self.pools = {shape: Pool(shape.count) for _, shape in self.work.shapes}
         held_out = SceneBank(torch.Generator(device).manual_seed(999), canvases=6, size_px=self.work.canvas_px)
-        clips = {"procedural": held_out.film(self.work.held_out)} | load_clips(settings.evaluation, device)
+        clips = {PROCEDURAL: held_out.film(self.work.held_out)} | load_clips(settings.evaluation, device)
         self.evaluation = {name: held_out_pairs(self.vae, measurable(clip), seed=7) for name, clip in clips.items()}
 
     def vectors(self) -> dict[str, Tensor]:
@@ -200,12 +201,12 @@ class Trainer:
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """PSNR and structure distance of several results for each of the clips to measure on.
+        """PSNR and structure distance of several results, for the procedural clips and for the mean of the others.
 
         bicubic: enlarged, nothing more. blurred, ceiling: the VAE alone, on the enlarged and on the sharp clip.
         raw, average: the transformer, with the weights as they are and averaged, rounded to Q8_0.
         """
-        row: dict[str, float] = {}
+        values: dict[str, list[float]] = {}
         for name, (pairs, enlarged) in self.evaluation.items():
             sharp = pairs.video()
             noise = pipeline_noise(42, tuple(pairs.target.shape[:-1]), sharp.device)
@@ -217,10 +218,11 @@ class Trainer:
             for kind, vector in (("raw", self.weights.vector), ("average", self.average)):
                 self.restorer.load(self.weights.views(vector), quantised=True)
                 videos[kind] = self.vae.decode(self.restorer.restore(pairs.condition, noise))
+            group = PROCEDURAL if name == PROCEDURAL else "clips"
             for kind, video in videos.items():
-                row[f"{name}_{kind}_psnr"] = psnr(video, sharp)
-                row[f"{name}_{kind}_distance"] = structure_distance(video, sharp)
-        return row
+                values.setdefault(f"psnr_{group}_{kind}", []).append(psnr(video, sharp))
+                values.setdefault(f"distance_{group}_{kind}", []).append(structure_distance(video, sharp))
+        return {name: sum(found) / len(found) for name, found in values.items()}
 
 
 def measurable(clip: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(1)
     other = flat.vector + 0.02 * torch.randn_like(flat.vector)
     vectors = {"weights": flat.vector, "average": other}
-    rows = [{"a_raw_distance": 0.1, "a_average_distance": 0.3}, {"a_raw_distance": 0.2, "a_average_distance": 0.1}]
+    rows = [{"distance_a_raw": 0.1, "distance_a_average": 0.3}, {"distance_a_raw": 0.2, "distance_a_average": 0.1}]
     folder = tmp_path_factory.mktemp("state")
     save_state(folder, vectors, Progress(step=5, rows=[*rows, {"latent": 0.5}]), stored_as=STORED_AS)
     return folder
@@ -58,7 +58,7 @@ def test_the_file_is_the_trained_model_with_its_text(state: Path, tmp_path: Path
 def test_the_better_weights_are_those_of_the_last_measurement() -> None:
     with pytest.raises(ValueError, match="found none"):
         better_kind(Progress(rows=[{"latent": 1.0}]))
-    assert better_kind(Progress(rows=[{"a_raw_distance": 0.1, "a_average_distance": 0.2}])) == "raw"
+    assert better_kind(Progress(rows=[{"distance_a_raw": 0.1, "distance_a_average": 0.2}])) == "raw"
 
 
 def test_the_curve_is_a_row_a_report(tmp_path: Path) -> None:

@@ -179,5 +179,22 @@ def test_a_call_trains_measures_saves_and_is_resumed(tmp_path: Path, monkeypatch
     before, after = (load_state(settings.out, {}) for settings in (first, second))
     assert 0 < before.step < after.step
     last = after.rows[-1]
-    assert {"latent", "texture", "procedural_raw_psnr", "procedural_average_distance"} < last.keys()
-    assert last["procedural_ceiling_distance"] < last["procedural_blurred_distance"]
+    assert {"latent", "texture", "psnr_procedural_raw", "distance_procedural_average"} < last.keys()
+    assert last["distance_procedural_ceiling"] < last["distance_procedural_blurred"]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_call_on_a_gpu_trains_in_16_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = replace(
+        train_dit.GPU,
+        shapes=((0.5, ClipShape(8, 1, 128, 128)), (0.5, ClipShape(4, 17, 64, 64))),
+        canvases=2,
+        canvas_px=256,
+        held_out=ClipShape(1, 5, 64, 64),
+    )
+    monkeypatch.setattr(train_dit, "GPU", work)
+    train_dit.train(train_dit.Settings(tmp_path, VAE, seconds=8, stop_after=8, report_every=100))
+    last = load_state(tmp_path, {}).rows[-1]
+    assert last["step"] > 10
+    assert last["psnr_procedural_raw"] > last["psnr_procedural_blurred"] - 1
