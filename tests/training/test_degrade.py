@@ -62,14 +62,15 @@ def test_lenses_pass_the_mean_and_amplify_nothing() -> None:
 
 @pytest.mark.parametrize("quality", [35, 75])
 def test_jpeg_is_that_of_a_real_encoder(quality: int) -> None:
-    clip = (scene(ClipShape(1, 1, 50, 70), seed=3) + 1) / 2
+    grain = 0.1 * torch.randn((1, 1, 1, 50, 70), generator=torch.Generator().manual_seed(1))
+    clip = ((scene(ClipShape(1, 1, 50, 70), seed=3) + 2) / 4 + grain).clamp(0, 1)
     coded = compress.jpeg(clip, torch.tensor([float(quality)]))
     file = io.BytesIO()
     pixels = (clip[0, :, 0].permute(1, 2, 0) * 255).round().byte().numpy()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling="4:2:0")
     real = torch.from_numpy(np.array(Image.open(file)).copy()).permute(2, 0, 1) / 255
-    assert psnr(coded[0, :, 0], real) > psnr(coded, clip) + 4
-    assert abs(psnr(coded, clip) - psnr(real, clip[0, :, 0])) < 1
+    # The step of every frequency shows in what is left of grain.
+    assert psnr(coded[0, :, 0], real) > 36.5
 
 
 def test_better_quality_is_closer_for_stills_and_clips() -> None:
@@ -92,6 +93,7 @@ def test_motion_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
     picture = (scene(ClipShape(1, 1, 48, 64), seed=6) + 1) / 2
     clip = torch.cat([picture.roll(3 * time, -1) for time in range(5)], dim=2)
     quality = torch.tensor([25.0])
-    moved = psnr(compress.video_coded(clip, quality), clip)
+    coded = compress.video_coded(clip, quality)
+    assert psnr(coded[:, :, 4], clip[:, :, 4]) > psnr(coded[:, :, 1], clip[:, :, 1]) - 1.5
     monkeypatch.setattr(compress, "MOTIONS", ((0, 0),))
-    assert moved > psnr(compress.video_coded(clip, quality), clip) + 0.5
+    assert psnr(coded, clip) > psnr(compress.video_coded(clip, quality), clip) + 0.5
