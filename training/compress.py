@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Planes = tuple[Tensor, Tensor]
+"""Luma and chroma."""
+
 BLOCK = 8
 CELL_PX = 2 * BLOCK
 """Pixels that a chroma block covers along an edge."""
@@ -47,27 +50,32 @@ def jpeg(clips: Tensor, quality: Tensor) -> Tensor:
 def video_coded(clips: Tensor, quality: Tensor) -> Tensor:
     """Code (N, 3, T, H, W) in [0, 1] as a clip whose first frame stands alone; quality (N,) from 1 to 100."""
     size = clips.shape[-2:]
-    planes = _split(clips)
+    luma, chroma = _split(clips)
     # Residuals are coded in equal steps for all frequencies, as wide as those of the middle of the still's table.
-    flat = tuple(torch.full((BLOCK, BLOCK), value, device=clips.device) for value in (30.0, 45.0))
-    stills = (_luma_steps(clips.device), _chroma_steps(clips.device))
-    decoded: list[tuple[Tensor, Tensor]] = []
+    flat = torch.ones((BLOCK, BLOCK), device=clips.device)
+    stills, residuals = (_luma_steps(clips.device), _chroma_steps(clips.device)), (30 * flat, 45 * flat)
+    decoded: list[Planes] = []
     for time in range(clips.shape[2]):
-        luma, chroma = (plane[:, :, time : time + 1] for plane in planes)
+        now = luma[:, :, time : time + 1], chroma[:, :, time : time + 1]
         if time == 0:
-            predicted, steps, offset = (torch.full_like(luma, 128.0), torch.zeros_like(chroma)), stills, 0.5
+            grey = torch.full_like(now[0], 128.0), torch.zeros_like(now[1])
+            decoded.append(_recoded(now, grey, quality, stills, 0.5))
         else:
-            predicted, steps, offset = _predicted(decoded[-1], luma), flat, DEAD_ZONE
-        coded = (
-            before + _coded(now - before, quality, table, offset)
-            for now, before, table in zip((luma, chroma), predicted, steps, strict=True)
-        )
-        decoded.append((next(coded), next(coded)))
+            decoded.append(_recoded(now, _predicted(decoded[-1], now[0]), quality, residuals, DEAD_ZONE))
     luma, chroma = (torch.cat(frames, dim=2) for frames in zip(*decoded, strict=True))
     return _join(luma, chroma)[..., : size[0], : size[1]]
 
 
-def _predicted(before: tuple[Tensor, Tensor], luma: Tensor) -> tuple[Tensor, Tensor]:
+def _recoded(now: Planes, predicted: Planes, quality: Tensor, steps: Planes, offset: float) -> Planes:
+    """The prediction and what the codec keeps of the difference, of luma and of chroma."""
+    luma, chroma = (
+        before + _coded(exact - before, quality, table, offset)
+        for exact, before, table in zip(now, predicted, steps, strict=True)
+    )
+    return luma, chroma
+
+
+def _predicted(before: Planes, luma: Tensor) -> Planes:
     """The frame before with each 16x16 block moved along the motion that leaves the least of `luma`."""
     moved = torch.stack([before[0].roll(motion, (-2, -1)) for motion in MOTIONS])
     error = F.avg_pool2d((moved - luma).abs().flatten(0, 3)[:, None], CELL_PX)
@@ -90,7 +98,7 @@ def _coded(planes: Tensor, quality: Tensor, steps: Tensor, offset: float) -> Ten
     return (transform.T @ values @ transform).transpose(-3, -2).flatten(-2).flatten(-3, -2)
 
 
-def _split(clips: Tensor) -> tuple[Tensor, Tensor]:
+def _split(clips: Tensor) -> Planes:
     """[0, 1] (N, 3, T, H, W) -> luma (N, 1, T, H', W') of 0..255, chroma (N, 2, T, H'/2, W'/2) around 0; padded."""
     n, _, frames, height, width = clips.shape
     flat = F.pad(

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from training import train_vae
 from training.dit_data import (
     SCALES,
     FrozenVAE,
@@ -41,21 +42,11 @@ PROCEDURAL = "procedural"
 
 
 @dataclass(frozen=True)
-class Workload:
+class Workload(train_vae.Workload):
     """What one step is made of, to suit a device."""
 
-    shapes: tuple[tuple[float, ClipShape], ...]
-    """Probability and shape of a batch."""
-    decoded_part: int
+    decoded_part: int = 4
     """One in so many clips of a batch is decoded when pictures are compared."""
-    canvases: int
-    """Canvases in the bank."""
-    canvas_px: int
-    """Their size."""
-    renew_every: int
-    """Steps between two redrawn canvases."""
-    held_out: ClipShape
-    """Procedural clips that are only measured on."""
 
 
 GPU = Workload(
@@ -72,7 +63,6 @@ GPU = Workload(
         (0.02, ClipShape(48, 33, 96, 96)),
         (0.01, ClipShape(24, 113, 64, 64)),
     ),
-    decoded_part=4,
     canvases=24,
     canvas_px=1024,
     renew_every=6,
@@ -80,7 +70,6 @@ GPU = Workload(
 )
 CPU = Workload(
     shapes=((0.8, ClipShape(16, 1, 64, 64)), (0.2, ClipShape(8, 5, 64, 64))),
-    decoded_part=4,
     canvases=8,
     canvas_px=384,
     renew_every=40,

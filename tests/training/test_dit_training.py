@@ -163,7 +163,6 @@ def test_a_saved_state_is_eight_files_below_16_mib(tmp_path: Path) -> None:
 def test_a_call_trains_measures_saves_and_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = train_dit.Workload(
         shapes=((0.7, ClipShape(4, 1, 32, 32)), (0.3, ClipShape(4, 1, 48, 32))),
-        decoded_part=4,
         canvases=1,
         canvas_px=64,
         renew_every=100,
