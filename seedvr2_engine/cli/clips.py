@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import ModelFileError
-from .console import EXIT_INTERRUPTED, err, fail, frame_progress, out, warn
+from .choices import choose_vae
+from .console import EXIT_INTERRUPTED, fail, frame_progress, out, warn
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..metrics import QualityMeter
     from ..video import Frame, FrameSink
-
-PUBLIC_VAE = "ema_vae_fp16.safetensors"
 
 
 def reconstruct(
@@ -64,7 +62,7 @@ def reconstruct(
         info = clip.info
         meter = QualityMeter()
         with open_sink(target, width=info.width, height=info.height, source=info, options=options) as sink:
-            model = load_vae(_vae_file(vae), device=place, dtype=number_format)
+            model = load_vae(choose_vae(vae), device=place, dtype=number_format)
             began = time.perf_counter()
             restored = _paired(clip, lambda pictures: run(pictures, model, slice_frames=slice_frames, tile=spec))
             _write(restored, sink, meter, total=len(clip))
@@ -72,26 +70,6 @@ def reconstruct(
     for sentence in (*clip.warnings, *sink.warnings):
         warn(sentence)
     _report(target, meter, seconds, as_json=json)
-
-
-def _vae_file(choice: str) -> str | Path:
-    """The file that `--vae` means, and for `auto` a line that says which."""
-    from ..checkpoint.hub import find_model
-
-    if choice == "nano":
-        return choice
-    if choice != "auto":
-        return find_model(choice)
-    try:
-        path = find_model(PUBLIC_VAE)
-    except ModelFileError:
-        err.print(
-            f"VAE: nano, the small model of this package; `seedvr2 download {PUBLIC_VAE}` gets the public one.",
-            markup=False,
-        )
-        return "nano"
-    err.print(f"VAE: {path}", markup=False)
-    return path
 
 
 def _paired(
