@@ -17,8 +17,9 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..errors import InvalidArgumentError
-from .dispatch import ConvConfig, ConvProblem, Format, OutputFormat, shortcut_block_k
+from .dispatch import ConvConfig, ConvProblem, shortcut_block_k
 from .epilogue import finish
+from .layout import DTYPES, OUTPUT_DTYPES
 from .operands import Additions, ConvOutput, ConvWeights, FrameWindow
 
 
@@ -202,20 +203,6 @@ def conv3d_kernel(
         value, tile, kernel_set, block_n * BLOCK_N, y, partials, bias, residual, GRID_H, GRID_W,
         CO, PHASES, BLOCK_H, BLOCK_W, SPLITS, HAS_RESIDUAL, HAS_STATISTICS,
     )  # fmt: skip
-
-
-DTYPES: dict[Format, torch.dtype] = {
-    "fp8": torch.float8_e4m3fn,
-    "mxfp8": torch.float8_e4m3fn,
-    "int8": torch.int8,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-}
-OUTPUT_DTYPES: dict[OutputFormat, torch.dtype] = {
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-    "fp32": torch.float32,
-}
 
 
 def conv3d(

@@ -14,10 +14,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .layout import CHUNKS as CHUNKS
+from .layout import chunk_counts as chunk_counts
+from .layout import tiles_per_chunk
 from .operands import FrameTarget, NormOperands, NormSpec
 
-CHUNKS = 64
-"""Most partial results of a frame that are left for the second, single-program step."""
 _TILES = 16
 _CHANNELS = 64
 _ELEMENTS = 4096
@@ -156,17 +157,6 @@ def normalize_kernel(
         if INTEGER:
             value = tl.floor(value + 0.5)
     tl.store(y + slot * pixels * C + offsets, value.to(y.dtype.element_ty), mask=inside)
-
-
-def chunk_counts(counts: Tensor) -> Tensor:
-    """Pixels of each chunk of tiles, (chunks,) int32, from the pixels of each tile (`operands.tile_counts`)."""
-    per_chunk = tiles_per_chunk(counts.numel())
-    return torch.stack([chunk.sum() for chunk in counts.split(per_chunk)]).to(torch.int32)
-
-
-def tiles_per_chunk(tiles: int) -> int:
-    """Tiles that one program of the first step merges."""
-    return triton.cdiv(tiles, CHUNKS)
 
 
 def combine(partials: Tensor, counts: Tensor, combined: Tensor) -> None:

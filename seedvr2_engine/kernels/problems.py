@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from .dispatch import ConvProblem, Format, OutputFormat
-from .image import WIDTH
+from .layout import WIDTH
 
 
 def decoder_problems(
