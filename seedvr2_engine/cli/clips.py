@@ -64,7 +64,7 @@ def reconstruct(
         info = clip.info
         meter = QualityMeter()
         with open_sink(target, width=info.width, height=info.height, source=info, options=options) as sink:
-            model = load_vae(_vae_file(vae), device=place, dtype=number_format)
+            model = load_vae(vae_file(vae), device=place, dtype=number_format)
             began = time.perf_counter()
             restored = _paired(clip, lambda pictures: run(pictures, model, slice_frames=slice_frames, tile=spec))
             _write(restored, sink, meter, total=len(clip))
@@ -74,7 +74,7 @@ def reconstruct(
     _report(target, meter, seconds, as_json=json)
 
 
-def _vae_file(choice: str) -> str | Path:
+def vae_file(choice: str) -> str | Path:
     """The file that `--vae` means, and for `auto` a line that says which."""
     from ..checkpoint.hub import find_model
 
