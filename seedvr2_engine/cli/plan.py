@@ -113,6 +113,8 @@ def _print_json(
 def _print_summary(
     compiled: ExecutionPlan, device: DeviceSpec, decision: PrecisionDecision, times: Roofline | None
 ) -> None:
+    from ..plan.describe import describe_area, describe_memory
+
     shape, memory = compiled.shape, compiled.memory
     facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     facts.add_row(
@@ -122,15 +124,9 @@ def _print_summary(
     )
     facts.add_row("work", f"{shape.part} {shape.width_px}x{shape.height_px}, {shape.frames} frames")
     facts.add_row("format", f"{decision.format} ({decision.reason})")
-    area = "whole frames, exact" if compiled.is_exact else _tiles(compiled, times)
-    facts.add_row("area", area)
-    facts.add_row(
-        "GPU memory",
-        f"{readable_size(memory.peak)} = weights {readable_size(memory.weights)} + remembered frames "
-        f"{readable_size(memory.rings)} + working set {readable_size(memory.arena)} + result "
-        f"{readable_size(memory.result)}",
-    )
-    facts.add_row("host memory", readable_size(memory.host) if memory.host else "none")
+    count = "" if times is None or times.tiles == 1 else f"{times.tiles} "
+    facts.add_row("area", count + describe_area(compiled))
+    facts.add_row("GPU memory", describe_memory(memory))
     if times is None:
         facts.add_row("time", "not known: no rates for this GPU, or the plan cannot run")
     else:
@@ -150,13 +146,6 @@ def _assumptions(times: Roofline) -> str:
         f"{use.matrix_8_bit:.0%} of the 8-bit rate, {use.matrix_16_bit:.0%} of the 16-bit rate and "
         f"{use.bandwidth:.0%} of the bandwidth on paper ({use.source})"
     )
-
-
-def _tiles(compiled: ExecutionPlan, times: Roofline | None) -> str:
-    assert compiled.tile_px is not None
-    rows, columns = compiled.tile_px
-    count = "" if times is None else f"{times.tiles} "
-    return f"{count}tiles of {columns}x{rows} px, {compiled.overlap_px} px shared: approximate, for want of memory"
 
 
 def _print_layers(compiled: ExecutionPlan, times: Roofline | None) -> None:
@@ -191,14 +180,9 @@ def _print_layers(compiled: ExecutionPlan, times: Roofline | None) -> None:
 
 
 def _kernel(step: Step) -> str:
-    from ..kernels.dispatch import AttentionConfig
+    from ..plan.describe import describe_config
 
-    if isinstance(step.config, AttentionConfig):
-        config = step.config
-        return f"{config.block_m} queries, {config.block_n} keys, {config.warps} warps, {config.stages} stages"
-    if step.config is not None:
-        return step.config.describe()
-    return "PyTorch's" if step.kernel == "attention" else ""
+    return "PyTorch's" if step.kernel == "attention" and step.config is None else describe_config(step.config)
 
 
 def _print_wide(table: Table) -> None:

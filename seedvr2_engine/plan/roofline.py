@@ -163,8 +163,12 @@ def _times(schedule: Schedule, device: DeviceSpec, efficiency: Efficiency) -> tu
 
 
 def _time(step: Step, runs: int, device: DeviceSpec, efficiency: Efficiency) -> StepTime:
-    flops = step_flops(step)
-    matrix_ms = flops / _matrix_rate(step.format, device, efficiency) * 1e3 if flops else 0.0
+    # A fused shortcut multiplies 16-bit numbers whatever the convolution's are.
+    shortcut = _shortcut_flops(step)
+    matrix_ms = shortcut / _matrix_rate("fp16", device, efficiency) * 1e3
+    main = step_flops(step) - shortcut
+    if main:
+        matrix_ms += main / _matrix_rate(step.format, device, efficiency) * 1e3
     memory_ms = step_bytes(step) / (device.bandwidth_bytes_per_s * efficiency.bandwidth) * 1e3
     launches = 3 if step.kernel == "norm" else 1
     return StepTime(
@@ -176,6 +180,14 @@ def _time(step: Step, runs: int, device: DeviceSpec, efficiency: Efficiency) -> 
         memory_ms=runs * memory_ms,
         launch_ms=runs * launches * efficiency.launch_us * 1e-3,
     )
+
+
+def _shortcut_flops(step: Step) -> int:
+    problem = step.problem
+    if problem is None:
+        return 0
+    height, width = problem.output_px
+    return 2 * problem.frames * height * width * problem.channels_out * problem.shortcut_channels
 
 
 def _matrix_rate(format: Format, device: DeviceSpec, efficiency: Efficiency) -> float:
