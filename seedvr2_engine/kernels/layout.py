@@ -20,8 +20,8 @@ OUTPUT_DTYPES: dict[OutputFormat, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp32": torch.float32,
 }
-CHUNKS = 64
-"""Most partial results of a frame that are left for the second, single-program step of the statistics."""
+CHUNKS = 128
+"""Most partial results of a frame that are left for the second step of the statistics."""
 WIDTH = 32
 """Channels of an unfolded picture: 27, padded."""
 
