@@ -9,7 +9,7 @@ import typer
 
 from .. import __version__
 from ..errors import SeedVR2Error
-from . import clips, files, plan
+from . import clips, doctor, files, plan
 from .console import EXIT_BAD_INPUT, EXIT_INTERRUPTED, fail
 
 
@@ -42,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (clips.reconstruct, plan.plan, files.info, files.convert, files.download, files.models):
+for _command in (clips.reconstruct, plan.plan, doctor.doctor, files.info, files.convert, files.download, files.models):
     app.command()(_with_exit_codes(_command))
 
 

@@ -7,12 +7,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from ..errors import InvalidArgumentError
 from .clips import vae_file
-from .console import out, readable_size, warn
+from .console import readable_size, warn, wide
 
 if TYPE_CHECKING:
     from ..device import DeviceSpec
@@ -137,7 +136,7 @@ def _print_summary(
             f"{times.first_ms:.1f} ms, then {times.step_ms:.1f} ms for four. A roofline, not a measurement: "
             f"{_assumptions(times)}",
         )
-    _print_wide(facts)
+    wide().print(facts, markup=False)
 
 
 def _assumptions(times: Roofline) -> str:
@@ -176,16 +175,10 @@ def _print_layers(compiled: ExecutionPlan, times: Roofline | None) -> None:
             _kernel(step) + note,
         )
         prepared_ms = 0.0
-    _print_wide(table)
+    wide().print(table, markup=False)
 
 
 def _kernel(step: Step) -> str:
     from ..plan.describe import describe_config
 
     return "PyTorch's" if step.kernel == "attention" and step.config is None else describe_config(step.config)
-
-
-def _print_wide(table: Table) -> None:
-    # A pipe or a file has no width of its own.
-    console = out if out.is_terminal else Console(file=out.file, width=200, highlight=False)
-    console.print(table, markup=False)

@@ -39,8 +39,8 @@ TOLERANCES: dict[torch.dtype, float] = {
 }
 """Largest relative RMS error by the format that a kernel stores. Hopper adds FP8 products with about 14 bits; values
 between two steps of an 8-bit format may fall to either side."""
-STATISTICS_TOLERANCE = 1e-4
-"""Of a tile's statistics, relative to the largest of their kind."""
+STATISTICS_TOLERANCE = 1e-2
+"""Of a tile's statistics, relative to the largest of their kind; they are taken before the values are rounded."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,19 @@ class Outcome:
     wrong: str = ""
 
 
-def check_plan(plan: ExecutionPlan, backend: Backend, device: torch.device) -> Iterator[Check]:
-    """Check every distinct kernel of a plan, each in the configuration of the plan, as it comes."""
-    seen = set()
+def check_plan(
+    plan: ExecutionPlan, backend: Backend, device: torch.device, known: set[object] | None = None
+) -> Iterator[Check]:
+    """Check every distinct kernel of a plan, each in the configuration of the plan, as it comes.
+
+    known: kernels that need no check any more; those that are checked are added.
+    """
+    known = set() if known is None else known
     for step in chain(plan.first.steps, plan.steady.steps):
         kernel = _identity(step)
-        if kernel in seen or step.kernel == "load" or (step.kernel == "attention" and step.config is None):
+        if kernel in known or step.kernel == "load" or (step.kernel == "attention" and step.config is None):
             continue
-        seen.add(kernel)
+        known.add(kernel)
         yield check_step(step, backend, device)
 
 
@@ -139,16 +144,13 @@ def _run_conv(problem: ConvProblem, config: ConvConfig, backend: Backend, genera
     twin_backend().conv3d(window, weights, additions, ConvOutput(expected, None), problem, config)
     wrong = "" if torch.equal(outs[0].y, outs[1].y) or outs[0].y.isnan().any() else "two runs differ"
     if outs[0].partials is not None and not wrong:
-        wrong = _statistics_verdict(outs[0], problem, config)
+        wrong = _statistics_verdict(outs[0].partials, expected, problem, config)
     return Outcome(outs[0].y.float(), expected, outs[0].y.dtype, wrong)
 
 
-def _statistics_verdict(out: ConvOutput, problem: ConvProblem, config: ConvConfig) -> str:
-    assert out.partials is not None
-    if out.y.isnan().any():
-        return ""
-    twin = partial_statistics(out.y, problem, config)
-    off = ((out.partials - twin).abs().amax((0, 1, 3)) / twin.abs().amax((0, 1, 3))).max().item()
+def _statistics_verdict(partials: Tensor, expected: Tensor, problem: ConvProblem, config: ConvConfig) -> str:
+    twin = partial_statistics(expected, problem, config)
+    off = ((partials - twin).abs().amax((0, 1, 3)) / twin.abs().amax((0, 1, 3))).max().item()
     return "" if off <= STATISTICS_TOLERANCE else f"the tiles' statistics are off by {off:.1e}"
 
 
@@ -193,7 +195,7 @@ def _conv_output(problem: ConvProblem, config: ConvConfig, device: torch.device)
     if not problem.has_statistics:
         return ConvOutput(y, None)
     tiles = tile_counts(problem.grid_px, (config.tile_h, config.tile_w), problem.phases).numel()
-    shape = (problem.frames, tiles, 4, problem.channels_out)
+    shape = (problem.frames, tiles, problem.statistic_rows, problem.channels_out)
     return ConvOutput(y, torch.full(shape, float("nan"), device=device))
 
 
@@ -203,7 +205,7 @@ def _run_norm(step: Step, backend: Backend, generator: torch.Generator) -> Outco
     dtype = DTYPES[step.format]
     x = (_normal(generator, 1, rows, columns, channels) * 2 + 1).half()
     tile = ConvConfig(8, 16, 16, 16, 4, 2, False)
-    problem = ConvProblem(channels, channels, (1, 1, 1), 1, rows, columns, "fp16")
+    problem = ConvProblem(channels, channels, (1, 1, 1), 1, rows, columns, "fp16", has_range=dtype == torch.int8)
     counts = tile_counts((rows, columns), (tile.tile_h, tile.tile_w), 1).to(device)
     chunks = chunk_counts(counts)
     partials = partial_statistics(x, problem, tile)
@@ -217,9 +219,9 @@ def _run_norm(step: Step, backend: Backend, generator: torch.Generator) -> Outco
     for run in (backend, twin_backend()):
         target = _poisoned_target(dtype, step.size, device)
         combined = torch.full((1, chunks.numel(), 4, channels), float("nan"), device=device)
-        affine = torch.full((1, 3, channels), float("nan"), device=device)
+        affine = torch.full((1, 4, channels), float("nan"), device=device)
         run.combine(partials, counts, combined)
-        run.finish_statistics(combined, chunks, operands, spec, affine, target)
+        run.finish_statistics(combined, chunks, operands, spec, affine)
         run.normalize(x, affine, operands, spec, target)
         exponent = 0.0 if target.exponents is None else target.exponents.float()
         values.append(target.frames.float() * 2**exponent)
@@ -268,5 +270,3 @@ def _normal(generator: torch.Generator, *shape: int) -> Tensor:
 
 def _to_format(values: Tensor, dtype: torch.dtype) -> Tensor:
     return values.round().clamp(-127, 127) if dtype == torch.int8 else values.clamp(-448, 448)
-
-

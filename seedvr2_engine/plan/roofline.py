@@ -150,8 +150,8 @@ def _convolution_bytes(step: Step) -> int:
     total += problem.phases * problem.channels_out * kt * kh * kw * problem.channels_in * element
     total += written * output_bytes * (2 if problem.has_residual else 1)
     total += height * width * problem.shortcut_channels * 2 * problem.frames
-    if problem.has_statistics and isinstance(step.config, ConvConfig):
-        total += 16 * written // step.config.block_m
+    if isinstance(step.config, ConvConfig):
+        total += 4 * problem.statistic_rows * written // step.config.block_m
     return total
 
 
