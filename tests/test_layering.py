@@ -21,8 +21,10 @@ LEVEL = {
     "kernels": 2,
     "loading": 3,
     "loading_dit": 3,
-    "pipeline": 4,
-    "cli": 5,
+    "plan": 3,
+    "engine": 4,
+    "pipeline": 5,
+    "cli": 6,
 }
 # Between rooms of one level only these modules may be imported.
 EXCEPTIONS = {("checkpoint", "models.config"), ("checkpoint", "models.dit_config"), ("kernels", "quant")}

@@ -1,1 +1,6 @@
-"""What will run where, in which format and in how much memory, decided before anything runs; needs no GPU."""
+"""What will be run, decided beforehand: pure integer arithmetic that needs no GPU, no CUDA and no Triton."""
+
+from .compile import PlanOptions, compile_vae_plan
+from .types import ExecutionPlan, MemoryEstimate, VAEShape
+
+__all__ = ["ExecutionPlan", "MemoryEstimate", "PlanOptions", "VAEShape", "compile_vae_plan"]
