@@ -129,7 +129,7 @@ def check_kernels(
     backend: Backend | None = None,
     on_check: Callable[[Check], None] | None = None,
 ) -> tuple[Check, ...]:
-    """Every distinct kernel of the plans against its twin; backend None is Triton's; on_check sees each when it is done.
+    """Every distinct kernel of the plans against its twin; on_check sees each as it ends. backend: None is Triton's.
 
     A kernel that reads or writes where it should not can take the driver's context with it: then all later ones fail
     as well, and the first is the one to look at.

@@ -188,8 +188,8 @@ def _read(path: Path, min_psnr_db: float) -> GuardResult | None:
     try:
         facts = json.loads(path.read_text())
         kept = tuple(KeptLayer(str(layer["name"]), float(layer["psnr_db"])) for layer in facts["kept"])
-        figures = (float(facts[key]) for key in ("min_psnr_db", "before_db", "psnr_db"))
-        result = GuardResult(*figures, kept, from_cache=True)
+        limit, before, now = (float(facts[key]) for key in ("min_psnr_db", "before_db", "psnr_db"))
+        result = GuardResult(limit, before, now, kept, from_cache=True)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

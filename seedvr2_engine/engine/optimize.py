@@ -2,7 +2,6 @@
 
 import copy
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,14 +10,14 @@ from ..device import DeviceSpec, device_spec, resolve_device
 from ..errors import InvalidArgumentError
 from ..models.tiling import TileSpec
 from ..models.vae import VideoVAE
-from ..plan import PlanOptions
-from ..plan.choices import PrecisionDecision, choose_precision, memory_budget_bytes
-from ..plan.types import Part, VAEShape
+from ..plan import PlanOptions, VAEShape, compile_vae_plan
+from ..plan.choices import PRECISION_CHOICES, PrecisionDecision, choose_precision, memory_budget_bytes
+from ..plan.types import Part
 from ..quant import QuantRecipe
 from .backend import Backend, triton_backend
 from .guard import DEFAULT_MIN_PSNR_DB, GuardResult, cache_path, guard
 from .report import EngineReport, Measure, count_layers, describe_work, place_of
-from .serve import ServedVAE
+from .serve import ServedVAE, cudnn_benchmark
 from .vae import EngineOptions, VAEEngine
 
 log = logging.getLogger(__name__)
@@ -68,7 +67,7 @@ def optimize_3d_vae_for_blackwell(
     min_psnr_db: float | None = DEFAULT_MIN_PSNR_DB,
     verbose: bool = True,
 ) -> ServedVAE:
-    """Make the engine for a VAE on any NVIDIA GPU from Ampere on; elsewhere the plain model serves, and the log says so.
+    """Make the engine for a VAE on an NVIDIA GPU from Ampere on; elsewhere the plain model serves, and the log says so.
 
     precision: auto, fp8, mxfp8, int8, fp16, bf16 (fused, not quantised) or reference (plain PyTorch).
     enable_fp8: allows 8-bit formats to `auto`. enable_channels_last_3d: the kernels know no other order, so without it
@@ -117,6 +116,142 @@ def _check(settings: Settings) -> None:
             f"precision: {settings.precision} was asked for and enable_fp8 is off, which forbids 8-bit formats; "
             "leave one of them out."
         )
-    everything = DeviceSpec("any GPU", "sm_120", 0, 0, 0, 0.0, _NO_RATES)
-    if settings.precision not in ("auto", "reference"):
-        choose_precision(settings.precision, everything)
+    if settings.precision not in PRECISION_CHOICES:
+        raise InvalidArgumentError(
+            f"precision: expected one of {', '.join(PRECISION_CHOICES)}, got {settings.precision!r}."
+        )
+
+
+def serve_plainly(vae: VideoVAE, settings: Settings, device: torch.device, reason: str, *, is_asked: bool) -> ServedVAE:
+    """The plain model on `device`; is_asked: whether the caller chose it, or gets it for want of something better.
+
+    Raises InvalidArgumentError where a format was asked for by name and is not to be had.
+    """
+    if not is_asked and settings.precision not in ("auto", "reference"):
+        raise InvalidArgumentError(
+            f"precision: {settings.precision} was asked for, but {reason}; choose `auto` or `reference`."
+        )
+    notes = () if is_asked or settings.precision == "reference" else (f"the plain model serves: {reason}",)
+    if notes:
+        log.warning("VAE: %s.", notes[0])
+    vae.to(device)
+    on_gpu = device.type == "cuda"
+    benchmarks = settings.enable_cudnn_benchmark and on_gpu
+    no_kernels = "the plain model serves"
+    measures = (
+        Measure("8-bit formats", False, no_kernels),
+        Measure("channels-last 3D", False, no_kernels),
+        Measure("flash attention", False, "PyTorch's attention serves, which has no flash kernel for this head"),
+        Measure("CUDA graphs", False, no_kernels),
+        Measure("TF32", False, "the plain model's FP32 is exact" if settings.enable_tf32 else "switched off"),
+        Measure("cuDNN benchmark", benchmarks, "around every call" if benchmarks else _why_no_benchmark(settings)),
+    )
+    spec = device_spec(device) if on_gpu else None
+    report = EngineReport(*place_of(spec), "reference", reason, None, measures, notes=notes)
+    return ServedVAE(vae, lambda: report, tile=settings.tile, switches=cudnn_benchmark if benchmarks else None)
+
+
+def _why_no_benchmark(settings: Settings) -> str:
+    return "no GPU" if settings.enable_cudnn_benchmark else "switched off"
+
+
+def serve_engine(
+    vae: VideoVAE, settings: Settings, spec: DeviceSpec, backend: Backend, device: torch.device
+) -> ServedVAE:
+    """The engine for `spec` on `device`, guarded; a backend of twins makes it run anywhere."""
+    decision = choose_precision(settings.precision, spec, allows_8_bit=settings.enable_fp8)
+    assert decision.format is not None
+    budget = None if settings.vram_gb is None else memory_budget_bytes(spec, settings.vram_gb)
+    plan = PlanOptions(fuses_attention=settings.enable_flash_attention, tile=settings.tile)
+    options = EngineOptions(plan, budget, settings.enable_cuda_graphs)
+
+    def build(recipe: QuantRecipe) -> VAEEngine:
+        return VAEEngine(vae, recipe, spec, backend, device=device, options=options)
+
+    recipe = QuantRecipe(decision.format)
+    result: GuardResult | None = None
+    if recipe.is_quantized and settings.min_psnr_db is not None:
+        # The plain model is wanted where the engine is: on a CPU its small clip would take a minute.
+        judge = vae if vae.device == device else copy.deepcopy(vae).to(device)
+        cache = cache_path(vae, recipe, spec.sm)
+        result, engine = guard(judge, recipe, build, min_psnr_db=settings.min_psnr_db, cache_file=cache)
+        del judge
+    else:
+        engine = build(recipe)
+    notes = _notes(result)
+    for note in notes:
+        log.warning("VAE: %s.", note)
+    return ServedVAE(engine, lambda: report_engine(engine, settings, decision, result, notes))
+
+
+def _notes(result: GuardResult | None) -> tuple[str, ...]:
+    if result is None or not result.kept:
+        return ()
+    if result.psnr_db < result.min_psnr_db:
+        return (
+            f"even with {len(result.kept)} layers in 16 bits the picture is {result.psnr_db:.1f} dB from the plain "
+            f"model's, not the {result.min_psnr_db:.0f} dB that were asked for",
+        )
+    return (f"{len(result.kept)} layers are kept in 16 bits, because 8 bits would leave {result.before_db:.1f} dB",)
+
+
+def report_engine(
+    engine: VAEEngine,
+    settings: Settings,
+    decision: PrecisionDecision,
+    result: GuardResult | None = None,
+    notes: tuple[str, ...] = (),
+) -> EngineReport:
+    """Count what an engine does now; the memory is that of a 1920x1088 stream."""
+    spec = engine.device_spec
+    budget = engine.options.budget_bytes or memory_budget_bytes(spec, None)
+    parts: tuple[Part, ...] = ("decode", "encode")
+    nominal = [
+        compile_vae_plan(engine.config, engine.recipe, spec, VAEShape(part, *_NOMINAL_PX), budget, engine.options.plan)
+        for part in parts
+    ]
+    layers = count_layers(nominal)
+    graphs = engine.session.graphs
+    captured = graphs.captured if graphs is not None else 0
+    formats = f"{layers.eight_bit} of {layers.total} convolutions ({_listed(layers.by_format)})"
+    flash = f"{layers.flash_attentions} of {layers.attentions} attention blocks"
+    no_product = "nothing to do: no FP32 matrix product is left" if settings.enable_tf32 else "switched off"
+    no_cudnn = "nothing to do: cuDNN computes nothing" if settings.enable_cudnn_benchmark else "switched off"
+    measures = (
+        Measure(
+            "8-bit formats", layers.eight_bit > 0, formats if layers.eight_bit else _why_16_bit(settings, decision)
+        ),
+        Measure("channels-last 3D", True, f"all {layers.total} convolutions, from the first to the last"),
+        Measure("flash attention", layers.flash_attentions > 0, flash),
+        _graph_measure(settings, captured, graphs.reason if graphs is not None else ""),
+        Measure("TF32", False, no_product),
+        Measure("cuDNN benchmark", False, no_cudnn),
+    )
+    return EngineReport(
+        *place_of(spec),
+        precision=str(decision.format),
+        reason=decision.reason,
+        budget_bytes=engine.options.budget_bytes,
+        measures=measures,
+        layers=layers,
+        graphs_captured=captured,
+        work=tuple(describe_work(plan) for plan in nominal),
+        guard=result,
+        notes=notes,
+    )
+
+
+def _graph_measure(settings: Settings, captured: int, failure: str) -> Measure:
+    if not settings.enable_cuda_graphs:
+        return Measure("CUDA graphs", False, "switched off")
+    if failure:
+        return Measure("CUDA graphs", False, failure)
+    return Measure("CUDA graphs", captured > 0, f"{captured} captured" if captured else "none yet: the first call does")
+
+
+def _why_16_bit(settings: Settings, decision: PrecisionDecision) -> str:
+    return "switched off" if not settings.enable_fp8 else f"{decision.format} was {decision.reason}"
+
+
+def _listed(by_format: dict[str, int]) -> str:
+    return ", ".join(f"{format.upper()} {count}" for format, count in by_format.items())

@@ -106,8 +106,9 @@ GPUS = (
     GPU("B200", "sm_100", 148, 1850, 180, 8192, 7.8125),
 )
 
-_NOISE = ("nvidia", "geforce", "graphics", "gpu", "generation", "edition", "workstation", "blackwell", "rtx", "sxm4")
-_NOISE += ("sxm5", "sxm", "hbm3e", "hbm3")
+_NOISE = tuple(
+    "nvidia geforce graphics gpu generation edition workstation blackwell rtx sxm4 sxm5 sxm hbm3e hbm3".split()
+)
 _ALIASES = {"a100": "a10040gb", "a100pcie40gb": "a10040gb", "a100pcie80gb": "a10080gb", "h10080gb": "h100"}
 
 
