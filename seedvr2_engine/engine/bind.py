@@ -23,21 +23,11 @@ from ..plan.types import ExecutionPlan, Schedule, Step
 from .backend import Backend, attend_with_torch
 from .graphs import Launch
 from .host import HostRings
-from .rings import RingTensors
+from .rings import Memory, RingTensors, ring_tensors
 from .weights import WeightStore
 
 PICTURE_DTYPE = torch.float16
 """Of pictures on their way in and out: [-1, 1] in steps of 2^-11 at most."""
-
-
-@dataclass(frozen=True)
-class Memory:
-    """The device memory that a plan is bound to."""
-
-    arena: Tensor
-    """(bytes,) uint8."""
-    rings: Tensor
-    """(bytes,) uint8."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +54,13 @@ class Binder:
         self._weights = weights
         self._counts: dict[tuple[int, int, int, int, int], tuple[Tensor, Tensor]] = {}
 
-    def bind(
-        self, schedule: Schedule, memory: Memory, rings: tuple[RingTensors, ...], host: HostRings | None
-    ) -> BoundSchedule:
+    def bind(self, schedule: Schedule, memory: Memory, exponents: Tensor, host: HostRings | None) -> BoundSchedule:
         """All launches of a step over `memory`."""
         device = memory.arena.device
         executions = list(schedule.executions())
         rows = sum(uses_row(step) for step, _ in executions)
         tables = torch.zeros(rows, ROW, dtype=torch.int32, device=device)
+        rings = ring_tensors(self._plan, schedule, memory, exponents)
         space = _Space(schedule, memory, rings, tables)
         frames = sum(step.kernel in ("unfold", "fold") for step, _ in executions)
         pictures = (3, frames, self._plan_px()[0], self._plan_px()[1])
@@ -89,10 +78,7 @@ class Binder:
         for step, run in executions:
             picture = (result if decodes else entry)[:, run : run + 1]
             bound = self._launches(step, space, row, picture)
-            if host is not None and step.slot is not None and host.holds(step.slot.ring):
-                ring = step.slot.ring
-                bound = [*bound, partial(host.store, ring)] if step.problem else [partial(host.fetch, ring), *bound]
-            launches += bound
+            launches += bound if host is None else host.surround(step, bound, schedule, rings)
             row += uses_row(step)
         return BoundSchedule(tuple(launches), tables, entry, result)
 

@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..kernels.layout import DTYPES
-from ..plan.types import ExecutionPlan, Ring
+from ..plan.types import ExecutionPlan, Ring, Schedule, ring_buffer
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The device memory that a plan is bound to."""
+
+    arena: Tensor
+    """(bytes,) uint8."""
+    rings: Tensor
+    """(bytes,) uint8."""
 
 
 @dataclass(frozen=True)
@@ -18,13 +28,17 @@ class RingTensors:
     """(slots,) int32, for 8-bit frames."""
 
 
-def ring_tensors(plan: ExecutionPlan, memory: Tensor, exponents: Tensor) -> tuple[RingTensors, ...]:
-    """Views of all rings; `exponents` (`exponent_count`,) int32 holds those of all of them."""
+def ring_tensors(plan: ExecutionPlan, schedule: Schedule, memory: Memory, exponents: Tensor) -> tuple[RingTensors, ...]:
+    """Views of all rings for the operations of a schedule; `exponents` (`exponent_count`,) int32 is for all of them."""
     views, begin = [], 0
-    for ring in plan.rings:
-        frames = memory[ring.offset : ring.offset + ring.bytes].view(DTYPES[ring.format])
+    for index, ring in enumerate(plan.rings):
+        if ring.offset is None:
+            buffer = schedule.places[ring_buffer(index)]
+            frames = memory.arena[buffer.offset : buffer.offset + buffer.bytes]
+        else:
+            frames = memory.rings[ring.offset : ring.offset + ring.bytes]
         part = exponents[begin : begin + ring.slots] if _has_exponents(ring) else None
-        views.append(RingTensors(frames.view(ring.slots, *ring.size), part))
+        views.append(RingTensors(frames.view(DTYPES[ring.format]).view(ring.slots, *ring.size), part))
         begin += _aligned(ring.slots)
     return tuple(views)
 

@@ -11,10 +11,10 @@ from ..models.config import VAEConfig
 from ..plan.tables import SETTLED, Row, row_moves, step_rows
 from ..plan.types import ExecutionPlan, Part
 from .backend import Backend
-from .bind import Binder, BoundSchedule, Memory
+from .bind import Binder, BoundSchedule
 from .graphs import GraphRecorder
 from .host import HostRings
-from .rings import exponent_count, ring_tensors
+from .rings import Memory, exponent_count
 from .weights import WeightStore
 
 MOST_BOUND = 8
@@ -153,17 +153,16 @@ class Session:
             oldest = next(key for key in self._bound if key not in owned)
             del self._bound[oldest]
         exponents = torch.zeros(exponent_count(plan), dtype=torch.int32, device=self._device)
-        rings = ring_tensors(plan, self._rings[part], exponents)
         memory = Memory(self._arena, self._rings[part])
-        host = HostRings(plan, rings) if plan.uses_host else None
+        host = HostRings(plan, self._device) if plan.uses_host else None
         binder = Binder(plan, self._config, self._backend, self._weights)
-        steady = binder.bind(plan.steady, memory, rings, host) if plan.steady.steps else None
+        steady = binder.bind(plan.steady, memory, exponents, host) if plan.steady.steps else None
         openings = [self._table(step_rows(plan, index)) for index in range(_openings(plan))]
         moves = None
         if steady is not None:
             increments, moduli = row_moves(plan)
             moves = self._table(increments), self._table(moduli)
-        first = binder.bind(plan.first, memory, rings, host)
+        first = binder.bind(plan.first, memory, exponents, host)
         bound = BoundPlan(first, steady, exponents, host, tuple(openings), moves)
         self._bound[id(plan)] = plan, bound
         return bound

@@ -14,7 +14,7 @@ from ..models.tiling import TileSpec
 from ..quant import QuantRecipe
 from .memory import arena_bytes, host_bytes, place_buffers, place_rings, rings_bytes, weight_bytes, weight_sets
 from .tiling import OVERLAP_PX, needs_tiles, result_bytes, tile_candidates, tile_size
-from .types import FRAMES_PER_STEP, ExecutionPlan, MemoryEstimate, Part, Schedule, Step, VAEShape
+from .types import FRAMES_PER_STEP, ExecutionPlan, MemoryEstimate, Part, Ring, Schedule, Step, VAEShape
 from .walk import ELEMENT_BYTES, Target, Walk, walk
 
 HALF_BYTES = 2
@@ -114,9 +114,9 @@ def _plan(target: Target, shape: VAEShape, tile: TileSpec | None) -> ExecutionPl
     remembers = not shape.is_picture
     first = walk(target, shape.part, size, one_frame=True, remembers=remembers)
     later = walk(target, shape.part, size, one_frame=False, remembers=True) if remembers else None
-    schedules = [_schedule(first, shape, size, target, one_frame=True)]
-    schedules.append(Schedule((), (), ()) if later is None else _schedule(later, shape, size, target, one_frame=False))
     rings = place_rings(later or first)
+    schedules = [_schedule(first, rings, shape.part, target.config)]
+    schedules.append(Schedule((), (), ()) if later is None else _schedule(later, rings, shape.part, target.config))
     steps = [*schedules[0].steps, *schedules[1].steps]
     memory = MemoryEstimate(
         weights=_weights(steps, target.config),
@@ -139,16 +139,18 @@ def _plan(target: Target, shape: VAEShape, tile: TileSpec | None) -> ExecutionPl
     )
 
 
-def _schedule(walked: Walk, shape: VAEShape, size: tuple[int, int], target: Target, *, one_frame: bool) -> Schedule:
-    frames = 1 if one_frame else FRAMES_PER_STEP
-    rows, columns = size
-    pictures = 3 * frames * rows * columns * HALF_BYTES
-    if shape.part == "decode":
-        latents = (rows // 8) * (columns // 8) * target.config.latent_channels * ELEMENT_BYTES["fp16"]
-        kept = {"input": latents, "output": pictures}
+def _schedule(walked: Walk, rings: tuple[Ring, ...], part: Part, config: VAEConfig) -> Schedule:
+    frames = 1 if walked.one_frame else FRAMES_PER_STEP
+    ends = walked.steps[0 if part == "encode" else -1]
+    rows, columns = ends.size[:2]
+    pictures = config.image_channels * frames * rows * columns * HALF_BYTES
+    if part == "decode":
+        rows, columns, channels = walked.steps[0].size
+        kept = {"input": rows * columns * channels * ELEMENT_BYTES[walked.steps[0].format], "output": pictures}
     else:
         kept = {"input": pictures, "output": walked.sizes["output"]}
-    return Schedule(tuple(walked.steps), place_buffers(walked, kept), _order(walked, shape.part, one_frame=one_frame))
+    order = _order(walked, part, one_frame=walked.one_frame)
+    return Schedule(tuple(walked.steps), place_buffers(walked, rings, kept), order)
 
 
 def _order(walked: Walk, part: Part, *, one_frame: bool) -> tuple[int, ...]:

@@ -1,13 +1,12 @@
-"""Where every byte lies: rings and staging, the arena of a step, and the size of packed weights."""
+"""Where every byte lies: rings, the arena of a step, and the size of packed weights."""
 
 from dataclasses import replace
 
-from .types import Buffer, Ring, Step
+from .types import Buffer, Ring, Step, ring_buffer
 from .walk import ELEMENT_BYTES, FLOAT_BYTES, RingKey, Walk
 
 ALIGNMENT = 512
 """Of every tensor, bytes: descriptors want 16, and PyTorch's own allocator gives 512."""
-EXPONENT_BYTES = 4
 
 
 def align(size: int) -> int:
@@ -16,33 +15,28 @@ def align(size: int) -> int:
 
 
 def place_rings(walked: Walk) -> tuple[Ring, ...]:
-    """The rings of a walk, one behind the other; those with host frames take turns in two places at the end."""
+    """The rings of a walk, one behind the other."""
     rings, offset = [], 0
     for key, past in walked.members.items():
         ring = _ring(walked.names[key], key, past)
-        if not ring.host_frames:
+        if key.layer:
+            ring = replace(ring, offset=None, host_frames=past)
+        else:
             ring = replace(ring, offset=offset)
             offset += align(ring.bytes)
         rings.append(ring)
-    stage = max((align(ring.bytes) for ring in rings if ring.host_frames), default=0)
-    turn = 0
-    for index, ring in enumerate(rings):
-        if ring.host_frames:
-            rings[index] = replace(ring, offset=offset + turn * stage)
-            turn = 1 - turn
     return tuple(rings)
 
 
 def _ring(name: str, key: RingKey, past: int) -> Ring:
     rows, columns, channels = key.size
     frame_bytes = rows * columns * channels * ELEMENT_BYTES[key.format]
-    host_frames = past if key.layer else 0
-    return Ring(name, key.segment, key.size, key.format, past + 1, frame_bytes, host_frames=host_frames)
+    return Ring(name, key.segment, key.size, key.format, past + 1, frame_bytes)
 
 
 def rings_bytes(rings: tuple[Ring, ...]) -> int:
     """GPU memory of all rings together."""
-    return max((ring.offset + align(ring.bytes) for ring in rings), default=0)
+    return sum(align(ring.bytes) for ring in rings if ring.offset is not None)
 
 
 def host_bytes(rings: tuple[Ring, ...]) -> int:
@@ -50,18 +44,21 @@ def host_bytes(rings: tuple[Ring, ...]) -> int:
     return sum(ring.host_frames * ring.frame_bytes for ring in rings)
 
 
-def place_buffers(walked: Walk, kept: dict[str, int]) -> tuple[Buffer, ...]:
+def place_buffers(walked: Walk, rings: tuple[Ring, ...], kept: dict[str, int]) -> tuple[Buffer, ...]:
     """Lifetimes and places of all buffers of a step; those in `kept` (name -> bytes) live from end to end.
 
     Each buffer goes to the lowest place that is free all its life, the largest first.
     """
     sizes = {**walked.sizes, **kept}
-    lives: dict[str, tuple[int, int]] = {name: (0, len(walked.steps)) for name in kept}
+    sizes |= {ring_buffer(index): ring.bytes for index, ring in enumerate(rings) if ring.offset is None}
+    lives: dict[str, tuple[int, int]] = {}
     for index, step in enumerate(walked.steps):
         for name in touched(step):
-            first, _ = lives.get(name, (index, index))
-            if name not in kept:
+            if name in sizes:
+                first, _ = lives.get(name, (index, index))
                 lives[name] = first, index
+    lives |= _host_lives(walked, rings, lives)
+    lives |= {name: (0, len(walked.steps)) for name in kept}
     buffers = [Buffer(name, sizes[name], *lives[name]) for name in lives]
     placed: list[Buffer] = []
     for buffer in sorted(buffers, key=lambda buffer: (-buffer.bytes, buffer.first)):
@@ -76,11 +73,26 @@ def place_buffers(walked: Walk, kept: dict[str, int]) -> tuple[Buffer, ...]:
 
 
 def touched(step: Step) -> list[str]:
-    """The buffers that a step reads or writes."""
+    """The buffers that a step reads or writes; that of a ring which stays on the GPU is not there."""
     names = [step.source, step.target, step.partials, step.shortcut]
+    if step.slot is not None:
+        names.append(ring_buffer(step.slot.ring))
     if step.kernel == "norm":
         names += [f"{step.layer}.combined", f"{step.layer}.affine"]
     return [name for name in names if name]
+
+
+def _host_lives(walked: Walk, rings: tuple[Ring, ...], lives: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Lives of rings that wait in host memory: each is fetched while the one before it is in use."""
+    longer: dict[str, tuple[int, int]] = {}
+    since: dict[int, int] = {}
+    for index, step in enumerate(walked.steps):
+        start = since.setdefault(step.segment, index)
+        if step.slot is not None and step.problem is None and rings[step.slot.ring].host_frames:
+            name = ring_buffer(step.slot.ring)
+            longer[name] = start, lives[name][1]
+            since[step.segment] = index
+    return longer
 
 
 def arena_bytes(buffers: tuple[Buffer, ...]) -> int:

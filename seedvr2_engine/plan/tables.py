@@ -32,7 +32,7 @@ def row_moves(plan: ExecutionPlan) -> tuple[list[Row], list[Row]]:
         if not uses_row(step):
             continue
         ring = plan.rings[step.slot.ring] if step.slot is not None else None
-        if ring is None or ring.host_frames:
+        if ring is None or ring.offset is None:
             increments.append((0, 0, 0, 0))
             moduli.append((STILL, STILL, STILL, STILL))
             continue
@@ -74,7 +74,7 @@ def _newest(step: Step, frame: int) -> tuple[int, int]:
 
 
 def _slot(ring: Ring, base: int, frame: int, newest: int) -> int:
-    if ring.host_frames:
+    if ring.offset is None:
         return ring.slots - 1 - (newest - frame)
     return (frame - base) % ring.slots
 

@@ -67,16 +67,21 @@ class Ring:
     """Frames it holds on the GPU."""
     frame_bytes: int
     """Bytes of a frame."""
-    offset: int = 0
-    """Where it begins in the memory of the rings, bytes."""
+    offset: int | None = 0
+    """Where it begins in the memory of the rings, bytes. None for the ring of one layer that keeps nothing on the GPU
+    from one use to the next: a buffer of the arena, called `ring_buffer(index)`, then takes its place."""
     host_frames: int = 0
-    """Frames that wait in pinned host memory between two uses; 0 if the ring stays on the GPU. A ring with host frames
-    has one layer, and its place on the GPU is lent to others in between."""
+    """Frames that wait in pinned host memory between two uses; 0 if none do."""
 
     @property
     def bytes(self) -> int:
         """Bytes on the GPU."""
         return self.slots * self.frame_bytes
+
+
+def ring_buffer(index: int) -> str:
+    """Name of the buffer that stands for ring `index` within a step."""
+    return f"ring {index}"
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class RingKey:
     size: tuple[int, int, int]
     format: Format
     layer: str = ""
-    """The layer, where it has a ring of its own."""
+    """The layer, where it has a ring of its own that keeps nothing on the GPU."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ class Walk:
     def _ring(self, key: RingKey, layer: str, past: int) -> RingSlot:
         if not self.remembers:
             past = 0
-        if layer in self.target.host_layers:
+        if not self.remembers or layer in self.target.host_layers:
             key = replace(key, layer=layer)
         channels = key.size[2]
         if channels & (channels - 1) or channels > WIDEST:
