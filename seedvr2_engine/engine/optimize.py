@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -93,21 +94,31 @@ def optimize_3d_vae_for_blackwell(
 def _choose(vae: VideoVAE, settings: Settings, device: str | torch.device) -> ServedVAE:
     _check(settings)
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        return serve_plainly(vae, settings, vae.device, "PyTorch sees no CUDA GPU", is_asked=False)
+        return serve_plainly(vae, settings, None, vae.device, "PyTorch sees no CUDA GPU")
     place = resolve_device(str(device))
     if place.type != "cuda":
-        return serve_plainly(vae, settings, place, f"the kernels do not run on {place.type}", is_asked=False)
-    spec = device_spec(place)
+        return serve_plainly(vae, settings, None, place, f"the kernels do not run on {place.type}")
+    return serve_on(vae, settings, device_spec(place), place)
+
+
+def serve_on(
+    vae: VideoVAE,
+    settings: Settings,
+    spec: DeviceSpec,
+    device: torch.device,
+    load_backend: Callable[[], Backend] = triton_backend,
+) -> ServedVAE:
+    """The engine on a GPU that `spec` describes, or the plain model where the settings or the GPU want it."""
     decision = choose_precision(settings.precision, spec, allows_8_bit=settings.enable_fp8)
     if decision.format is None:
-        return serve_plainly(vae, settings, place, decision.reason, is_asked=settings.precision == "reference")
+        return serve_plainly(vae, settings, spec, device, decision.reason)
     if not settings.enable_channels_last_3d:
-        return serve_plainly(vae, settings, place, "channels-last is switched off", is_asked=True)
+        return serve_plainly(vae, settings, spec, device, "channels-last 3D is switched off", is_asked=True)
     try:
-        backend = triton_backend()
+        backend = load_backend()
     except ImportError as error:
-        return serve_plainly(vae, settings, place, f"Triton cannot be imported ({error})", is_asked=False)
-    return serve_engine(vae, settings, spec, backend, place)
+        return serve_plainly(vae, settings, spec, device, f"Triton cannot be imported ({error})")
+    return serve_engine(vae, settings, spec, backend, device)
 
 
 def _check(settings: Settings) -> None:
@@ -122,21 +133,29 @@ def _check(settings: Settings) -> None:
         )
 
 
-def serve_plainly(vae: VideoVAE, settings: Settings, device: torch.device, reason: str, *, is_asked: bool) -> ServedVAE:
+def serve_plainly(
+    vae: VideoVAE,
+    settings: Settings,
+    spec: DeviceSpec | None,
+    device: torch.device,
+    reason: str,
+    *,
+    is_asked: bool = False,
+) -> ServedVAE:
     """The plain model on `device`; is_asked: whether the caller chose it, or gets it for want of something better.
 
     Raises InvalidArgumentError where a format was asked for by name and is not to be had.
     """
-    if not is_asked and settings.precision not in ("auto", "reference"):
+    is_asked = is_asked or settings.precision == "reference"
+    if settings.precision not in ("auto", "reference"):
         raise InvalidArgumentError(
             f"precision: {settings.precision} was asked for, but {reason}; choose `auto` or `reference`."
         )
-    notes = () if is_asked or settings.precision == "reference" else (f"the plain model serves: {reason}",)
-    if notes:
-        log.warning("VAE: %s.", notes[0])
+    notes = () if is_asked else (f"the plain model serves: {reason}",)
+    for note in notes:
+        log.warning("VAE: %s.", note)
     vae.to(device)
-    on_gpu = device.type == "cuda"
-    benchmarks = settings.enable_cudnn_benchmark and on_gpu
+    benchmarks = settings.enable_cudnn_benchmark and device.type == "cuda"
     no_kernels = "the plain model serves"
     measures = (
         Measure("8-bit formats", False, no_kernels),
@@ -146,7 +165,6 @@ def serve_plainly(vae: VideoVAE, settings: Settings, device: torch.device, reaso
         Measure("TF32", False, "the plain model's FP32 is exact" if settings.enable_tf32 else "switched off"),
         Measure("cuDNN benchmark", benchmarks, "around every call" if benchmarks else _why_no_benchmark(settings)),
     )
-    spec = device_spec(device) if on_gpu else None
     report = EngineReport(*place_of(spec), "reference", reason, None, measures, notes=notes)
     return ServedVAE(vae, lambda: report, tile=settings.tile, switches=cudnn_benchmark if benchmarks else None)
 

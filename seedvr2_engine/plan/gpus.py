@@ -106,9 +106,8 @@ GPUS = (
     GPU("B200", "sm_100", 148, 1850, 180, 8192, 7.8125),
 )
 
-_NOISE = tuple(
-    "nvidia geforce graphics gpu generation edition workstation blackwell rtx sxm4 sxm5 sxm hbm3e hbm3".split()
-)
+_NOISE = ("nvidia", "geforce", "graphics", "gpu", "rtx", "generation", "edition", "workstation", "blackwell")
+_PACKAGES = ("sxm4", "sxm5", "sxm", "hbm3e", "hbm3")
 _ALIASES = {"a100": "a10040gb", "a100pcie40gb": "a10040gb", "a100pcie80gb": "a10080gb", "h10080gb": "h100"}
 
 
@@ -128,6 +127,6 @@ def find_gpu(name: str) -> DeviceSpec:
 
 def _key(name: str) -> str:
     key = "".join(character for character in name.lower() if character.isalnum())
-    for word in _NOISE:
+    for word in (*_NOISE, *_PACKAGES):
         key = key.replace(word, "")
     return _ALIASES.get(key, key)
