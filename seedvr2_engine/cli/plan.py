@@ -127,7 +127,7 @@ def _print_summary(
     facts.add_row("area", count + describe_area(compiled))
     facts.add_row("GPU memory", describe_memory(memory))
     if times is None:
-        facts.add_row("time", "not known: no rates for this GPU, or the plan cannot run")
+        facts.add_row("time", "none: the plan cannot run" if compiled.refusals else "not known: PyTorch tells no clock")
     else:
         clip_ms = times.clip_ms(shape.frames or 1)
         facts.add_row(

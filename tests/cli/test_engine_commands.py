@@ -39,7 +39,7 @@ def test_plan_as_json():
 def test_plan_in_little_memory_uses_the_host_or_tiles():
     host = seedvr2("plan", "--gpu", "rtx5070ti", *SIZE, "--vram-gb", "8", "--json")
     assert json.loads(host.stdout)["plan"]["memory"]["host"] > 0
-    tiles = seedvr2("plan", "--gpu", "rtx5070ti", *SIZE, "--vram-gb", "1.8")
+    tiles = seedvr2("plan", "--gpu", "rtx5070ti", *SIZE, "--frames", "5", "--vram-gb", "1.8")
     assert "approximate" in tiles.stdout
     nothing = seedvr2("plan", "--gpu", "rtx5070ti", *SIZE, "--vram-gb", "0.1")
     assert "cannot run" in nothing.stderr
