@@ -25,7 +25,7 @@ class Backend(NamedTuple):
     name: str
     conv3d: Callable[[FrameWindow, ConvWeights, Additions, ConvOutput, ConvProblem, ConvConfig], None]
     combine: Callable[[Tensor, Tensor, Tensor], None]
-    finish_statistics: Callable[[Tensor, Tensor, NormOperands, NormSpec, Tensor, FrameTarget], None]
+    finish_statistics: Callable[[Tensor, Tensor, NormOperands, NormSpec, Tensor], None]
     normalize: Callable[[Tensor, Tensor, NormOperands, NormSpec, FrameTarget], None]
     attend: Callable[[Tensor, Tensor, AttentionConfig], None]
     unfold: Callable[[Tensor, Tensor], None]

@@ -20,6 +20,7 @@ from ..kernels.operands import (
 from ..models.config import VAEConfig
 from ..plan.tables import ROW, uses_row
 from ..plan.types import ExecutionPlan, Schedule, Step
+from ..plan.walk import FLOAT_BYTES
 from .backend import Backend, attend_with_torch
 from .graphs import Launch
 from .host import HostRings
@@ -103,7 +104,9 @@ class Binder:
 
     def _load(self, step: Step, space: "_Space", row: int) -> Launch:
         channels = step.size[2]
-        affine = torch.tensor([0.0, 1.0, 0.0], device=space.device)[None, :, None].expand(1, 3, channels).contiguous()
+        affine = (
+            torch.tensor([0.0, 1.0, 0.0, 0.0], device=space.device)[None, :, None].expand(1, 4, channels).contiguous()
+        )
         x = space.view(step.source, (1, *step.size), DTYPES[step.format])
         spec = NormSpec(normalises=False, activates=False)
         return partial(self._backend.normalize, x, affine, NormOperands(None, None), spec, space.target(step, row))
@@ -113,9 +116,10 @@ class Binder:
         counts, chunks = self._tile_counts(step.counts, space.device)
         channels = step.size[2]
         x = space.view(step.source, (1, *step.size), space.activation_dtype)
-        partials = space.view(step.partials, (1, counts.numel(), 4, channels), torch.float32)
+        rows = space.bytes(step.partials) // (FLOAT_BYTES * counts.numel() * channels)
+        partials = space.view(step.partials, (1, counts.numel(), rows, channels), torch.float32)
         combined = space.view(f"{step.layer}.combined", (1, chunks.numel(), 4, channels), torch.float32)
-        affine = space.view(f"{step.layer}.affine", (1, 3, channels), torch.float32)
+        affine = space.view(f"{step.layer}.affine", (1, 4, channels), torch.float32)
         operands, target = self._weights.norm(step), space.target(step, row)
         limit, floor = (
             (127.0, -20 if operands.inverse_smoothing is None else 0) if step.format == "int8" else (448.0, -2)
@@ -130,7 +134,7 @@ class Binder:
         )
         return [
             partial(self._backend.combine, partials, counts, combined),
-            partial(self._backend.finish_statistics, combined, chunks, operands, spec, affine, target),
+            partial(self._backend.finish_statistics, combined, chunks, operands, spec, affine),
             partial(self._backend.normalize, x, affine, operands, spec, target),
         ]
 
@@ -161,7 +165,9 @@ class Binder:
             shortcut = space.view(step.shortcut, (*size[:3], problem.shortcut_channels), OUTPUT_DTYPES[problem.output])
         if step.partials:
             tiles = tile_counts(problem.grid_px, (config.tile_h, config.tile_w), problem.phases).numel()
-            partials = space.view(step.partials, (1, tiles, 4, problem.channels_out), torch.float32)
+            partials = space.view(
+                step.partials, (1, tiles, problem.statistic_rows, problem.channels_out), torch.float32
+            )
         additions = Additions(y if problem.has_residual else None, shortcut, weights.shortcut)
         return partial(self._backend.conv3d, window, weights.conv, additions, ConvOutput(y, partials), problem, config)
 
@@ -197,6 +203,10 @@ class _Space:
         buffer = self.schedule.places[name]
         view = self.memory.arena[buffer.offset : buffer.offset + buffer.bytes].view(dtype)
         return view.view(shape)
+
+    def bytes(self, name: str) -> int:
+        """The size of a buffer."""
+        return self.schedule.places[name].bytes
 
     def target(self, step: Step, row: int) -> FrameTarget:
         """Where a step writes frames."""

@@ -21,7 +21,7 @@ OUTPUT_DTYPES: dict[OutputFormat, torch.dtype] = {
     "fp32": torch.float32,
 }
 CHUNKS = 128
-"""Most partial results of a frame that are left for the second step of the statistics."""
+"""Most partial results of a frame that are left for the second, single-program step of the statistics."""
 WIDTH = 32
 """Channels of an unfolded picture: 27, padded."""
 

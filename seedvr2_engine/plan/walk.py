@@ -87,7 +87,7 @@ class Walk:
         tiles = _tiles(x.counts)
         chunks = -(-tiles // tiles_per_chunk(tiles))
         self.sizes[f"{layer}.combined"] = 4 * FLOAT_BYTES * chunks * channels
-        self.sizes[f"{layer}.affine"] = 3 * FLOAT_BYTES * channels
+        self.sizes[f"{layer}.affine"] = 4 * FLOAT_BYTES * channels
         self.steps.append(
             Step(
                 layer, "norm", self.segment, x.buffer, "", x.size, x.partials, x.counts,
@@ -119,7 +119,7 @@ class Walk:
         partials = ""
         if problem.has_statistics:
             partials = f"{layer}.partials"
-            self.sizes[partials] = 4 * FLOAT_BYTES * _tiles(counts) * problem.channels_out
+            self.sizes[partials] = problem.statistic_rows * FLOAT_BYTES * _tiles(counts) * problem.channels_out
         self.steps.append(
             Step(
                 layer, "conv3d", self.segment, window if isinstance(window, str) else "", target,
@@ -230,7 +230,10 @@ class Walk:
 
     def _problem(self, size: tuple[int, int, int], channels_out: int) -> ConvProblem:
         rows, columns, channels = size
-        return ConvProblem(channels, channels_out, (3, 3, 3), 1, rows, columns, self._high, output=self._high)
+        has_range = self.target.recipe.precision == "int8"
+        return ConvProblem(
+            channels, channels_out, (3, 3, 3), 1, rows, columns, self._high, has_range=has_range, output=self._high
+        )
 
     def _format(self, layer: str, problem: ConvProblem) -> tuple[Format, str]:
         """The layer's format and the reason: one format for both its problems, which read the same ring."""
