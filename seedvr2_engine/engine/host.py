@@ -55,14 +55,17 @@ class HostRings:
             if other.segment == step.segment
             and other.problem is None
             and other.slot is not None
-            and other.slot.ring in self._frames
+            and self._plan.rings[other.slot.ring].fetched_early
         ]
         around = list(launches)
         ring = step.slot.ring if step.slot is not None else -1
         if ring in self._frames and step.problem is None:
-            after = users[users.index(ring) + 1 :][:1]
-            around = [partial(self._arrive, ring, rings[ring]), *around, partial(self._leave, ring, rings[ring])]
-            around[1:1] = [partial(self._fetch, other, rings[other]) for other in after]
+            late = ring not in users
+            after = [ring] if late else users[users.index(ring) + 1 :][:1]
+            fetches = [partial(self._fetch, other, rings[other]) for other in after]
+            arrives, leaves = partial(self._arrive, ring, rings[ring]), partial(self._leave, ring, rings[ring])
+            before = [*fetches, arrives] if late else [arrives, *fetches]
+            around = [*before, *launches, leaves]
         elif ring in self._frames:
             around.append(partial(self._settle, ring))
         if users and step is next(other for other in schedule.steps if other.segment == step.segment):

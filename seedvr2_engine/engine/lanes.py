@@ -26,39 +26,38 @@ class Lane:
         blend = _Blend(self._grid)
         for index, clip in enumerate(self._clips):
             source = self._grid.tiles[index].source
-            blend.add(index, self._advance(clip, x[..., source[0], source[1]]))
+            out = self._advance(clip, x[..., source[0], source[1]])
+            blend.add(index, out, slice(0, out.shape[1]), out.shape[1])
         return blend.result()
 
-    def whole(self, x: Tensor) -> Tensor:
-        """A whole clip (C, T, H, W) -> its result; tile by tile, so that no tile need be put aside."""
+    def whole(self, x: Tensor, out: Tensor) -> None:
+        """A whole clip (C, T, H, W) -> its result in `out`; tile by tile, so that no tile need be put aside."""
         if self._grid is None:
-            return self._through(self._clips[0], x)
+            self._through(self._clips[0], x, out)
+            return
         blend = _Blend(self._grid)
         for index, clip in enumerate(self._clips):
             source = self._grid.tiles[index].source
-            blend.add(index, self._through(clip, x[..., source[0], source[1]]))
+            length = 1 if clip.plan.shape.part == "decode" else FRAMES_PER_STEP
+            done = 0
+            for piece in _time_parts(x[..., source[0], source[1]], length):
+                result = self._advance(clip, piece)
+                blend.add(index, result, slice(done, done + result.shape[1]), out.shape[1])
+                done += result.shape[1]
             self._session.close(clip)
-        return blend.result()
+        out.copy_(blend.result())
 
     def close(self) -> None:
         """Nothing will be asked of the clip any more."""
         for clip in self._clips:
             self._session.close(clip)
 
-    def _through(self, clip: Clip, x: Tensor) -> Tensor:
-        decodes = clip.plan.shape.part == "decode"
-        result: Tensor | None = None
+    def _through(self, clip: Clip, x: Tensor, out: Tensor) -> None:
         done = 0
-        for part in _time_parts(x, 1 if decodes else FRAMES_PER_STEP):
-            out = self._advance(clip, part)
-            if result is None:
-                steps = 1 + (x.shape[1] - 1) // (1 if decodes else FRAMES_PER_STEP)
-                frames = 1 + (steps - 1) * (FRAMES_PER_STEP if decodes else 1)
-                result = out.new_empty(out.shape[0], frames, *out.shape[2:])
-            result[:, done : done + out.shape[1]] = out
-            done += out.shape[1]
-        assert result is not None
-        return result
+        for part in _time_parts(x, 1 if clip.plan.shape.part == "decode" else FRAMES_PER_STEP):
+            result = self._advance(clip, part)
+            out[:, done : done + result.shape[1]].copy_(result)
+            done += result.shape[1]
 
     def _advance(self, clip: Clip, x: Tensor) -> Tensor:
         """(C, T, H, W) -> (C, T, H, W), overwritten by the next step."""
@@ -68,20 +67,20 @@ class Lane:
 
 
 class _Blend:
-    """Sums of tiles and of their weights, FP32: sixteen bits would show the seams that the windows hide."""
+    """Sums of tiles, FP32: sixteen bits would show the seams that the windows hide."""
 
     def __init__(self, grid: TileGrid) -> None:
         self._grid = grid
         self._sum: Tensor | None = None
         self._dtype = torch.float32
 
-    def add(self, index: int, out: Tensor) -> None:
-        """Add a tile's result (C, T, H, W)."""
+    def add(self, index: int, out: Tensor, frames: slice, count: int) -> None:
+        """Add a tile's frames (C, T, H, W), which are `frames` of the `count` that the result has."""
         tile = self._grid.tiles[index]
         if self._sum is None:
             self._dtype = out.dtype
-            self._sum = torch.zeros(*out.shape[:2], *self._grid.output_size, device=out.device)
-        self._sum[..., tile.target[0], tile.target[1]] += out.float() * tile.weight.to(out.device)
+            self._sum = torch.zeros(out.shape[0], count, *self._grid.output_size, device=out.device)
+        self._sum[:, frames, tile.target[0], tile.target[1]] += out.float() * tile.weight.to(out.device)
 
     def result(self) -> Tensor:
         """The blended frames, in the tiles' dtype."""
@@ -89,7 +88,7 @@ class _Blend:
         total = torch.zeros(self._grid.output_size)
         for tile in self._grid:
             total[tile.target] += tile.weight
-        return (self._sum / total.to(self._sum.device)).to(self._dtype)
+        return self._sum.div_(total.to(self._sum.device)).to(self._dtype)
 
 
 def _time_parts(x: Tensor, length: int) -> Iterator[Tensor]:

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -78,13 +79,26 @@ class Session:
         Decode: x (C, h, w) -> pictures (3, T, H, W), T = 1 for the first step and 4 later, FP16.
         Encode: x (3, T, H, W) -> moments (2 C, h, w), FP32.
         """
-        plan, part = clip.plan, clip.plan.shape.part
-        bound = self._bind(plan)
+        part = clip.plan.shape.part
+        with self._on_device():
+            schedule = self._advance(clip, x)
+        return schedule.output if part == "decode" else schedule.output[0].permute(2, 0, 1)
+
+    def reserve(self, plan: ExecutionPlan) -> None:
+        """Pack the weights and allocate the memory that a plan needs; the steps themselves allocate nothing."""
+        with self._on_device():
+            self._bind(plan)
+
+    def _on_device(self) -> AbstractContextManager[object]:
+        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
+
+    def _advance(self, clip: Clip, x: Tensor) -> BoundSchedule:
+        bound = self._bind(clip.plan)
         entered = self._enter(clip, bound)
         begins = clip.index == 0
         schedule = bound.first if begins or bound.steady is None else bound.steady
         self._set_tables(bound, schedule, clip.index, entered)
-        if part == "decode":
+        if clip.plan.shape.part == "decode":
             schedule.input[0].copy_(x.permute(1, 2, 0))
         else:
             schedule.input.copy_(x)
@@ -92,7 +106,7 @@ class Session:
             bound.host.begin(clip.index)
         self._run(bound, schedule, begins)
         clip.index += 1
-        return schedule.output if part == "decode" else schedule.output[0].permute(2, 0, 1)
+        return schedule
 
     def close(self, clip: Clip) -> None:
         """A clip is done: nothing it remembers is needed any more."""

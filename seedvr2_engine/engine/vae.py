@@ -171,7 +171,7 @@ class VAEEngine:
                         "repeat the last frame to fill up."
                     )
                 lanes = lanes or self._lanes("encode", video, None, tile)
-                moments = torch.stack([lane.step(part) for lane, part in zip(lanes, video, strict=True)])
+                moments = _step(lanes, video)
                 yield moments.chunk(2, dim=1)[0][:, :, 0]
         finally:
             for lane in lanes:
@@ -192,68 +192,74 @@ class VAEEngine:
                 latent = frame[:, :, None] if frame.ndim == 4 else frame
                 _check_input("latent", latent, self.config.latent_channels)
                 lanes = lanes or self._lanes("decode", latent, None, tile)
-                pictures = torch.stack([lane.step(part) for lane, part in zip(lanes, latent, strict=True)])
-                yield from pictures.unbind(dim=2)
+                yield from _step(lanes, latent).unbind(dim=2)
         finally:
             for lane in lanes:
                 lane.close()
 
     def _whole(self, part: Part, x: Tensor, tile: TileSpec | None) -> Tensor:
         """All clips of a batch, one after the other."""
-        frames = (x.shape[2] - 1) * (FRAMES_PER_STEP if part == "decode" else 1) + 1
-        for attempt in range(2):
+        decodes = part == "decode"
+        frames = (x.shape[2] - 1) * FRAMES_PER_STEP + 1 if decodes else x.shape[2]
+        lanes = self._lanes(part, x, frames, tile)
+        rows, columns = x.shape[-2] * CELL_PX, x.shape[-1] * CELL_PX
+        size: tuple[int, ...] = (self.config.image_channels, frames, rows, columns)
+        if not decodes:
+            latents = (frames - 1) // FRAMES_PER_STEP + 1
+            size = (2 * self.config.latent_channels, latents, x.shape[-2] // CELL_PX, x.shape[-1] // CELL_PX)
+        result = torch.empty(len(x), *size, dtype=PICTURE_DTYPE if decodes else torch.float32, device=self.device)
+        for lane, clip, out in zip(lanes, x, result, strict=True):
             try:
-                return self._attempt(part, x, frames, tile)
-            except torch.cuda.OutOfMemoryError as error:
-                self._plan_smaller(part, x, frames, tile, error, last=attempt == 1)
-        raise AssertionError("the second attempt returns or raises")
-
-    def _attempt(self, part: Part, x: Tensor, frames: int, tile: TileSpec | None) -> Tensor:
-        results = []
-        for clip in x:
-            (lane,) = self._lanes(part, clip[None], frames, tile)
-            try:
-                results.append(lane.whole(clip))
+                lane.whole(clip, out)
             finally:
                 lane.close()
-        return torch.stack(results) if len(results) > 1 else results[0][None]
+        return result
 
-    def _plan_smaller(
-        self, part: Part, x: Tensor, frames: int, tile: TileSpec | None, error: Exception, *, last: bool
-    ) -> None:
-        """Out of memory: plan again with a smaller budget, once."""
-        plan = self.plan(self._shape(part, x, frames), tile)
+    def _lanes(self, part: Part, x: Tensor, frames: int | None, tile: TileSpec | None) -> list[Lane]:
+        """A lane for every clip of a batch (N, C, T, H, W), with all memory that its steps need.
+
+        Where there is less memory than was planned with, plans again with a smaller budget, once.
+        """
+        scale = CELL_PX if part == "decode" else 1
+        shape = VAEShape(part, x.shape[-2] * scale, x.shape[-1] * scale, frames)
+        try:
+            return self._reserve(x, shape, tile)
+        except torch.cuda.OutOfMemoryError:
+            plan = self.plan(shape, tile)
+        self._let_go()
+        planned = plan.memory.peak
+        self._budget = int(planned * SMALLER)
+        self._plans.clear()
+        warnings.warn(
+            f"{part} {shape.width_px}x{shape.height_px} px: {planned / 1e9:.2f} GB of GPU memory were planned and are "
+            f"not there; planning again with {self._budget / 1e9:.2f} GB.",
+            stacklevel=4,
+        )
+        try:
+            return self._reserve(x, shape, tile)
+        except (torch.cuda.OutOfMemoryError, EngineUnsupportedError) as error:
+            self._let_go()
+            raise EngineMemoryError(
+                f"engine: {part} {shape.width_px}x{shape.height_px} px was planned with {planned / 1e9:.2f} GB of GPU "
+                f"memory, then with {self._budget / 1e9:.2f} GB, and {self._free_bytes() / 1e9:.2f} GB can be had; "
+                "close other programs, or set tile_size or a smaller picture."
+            ) from error
+
+    def _let_go(self) -> None:
         self.session.release()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        estimate, actual = plan.memory.peak / 1e9, torch.cuda.max_memory_allocated(self.device) / 1e9
-        if last:
-            raise EngineMemoryError(
-                f"engine: {part} was planned with {estimate:.2f} GB of GPU memory and did not get it ({actual:.2f} GB "
-                "in use at most); close other programs, or ask for less with vram_gb or tile_size."
-            ) from error
-        self._budget = int(plan.memory.peak * SMALLER)
-        self._plans.clear()
-        warnings.warn(
-            f"{part}: {estimate:.2f} GB of GPU memory were planned and not there; planning again with "
-            f"{self._budget / 1e9:.2f} GB.",
-            stacklevel=4,
-        )
 
-    def _shape(self, part: Part, x: Tensor, frames: int | None) -> VAEShape:
-        scale = CELL_PX if part == "decode" else 1
-        return VAEShape(part, x.shape[-2] * scale, x.shape[-1] * scale, frames)
-
-    def _lanes(self, part: Part, x: Tensor, frames: int | None, tile: TileSpec | None) -> list[Lane]:
-        """A lane for every clip of a batch (N, C, T, H, W)."""
-        shape = self._shape(part, x, frames)
+    def _reserve(self, x: Tensor, shape: VAEShape, tile: TileSpec | None) -> list[Lane]:
         plan = self.plan(shape, tile)
-        spec = None if plan.tile_px is None else TileSpec(plan.tile_px, plan.overlap_px)
         grid = None
-        if spec is not None:
-            make_grid = decode_grid if part == "decode" else encode_grid
-            grid = make_grid(x.shape[-2], x.shape[-1], spec, CELL_PX)
-        return [Lane(self.session, self._tile_plans(shape, plan, grid), grid) for _ in x]
+        if plan.tile_px is not None:
+            make_grid = decode_grid if shape.part == "decode" else encode_grid
+            grid = make_grid(x.shape[-2], x.shape[-1], TileSpec(plan.tile_px, plan.overlap_px), CELL_PX)
+        plans = self._tile_plans(shape, plan, grid)
+        for one in sorted({id(one): one for one in plans}.values(), key=lambda one: -one.memory.peak):
+            self.session.reserve(one)
+        return [Lane(self.session, plans, grid) for _ in x]
 
     def _tile_plans(self, shape: VAEShape, plan: ExecutionPlan, grid: TileGrid | None) -> list[ExecutionPlan]:
         """The plan of each tile: a smaller whole frame."""
@@ -288,6 +294,12 @@ class VAEEngine:
             raise InvalidArgumentError(
                 f"slice_frames: expected a positive multiple of {FRAMES_PER_STEP} (or None), got {slice_frames}."
             )
+
+
+def _step(lanes: list[Lane], x: Tensor) -> Tensor:
+    """The next step of every clip of a batch."""
+    results = [lane.step(part) for lane, part in zip(lanes, x, strict=True)]
+    return torch.stack(results) if len(results) > 1 else results[0][None]
 
 
 def _batches(frames: Iterable[Tensor]) -> Iterator[list[Tensor]]:

@@ -4,6 +4,7 @@ In this order: whole frames with everything on the GPU; whole frames with rememb
 few layers as will do; spatial tiles, as large as will do.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..device import DeviceSpec
@@ -55,15 +56,15 @@ def compile_vae_plan(
     whole = _plan(target, shape, None)
     if whole.memory.peak <= budget_bytes:
         return whole
-    candidates = _host_plans(target, shape, whole) if options.allows_host else []
-    for plan in candidates:
+    least = whole
+    for plan in _host_plans(target, shape, whole) if options.allows_host else ():
         if plan.memory.peak <= budget_bytes:
             return plan
+        least = min(least, plan, key=lambda plan: plan.memory.peak)
     if options.allows_tiles:
         plan = _largest_tiles(target, shape, budget_bytes) or whole
         if plan.memory.peak <= budget_bytes:
             return plan
-    least = min((whole, *candidates), key=lambda plan: plan.memory.peak)
     need = f"needs {least.memory.peak / 1e9:.2f} GB of GPU memory, {budget_bytes / 1e9:.2f} GB are allowed"
     return replace(least, refusals=(*least.refusals, need))
 
@@ -78,20 +79,20 @@ def _check(shape: VAEShape) -> None:
         raise InvalidArgumentError(f"plan: expected 4n+1 frames (1, 5, 9, ...), got {shape.frames}.")
 
 
-def _host_plans(target: Target, shape: VAEShape, whole: ExecutionPlan) -> list[ExecutionPlan]:
-    """Plans with ever more layers in host memory: those that remember most come first."""
+def _host_plans(target: Target, shape: VAEShape, whole: ExecutionPlan) -> Iterator[ExecutionPlan]:
+    """Plans with ever more layers in host memory, those that remember most first; then the same, fetched late."""
     if shape.is_picture:
-        return []
+        return
     layers: dict[str, int] = {}
     for step in whole.steady.steps:
         # A layer that changes the frame rate uses its ring at other times than it writes it.
         if step.problem is not None and step.slot is not None and step.problem.kernel[0] == 3 and step.pace == "same":
             layers[step.layer] = 2 * whole.rings[step.slot.ring].frame_bytes
     largest = sorted(layers, key=lambda layer: (-layers[layer], layer))
-    plans = []
-    for count in range(1, len(largest) + 1):
-        plans.append(_plan(replace(target, host_layers=frozenset(largest[:count])), shape, None))
-    return plans
+    for early in (True, False):
+        for count in range(1, len(largest) + 1):
+            hosted = replace(target, host_layers=frozenset(largest[:count]), fetches_early=early)
+            yield _plan(hosted, shape, None)
 
 
 def _largest_tiles(target: Target, shape: VAEShape, budget_bytes: int) -> ExecutionPlan | None:

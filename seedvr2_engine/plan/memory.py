@@ -20,7 +20,8 @@ def place_rings(walked: Walk) -> tuple[Ring, ...]:
     for key, past in walked.members.items():
         ring = _ring(walked.names[key], key, past)
         if key.layer:
-            ring = replace(ring, offset=None, host_frames=past)
+            early = past > 0 and walked.target.fetches_early
+            ring = replace(ring, offset=None, host_frames=past, fetched_early=early)
         else:
             ring = replace(ring, offset=offset)
             offset += align(ring.bytes)
@@ -88,7 +89,7 @@ def _host_lives(walked: Walk, rings: tuple[Ring, ...], lives: dict[str, tuple[in
     since: dict[int, int] = {}
     for index, step in enumerate(walked.steps):
         start = since.setdefault(step.segment, index)
-        if step.slot is not None and step.problem is None and rings[step.slot.ring].host_frames:
+        if step.slot is not None and step.problem is None and rings[step.slot.ring].fetched_early:
             name = ring_buffer(step.slot.ring)
             longer[name] = start, lives[name][1]
             since[step.segment] = index

@@ -72,6 +72,8 @@ class Ring:
     from one use to the next: a buffer of the arena, called `ring_buffer(index)`, then takes its place."""
     host_frames: int = 0
     """Frames that wait in pinned host memory between two uses; 0 if none do."""
+    fetched_early: bool = False
+    """Whether they are fetched while the layer before computes, or only when their own turn has come."""
 
     @property
     def bytes(self) -> int:

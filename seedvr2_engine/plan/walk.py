@@ -28,6 +28,8 @@ class Target:
     """Whether our kernel computes the attention, or PyTorch."""
     host_layers: frozenset[str] = frozenset()
     """Convolutions whose remembered frames wait in host memory."""
+    fetches_early: bool = True
+    """Whether those are fetched one layer ahead, which takes more memory."""
 
 
 @dataclass(frozen=True)
