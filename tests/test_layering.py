@@ -24,6 +24,7 @@ LEVEL = {
     "plan": 3,
     "engine": 4,
     "pipeline": 5,
+    "bench": 5,
     "cli": 6,
 }
 # Between rooms of one level only these modules may be imported.

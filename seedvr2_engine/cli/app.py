@@ -9,7 +9,7 @@ import typer
 
 from .. import __version__
 from ..errors import SeedVR2Error
-from . import clips, doctor, files, plan
+from . import bench, clips, doctor, files, plan
 from .console import EXIT_BAD_INPUT, EXIT_INTERRUPTED, fail
 
 
@@ -44,6 +44,10 @@ app = typer.Typer(
 )
 for _command in (clips.reconstruct, plan.plan, doctor.doctor, files.info, files.convert, files.download, files.models):
     app.command()(_with_exit_codes(_command))
+_bench = typer.Typer(name="bench", help="Measure on the GPU at hand; nothing gets a time before it is right.")
+_bench.callback()(lambda: None)
+_bench.command()(_with_exit_codes(bench.vae))
+app.add_typer(_bench)
 
 
 def _print_version(wanted: bool) -> None:

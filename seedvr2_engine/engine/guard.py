@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..checkpoint.hub import user_cache
+from ..metrics import decibel
 from ..models.vae import VideoVAE
 from ..quant import QuantRecipe
 from .sensitivity import decoder_layers, layer_errors, mean_squared_error, picture
@@ -121,11 +122,11 @@ def guard(
         left = dict(sorted(layer_errors(vae, latent, names, recipe).items(), key=lambda item: -item[1]))
         while measured > allowed and left:
             for name in _to_keep(left, measured, allowed):
-                kept.append(KeptLayer(name, _decibel(left.pop(name))))
+                kept.append(KeptLayer(name, decibel(left.pop(name))))
             del engine  # Its memory is needed for the next.
             engine = build(GuardResult(0, 0, 0, tuple(kept)).applied_to(recipe))
             measured = error(engine)
-    result = GuardResult(min_psnr_db, _decibel(before), _decibel(measured), tuple(kept))
+    result = GuardResult(min_psnr_db, decibel(before), decibel(measured), tuple(kept))
     if cache_file is not None:
         _write(cache_file, result)
     return result, engine
@@ -177,10 +178,6 @@ def _to_keep(left: dict[str, float], measured: float, allowed: float) -> list[st
         if remaining * correction <= _HEADROOM * allowed:
             break
     return names
-
-
-def _decibel(error: float) -> float:
-    return -10 * math.log10(error) if error > 0 else math.inf
 
 
 def _read(path: Path, min_psnr_db: float) -> GuardResult | None:

@@ -87,3 +87,15 @@ def test_doctor_without_a_gpu_says_so_and_lists_versions(tmp_path):
     assert facts["checks"] == []
     assert facts["machine"]["gpu"] is None
     assert "exists already" in refused("doctor", "--report", report)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--size", "1280x720x20"], "4n+1 frames"),
+        (["--size", "big"], "WIDTHxHEIGHTxFRAMES"),
+        (["--device", "cpu"], "expected a CUDA GPU"),
+    ],
+)
+def test_bench_refuses(arguments, words):
+    assert words in refused("bench", "vae", *arguments)
