@@ -41,7 +41,7 @@ def conv_reports(sm: str, format: Format, only: str | None) -> Iterator[dict[str
         config = choose_config(problem, device(sm))
         if isinstance(config, Refusal):
             raise SystemExit(f"{sm} {name}: {config.reason}.")
-        kernel = tuple(value for key, value in asdict(problem).items() if not key.endswith("_px"))
+        kernel = (config, *(value for key, value in asdict(problem).items() if not key.endswith("_px")))
         if kernel in seen or (only is not None and only not in name):
             continue
         seen.add(kernel)

@@ -178,7 +178,7 @@ class Trainer:
             gradient /= dist.get_world_size()
         self.optimiser.step(clipped(gradient, 1.0), learning_rate(fraction, self.progress.step))
         self.progress.step += 1
-        decay = min(0.999, 1 - 1 / (1 + self.progress.step / 4))
+        decay = min(0.997, 1 - 1 / (1 + self.progress.step / 4))
         self.average.lerp_(self.weights.vector, 1 - decay)
         return {name: term.detach() for name, term in terms.items()}
 

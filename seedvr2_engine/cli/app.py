@@ -9,7 +9,7 @@ import typer
 
 from .. import __version__
 from ..errors import SeedVR2Error
-from . import bench_upscale, clips, compare, files, upscale
+from . import bench, bench_upscale, clips, compare, doctor, files, plan, upscale
 from .console import EXIT_BAD_INPUT, EXIT_INTERRUPTED, fail
 
 
@@ -46,6 +46,8 @@ for _command in (
     upscale.upscale,
     compare.compare,
     clips.reconstruct,
+    plan.plan,
+    doctor.doctor,
     files.info,
     files.convert,
     files.download,
@@ -55,6 +57,7 @@ for _command in (
 _bench = typer.Typer(name="bench", help="Measure on the machine at hand; nothing gets a time before it is right.")
 _bench.callback()(lambda: None)
 _bench.command("upscale")(_with_exit_codes(bench_upscale.bench_upscale))
+_bench.command("vae")(_with_exit_codes(bench.vae))
 app.add_typer(_bench)
 
 

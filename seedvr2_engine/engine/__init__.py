@@ -1,1 +1,6 @@
-"""What runs a plan: packed weights, buffers, graphs, and the checks that the result is right."""
+"""Runs a plan: packed weights, bound launches, a clip's memory, and the model's encode and decode around them."""
+
+from .backend import Backend, triton_backend, twin_backend
+from .vae import EngineOptions, VAEEngine
+
+__all__ = ["Backend", "EngineOptions", "VAEEngine", "triton_backend", "twin_backend"]

@@ -24,6 +24,7 @@ _TRITON_TYPES: dict[Format | OutputFormat, str] = {
     "fp32": "fp32",
 }
 _MATRIX_INSTRUCTION = re.compile(r"(?:wgmma\.mma_async|mma\.sync|tcgen05\.mma)\.\S+")
+_REGISTER_OPERAND = re.compile(r"wgmma\.mma_async\S+ \{[^}]*\}, *\{")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class CompileReport:
     """Shared memory of a program."""
     matrix_instructions: tuple[str, ...]
     """The distinct matrix instructions in the PTX, sorted."""
+    reads_registers: bool
+    """Whether a `wgmma` takes its first operand from registers."""
 
 
 def compile_conv3d(problem: ConvProblem, config: ConvConfig, sm: str) -> CompileReport:
@@ -105,7 +108,11 @@ def _compile(
     ptx = compiled.asm["ptx"]
     registers, spilled = _assemble(ptx, capability)
     return CompileReport(
-        registers, spilled, compiled.metadata.shared, tuple(sorted(set(_MATRIX_INSTRUCTION.findall(ptx))))
+        registers,
+        spilled,
+        compiled.metadata.shared,
+        tuple(sorted(set(_MATRIX_INSTRUCTION.findall(ptx)))),
+        _REGISTER_OPERAND.search(ptx) is not None,
     )
 
 

@@ -17,8 +17,9 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..errors import InvalidArgumentError
-from .dispatch import ConvConfig, ConvProblem, Format, OutputFormat, shortcut_block_k
-from .epilogue import finish
+from .dispatch import ConvConfig, ConvProblem, shortcut_block_k
+from .epilogue import finish, prefetch_tile
+from .layout import DTYPES, OUTPUT_DTYPES
 from .operands import Additions, ConvOutput, ConvWeights, FrameWindow
 
 
@@ -132,7 +133,8 @@ def conv3d_kernel(
     KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr, PHASES: tl.constexpr,
     BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     BLOCK_KS: tl.constexpr, SPLITS: tl.constexpr, SCALED: tl.constexpr, INTEGER: tl.constexpr, TMA: tl.constexpr,
-    HAS_EXPONENTS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_STATISTICS: tl.constexpr,
+    HAS_EXPONENTS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
+    STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr, PREFETCH: tl.constexpr,
 ):  # fmt: skip
     """One tile: product, scale and shortcut; then bias, residual, store and statistics, in `SPLITS` parts."""
     CHANNEL_BLOCKS: tl.constexpr = CO // BLOCK_N
@@ -155,6 +157,10 @@ def conv3d_kernel(
         column += phase % 2
     kernel_set = tl.load(table + t * (KT + 1) + KT) * PHASES + phase
     weight_row = kernel_set * CO + block_n * BLOCK_N
+
+    tile = (t, phase, grid_h, grid_w)
+    if PREFETCH:
+        prefetch_tile(residual, tile, block_n * BLOCK_N, GRID_H, GRID_W, CO, BLOCK_H, BLOCK_W, BLOCK_N)
 
     frame0 = tl.load(table + t * (KT + 1))
     frame1 = tl.load(table + t * (KT + 1) + (1 if KT > 1 else 0))
@@ -197,25 +203,10 @@ def conv3d_kernel(
             b = load_matrix(shortcut_weight, block_n * BLOCK_N, c, CS, BLOCK_N, BLOCK_KS, TMA)
             value = tl.dot(a, b.T, value)
 
-    tile = (t, phase, grid_h, grid_w)
     finish(
         value, tile, kernel_set, block_n * BLOCK_N, y, partials, bias, residual, GRID_H, GRID_W,
-        CO, PHASES, BLOCK_H, BLOCK_W, SPLITS, HAS_RESIDUAL, HAS_STATISTICS,
+        CO, PHASES, BLOCK_H, BLOCK_W, SPLITS, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE,
     )  # fmt: skip
-
-
-DTYPES: dict[Format, torch.dtype] = {
-    "fp8": torch.float8_e4m3fn,
-    "mxfp8": torch.float8_e4m3fn,
-    "int8": torch.int8,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-}
-OUTPUT_DTYPES: dict[OutputFormat, torch.dtype] = {
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-    "fp32": torch.float32,
-}
 
 
 def conv3d(
@@ -248,6 +239,7 @@ def conv3d(
 def constants(problem: ConvProblem, config: ConvConfig) -> dict[str, Any]:
     """What the kernel is specialised for, by parameter name."""
     kt, kh, kw = problem.kernel
+    grid_h, grid_w = problem.grid_px
     return {
         "CI": problem.channels_in,
         "CO": problem.channels_out,
@@ -268,7 +260,10 @@ def constants(problem: ConvProblem, config: ConvConfig) -> dict[str, Any]:
         "TMA": config.uses_tma,
         "HAS_EXPONENTS": problem.is_quantized,
         "HAS_RESIDUAL": problem.has_residual,
-        "HAS_STATISTICS": problem.has_statistics,
+        "STATISTIC_ROWS": problem.statistic_rows,
+        # The interpreter has no inline assembly.
+        "PREFETCH": problem.has_residual and not triton.knobs.runtime.interpret,
+        "WHOLE": grid_h % config.tile_h == 0 and grid_w % config.tile_w == 0,
     }
 
 
@@ -293,8 +288,11 @@ def check_operands(
     _expect("additions.shortcut", additions.shortcut, (*output[:3], shortcut) if shortcut else None, output_dtype)
     matrix = (problem.channels_out, shortcut) if shortcut else None
     _expect("additions.shortcut_weight", additions.shortcut_weight, matrix, output_dtype)
-    if (out.partials is not None) != problem.has_statistics:
-        raise InvalidArgumentError("out.partials: expected a tensor exactly where the problem has statistics.")
+    rows = 0 if out.partials is None else out.partials.shape[2]
+    if rows != problem.statistic_rows:
+        raise InvalidArgumentError(
+            f"out.partials: expected {problem.statistic_rows} statistics of each tile, got room for {rows}."
+        )
     for name, shape in (("input", frames), ("output", output)):
         elements = math.prod(shape[1:])
         if elements >= 2**31:

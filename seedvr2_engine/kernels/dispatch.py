@@ -56,6 +56,9 @@ class ConvProblem:
     """Whether a 16-bit tensor of the output's shape is added."""
     has_statistics: bool = True
     """Whether the partial statistics of the next GroupNorm are written."""
+    has_range: bool = False
+    """Whether the statistics include the smallest and largest value; without them the largest is bounded by M2, which
+    FP8 does not mind and INT8 does."""
     output: OutputFormat = "fp16"
     """Format of the output, of the residual and of the shortcut's operands (which cannot be fp32)."""
 
@@ -63,6 +66,11 @@ class ConvProblem:
     def is_quantized(self) -> bool:
         """Whether input and weights have 8 bits."""
         return BYTES_PER_ELEMENT[self.format] == 1
+
+    @property
+    def statistic_rows(self) -> int:
+        """Numbers that each tile leaves for each channel: none, mean and M2, or these and the range."""
+        return (4 if self.has_range else 2) if self.has_statistics else 0
 
     @property
     def grid_px(self) -> tuple[int, int]:
@@ -180,7 +188,7 @@ def shared_memory_bytes(problem: ConvProblem, config: ConvConfig, sm: str) -> in
     return max(main, shortcut) + 1024
 
 
-_BUFFERS = {"sm_90": (-1, 0), "sm_100": (0, 0), "sm_103": (0, 0)}
+_BUFFERS = {"sm_90": (0, 0), "sm_100": (0, 0), "sm_103": (0, 0)}
 """Buffers beyond the pipeline's depth for the pixels and for the weights; (-1, -1) elsewhere. As Triton 3.6 has it."""
 
 
@@ -246,14 +254,22 @@ def _ampere_ada(problem: ConvProblem) -> ConvConfig:
 
 
 def _hopper(problem: ConvProblem) -> ConvConfig:
-    # H200, Triton 3.6: 1240-1270 TFLOP/s at 128 channels, 1479 at 256, 1527 at 512 (FP8, without this epilogue).
     block_k = 128 if problem.is_quantized else 64
-    if problem.channels_out % 256 == 0:
-        # The border biases of an upsampler need registers that four parts do not leave.
-        parts = 8 if problem.phases == 4 else 4
-        return ConvConfig(8, 16, 256, block_k, warps=8, stages=3, uses_tma=True, epilogue_parts=parts)
-    # Two such programs share an SM, so that one multiplies while the other finishes its tile.
-    return ConvConfig(8, 16, 128, block_k, warps=4, stages=4, uses_tma=True, epilogue_parts=2)
+    width = problem.grid_px[1]
+    # Descriptors: only a tile of one row goes from shared memory into the matrix unit as it is. Others pass through
+    # registers, which Triton 3.6 overwrites while `wgmma` still reads them: results differ from run to run. Where
+    # such tiles stick out too far, and where the sum is so long that 256 channels pay, pointers are faster.
+    deep = problem.channels_in >= 512 and problem.channels_out >= 512
+    uses_tma = width / (-(-width // 128) * 128) > 0.9 and not deep
+    if not uses_tma:
+        if problem.channels_out % 256 == 0 and problem.format != "int8":
+            return ConvConfig(8, 16, 256, block_k, warps=8, stages=3, uses_tma=False, epilogue_parts=4)
+        return ConvConfig(8, 16, 128, block_k, warps=4, stages=3, uses_tma=False, epilogue_parts=4)
+    # Two programs of 128 channels share an SM, so that one multiplies while the other finishes its tile.
+    parts = 2
+    if problem.phases == 4 or problem.shortcut_channels or (problem.format == "int8" and not problem.has_residual):
+        parts = 1
+    return ConvConfig(1, 128, 128, block_k, warps=4, stages=3, uses_tma=True, epilogue_parts=parts)
 
 
 def _blackwell(problem: ConvProblem) -> ConvConfig:

@@ -11,16 +11,52 @@ import triton.language as tl
 
 
 @triton.jit
-def store_partials(partials, value, inside, n, CO: tl.constexpr):
-    """Write mean, M2, minimum and maximum over the rows of `value` [M, N] that are `inside` [M]; 4 rows of CO."""
+def add_pairs(a, b, c, d):
+    """The sums of two pairs."""
+    return a + c, b + d
+
+
+@triton.jit
+def store_partials(partials, value, inside, n, CO: tl.constexpr, WHOLE: tl.constexpr, ROWS: tl.constexpr):
+    """Write mean and M2, and with 4 ROWS minimum and maximum, over the rows of `value` [M, N] that are `inside` [M].
+
+    One pass: the squares of one tile's values in FP32 lose to cancellation no more than these values lose by being
+    stored in 16 bits. Between tiles, nothing is subtracted that could cancel.
+    """
     mask = inside[:, None]
-    count = tl.sum(inside.to(tl.float32), axis=0)
-    mean = tl.sum(tl.where(mask, value, 0.0), axis=0) / count
-    deviation = tl.where(mask, value - mean[None, :], 0.0)
+    if WHOLE:
+        count = value.shape[0] * 1.0
+        counted = value
+    else:
+        count = tl.sum(inside.to(tl.float32), axis=0)
+        counted = tl.where(mask, value, 0.0)
+    total, squares = tl.reduce((counted, counted * counted), 0, add_pairs)
+    mean = total / count
     tl.store(partials + n, mean)
-    tl.store(partials + CO + n, tl.sum(deviation * deviation, axis=0))
-    tl.store(partials + 2 * CO + n, tl.min(tl.where(mask, value, float("inf")), axis=0))
-    tl.store(partials + 3 * CO + n, tl.max(tl.where(mask, value, float("-inf")), axis=0))
+    tl.store(partials + CO + n, tl.maximum(squares - mean * total, 0.0))
+    if ROWS == 4:
+        tl.store(partials + 2 * CO + n, tl.min(tl.where(mask, value, float("inf")), axis=0))
+        tl.store(partials + 3 * CO + n, tl.max(tl.where(mask, value, float("-inf")), axis=0))
+
+
+@triton.jit
+def prefetch_tile(
+    x, tile, first_channel, GRID_H, GRID_W,
+    CO: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Ask for a tile of 16-bit values, so that they wait in the L2 cache when the product is done."""
+    LINE: tl.constexpr = 64
+    LINES: tl.constexpr = (BLOCK_N + LINE - 1) // LINE
+    t, _, tile_h, tile_w = tile
+    i = tl.arange(0, BLOCK_H * BLOCK_W * LINES)
+    m = i // LINES
+    h = tl.minimum(tile_h + m // BLOCK_W, GRID_H - 1)
+    w = tl.minimum(tile_w + m % BLOCK_W, GRID_W - 1)
+    offsets = (h * GRID_W + w) * CO + first_channel + (i % LINES) * LINE
+    at = (x + t.to(tl.int64) * GRID_H * GRID_W * CO + offsets).to(tl.int64)
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [at], dtype=tl.int32, is_pure=False, pack=1
+    )  # fmt: skip
 
 
 @triton.jit
@@ -35,7 +71,7 @@ def halves(value):
 def finish(
     value, tile, kernel_set, first_channel, y, partials, bias, residual, GRID_H, GRID_W,
     CO: tl.constexpr, PHASES: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, SPLITS: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr, HAS_STATISTICS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr, STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     """Finish a tile in `SPLITS` parts of its channels, so that no more than a part is held twice."""
     if SPLITS > 1:
@@ -43,16 +79,16 @@ def finish(
         left, right = halves(value)
         finish(
             left, tile, kernel_set, first_channel, y, partials, bias, residual, GRID_H, GRID_W,
-            CO, PHASES, BLOCK_H, BLOCK_W, SPLITS // 2, HAS_RESIDUAL, HAS_STATISTICS,
+            CO, PHASES, BLOCK_H, BLOCK_W, SPLITS // 2, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE,
         )  # fmt: skip
         finish(
             right, tile, kernel_set, first_channel + N // 2, y, partials, bias, residual, GRID_H, GRID_W,
-            CO, PHASES, BLOCK_H, BLOCK_W, SPLITS // 2, HAS_RESIDUAL, HAS_STATISTICS,
+            CO, PHASES, BLOCK_H, BLOCK_W, SPLITS // 2, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE,
         )  # fmt: skip
     else:
         finish_part(
             value, tile, kernel_set, first_channel, y, partials, bias, residual, GRID_H, GRID_W,
-            CO, PHASES, BLOCK_H, BLOCK_W, HAS_RESIDUAL, HAS_STATISTICS,
+            CO, PHASES, BLOCK_H, BLOCK_W, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE,
         )  # fmt: skip
 
 
@@ -60,7 +96,7 @@ def finish(
 def finish_part(
     value, tile, kernel_set, first_channel, y, partials, bias, residual, GRID_H, GRID_W,
     CO: tl.constexpr, PHASES: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr, HAS_STATISTICS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr, STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     """Bias, residual, store and statistics of `value` [M, N], channels from `first_channel`."""
     N: tl.constexpr = value.shape[1]
@@ -75,11 +111,17 @@ def finish_part(
         phase_h = phase // 2
         phase_w = phase % 2
         borders = bias + kernel_set * 4 * CO + n
-        at_row = (h == tl.where(phase_h == 0, 0, GRID_H - 1)).to(tl.float32)[:, None]
+        border_row = tl.where(phase_h == 0, 0, GRID_H - 1)
         at_column = (w == tl.where(phase_w == 0, 0, GRID_W - 1)).to(tl.float32)[:, None]
-        value += tl.load(borders)[None, :] + at_row * tl.load(borders + CO)[None, :]
-        value += at_column * tl.load(borders + 2 * CO)[None, :]
-        value += at_row * at_column * tl.load(borders + 3 * CO)[None, :]
+        if BLOCK_H == 1:
+            at_row = (tile_h == border_row).to(tl.float32)
+            value += (tl.load(borders) + at_row * tl.load(borders + CO))[None, :]
+            value += at_column * (tl.load(borders + 2 * CO) + at_row * tl.load(borders + 3 * CO))[None, :]
+        else:
+            at_row = (h == border_row).to(tl.float32)[:, None]
+            value += tl.load(borders)[None, :] + at_row * tl.load(borders + CO)[None, :]
+            value += at_column * tl.load(borders + 2 * CO)[None, :]
+            value += at_row * at_column * tl.load(borders + 3 * CO)[None, :]
         pixel = (2 * h + phase_h) * 2 * GRID_W + 2 * w + phase_w
     else:
         value += tl.load(bias + kernel_set * CO + n)[None, :]
@@ -87,12 +129,19 @@ def finish_part(
     frame = t.to(tl.int64) * PHASES * GRID_H * GRID_W * CO
     offsets = pixel[:, None] * CO + n[None, :]
     if HAS_RESIDUAL:
-        value += tl.load(residual + frame + offsets, mask=inside[:, None], other=0.0).to(tl.float32)
+        if WHOLE:
+            value += tl.load(residual + frame + offsets).to(tl.float32)
+        else:
+            value += tl.load(residual + frame + offsets, mask=inside[:, None], other=0.0).to(tl.float32)
     stored = value.to(y.dtype.element_ty)
-    tl.store(y + frame + offsets, stored, mask=inside[:, None])
-    if HAS_STATISTICS:
+    if WHOLE:
+        tl.store(y + frame + offsets, stored)
+    else:
+        tl.store(y + frame + offsets, stored, mask=inside[:, None])
+    if STATISTIC_ROWS > 0:
         tiles_w = tl.cdiv(GRID_W, BLOCK_W)
         tiles_h = tl.cdiv(GRID_H, BLOCK_H)
         index = (phase * tiles_h + tile_h // BLOCK_H) * tiles_w + tile_w // BLOCK_W
-        first = (t.to(tl.int64) * PHASES * tiles_h * tiles_w + index) * 4 * CO
-        store_partials(partials + first, stored.to(tl.float32), inside, n, CO)
+        first = (t.to(tl.int64) * PHASES * tiles_h * tiles_w + index) * STATISTIC_ROWS * CO
+        # The sums are of the values before rounding: that saves a conversion, and they are truer.
+        store_partials(partials + first, value, inside, n, CO, WHOLE, STATISTIC_ROWS)

@@ -14,18 +14,24 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .layout import CHUNKS as CHUNKS
+from .layout import chunk_counts as chunk_counts
+from .layout import tiles_per_chunk
 from .operands import FrameTarget, NormOperands, NormSpec
 
-CHUNKS = 64
-"""Most partial results of a frame that are left for the second, single-program step."""
-_TILES = 16
-_CHANNELS = 64
+_COMBINE = (64, 32)
+"""Tiles and channels that the first step takes at a time."""
+_FINISH = (CHUNKS, 32)
+"""Chunks and channels that the second step takes at a time."""
 _ELEMENTS = 4096
 
 
 @triton.jit
-def merge_tiles(partials, counts, begin, end, c, C: tl.constexpr, TILES: tl.constexpr):
-    """Merge tiles `begin` to `end` for channels `c`: count, and per channel mean, M2, smallest and largest value."""
+def merge_tiles(partials, counts, begin, end, c, C: tl.constexpr, TILES: tl.constexpr, ROWS: tl.constexpr):
+    """Merge tiles `begin` to `end` for channels `c`: count, and per channel mean, M2, smallest and largest value.
+
+    With 2 ROWS the last two are bounds: no value of a tile is further from its mean than the root of M2.
+    """
     zero = tl.zeros_like(c).to(tl.float32)
     total, mean, m2, low, high = 0.0, zero, zero, zero + float("inf"), zero - float("inf")
     for first in range(begin, end, TILES):
@@ -34,11 +40,18 @@ def merge_tiles(partials, counts, begin, end, c, C: tl.constexpr, TILES: tl.cons
         n = tl.load(counts + tile, mask=there, other=0).to(tl.float32)
         mask = there[:, None]
         # [TILES, channels]
-        at = partials + tile.to(tl.int64)[:, None] * 4 * C + c[None, :]
+        at = partials + tile.to(tl.int64)[:, None] * ROWS * C + c[None, :]
         means = tl.load(at, mask=mask, other=0.0)
         m2s = tl.load(at + C, mask=mask, other=0.0)
-        low = tl.minimum(low, tl.min(tl.load(at + 2 * C, mask=mask, other=float("inf")), axis=0))
-        high = tl.maximum(high, tl.max(tl.load(at + 3 * C, mask=mask, other=float("-inf")), axis=0))
+        if ROWS == 4:
+            lows = tl.load(at + 2 * C, mask=mask, other=float("inf"))
+            highs = tl.load(at + 3 * C, mask=mask, other=float("-inf"))
+        else:
+            reach = tl.sqrt(m2s)
+            lows = tl.where(mask, means - reach, float("inf"))
+            highs = tl.where(mask, means + reach, float("-inf"))
+        low = tl.minimum(low, tl.min(lows, axis=0))
+        high = tl.maximum(high, tl.max(highs, axis=0))
         block_total = tl.sum(n, axis=0)
         block_mean = tl.sum(n[:, None] * means, axis=0) / block_total
         deviation = means - block_mean[None, :]
@@ -53,7 +66,8 @@ def merge_tiles(partials, counts, begin, end, c, C: tl.constexpr, TILES: tl.cons
 
 @triton.jit
 def combine_kernel(
-    partials, counts, combined, tiles, tiles_per_chunk, C: tl.constexpr, BLOCK_C: tl.constexpr, TILES: tl.constexpr
+    partials, counts, combined, tiles, tiles_per_chunk,
+    C: tl.constexpr, BLOCK_C: tl.constexpr, TILES: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Merge one chunk of a frame's tiles for one block of channels."""
     t = tl.program_id(0).to(tl.int64)
@@ -61,7 +75,7 @@ def combine_kernel(
     c = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
     begin = chunk * tiles_per_chunk
     end = tl.minimum(begin + tiles_per_chunk, tiles)
-    _, mean, m2, low, high = merge_tiles(partials + t * tiles * 4 * C, counts, begin, end, c, C, TILES)
+    _, mean, m2, low, high = merge_tiles(partials + t * tiles * ROWS * C, counts, begin, end, c, C, TILES, ROWS)
     at = combined + (t * tl.num_programs(1) + chunk) * 4 * C + c
     tl.store(at, mean)
     tl.store(at + C, m2)
@@ -78,59 +92,67 @@ def ceil_log2(value):
 
 @triton.jit
 def finish_kernel(
-    combined, counts, weight, bias, inverse_smoothing, affine, exponents, slots, chunks, eps, limit, exponent_floor,
+    combined, counts, weight, bias, inverse_smoothing, affine, chunks, eps,
     C: tl.constexpr, GROUPS: tl.constexpr, BLOCK_C: tl.constexpr, TILES: tl.constexpr,
-    NORMALISES: tl.constexpr, ACTIVATES: tl.constexpr, HAS_SMOOTHING: tl.constexpr, HAS_EXPONENTS: tl.constexpr,
+    NORMALISES: tl.constexpr, ACTIVATES: tl.constexpr, HAS_SMOOTHING: tl.constexpr,
 ):  # fmt: skip
-    """One frame: each channel's center, gain and offset, and the frame's exponent."""
+    """One frame, one block of channels (whole groups): center, gain, offset and bound of each."""
     PER_GROUP: tl.constexpr = C // GROUPS
     t = tl.program_id(0).to(tl.int64)
-    largest = 0.0
-    for first in range(0, C, BLOCK_C):
-        c = first + tl.arange(0, BLOCK_C)
-        total, mean, m2, low, high = merge_tiles(combined + t * chunks * 4 * C, counts, 0, chunks, c, C, TILES)
-        center = tl.zeros((BLOCK_C,), tl.float32)
-        gain = tl.full((BLOCK_C,), 1.0, tl.float32)
-        offset = tl.zeros((BLOCK_C,), tl.float32)
-        if NORMALISES:
-            # [groups, channels of a group]
-            means = mean.reshape(BLOCK_C // PER_GROUP, PER_GROUP)
-            group_mean = tl.sum(means, axis=1) / PER_GROUP
-            deviation = means - group_mean[:, None]
-            squares = m2.reshape(BLOCK_C // PER_GROUP, PER_GROUP) + total * deviation * deviation
-            variance = tl.sum(squares, axis=1) / (total * PER_GROUP)
-            inverse = 1.0 / tl.sqrt(variance + eps)
-            spread = tl.zeros((BLOCK_C // PER_GROUP, PER_GROUP), tl.float32)
-            center = (spread + group_mean[:, None]).reshape(BLOCK_C)
-            gain = tl.load(weight + c) * (spread + inverse[:, None]).reshape(BLOCK_C)
-            offset = tl.load(bias + c)
-        at = affine + t * 3 * C + c
-        tl.store(at, center)
-        tl.store(at + C, gain)
-        tl.store(at + 2 * C, offset)
-        if HAS_EXPONENTS:
-            at_low = (low - center) * gain + offset
-            at_high = (high - center) * gain + offset
-            top = tl.maximum(at_low, at_high)
-            bottom = tl.minimum(at_low, at_high)
-            if ACTIVATES:
-                # SiLU rises from its minimum, -0.27846, on; a negative value cannot go below that.
-                bound = tl.maximum(top * tl.sigmoid(top), tl.where(bottom < 0, 0.2784646, 0.0))
-            else:
-                bound = tl.maximum(tl.abs(top), tl.abs(bottom))
-            if HAS_SMOOTHING:
-                bound *= tl.load(inverse_smoothing + c)
-            largest = tl.maximum(largest, tl.max(bound, axis=0))
-    if HAS_EXPONENTS:
-        exponent = tl.maximum(ceil_log2(tl.maximum(largest / limit, 1e-30)), exponent_floor)
-        tl.store(exponents + tl.load(slots + t), exponent)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    total, mean, m2, low, high = merge_tiles(combined + t * chunks * 4 * C, counts, 0, chunks, c, C, TILES, 4)
+    center = tl.zeros((BLOCK_C,), tl.float32)
+    gain = tl.full((BLOCK_C,), 1.0, tl.float32)
+    offset = tl.zeros((BLOCK_C,), tl.float32)
+    if NORMALISES:
+        # [groups, channels of a group]
+        means = mean.reshape(BLOCK_C // PER_GROUP, PER_GROUP)
+        group_mean = tl.sum(means, axis=1) / PER_GROUP
+        deviation = means - group_mean[:, None]
+        squares = m2.reshape(BLOCK_C // PER_GROUP, PER_GROUP) + total * deviation * deviation
+        variance = tl.sum(squares, axis=1) / (total * PER_GROUP)
+        inverse = 1.0 / tl.sqrt(variance + eps)
+        spread = tl.zeros((BLOCK_C // PER_GROUP, PER_GROUP), tl.float32)
+        center = (spread + group_mean[:, None]).reshape(BLOCK_C)
+        gain = tl.load(weight + c) * (spread + inverse[:, None]).reshape(BLOCK_C)
+        offset = tl.load(bias + c)
+    at_low = (low - center) * gain + offset
+    at_high = (high - center) * gain + offset
+    top = tl.maximum(at_low, at_high)
+    bottom = tl.minimum(at_low, at_high)
+    if ACTIVATES:
+        # SiLU rises from its minimum, -0.27846, on; a negative value cannot go below that.
+        bound = tl.maximum(top * tl.sigmoid(top), tl.where(bottom < 0, 0.2784646, 0.0))
+    else:
+        bound = tl.maximum(tl.abs(top), tl.abs(bottom))
+    if HAS_SMOOTHING:
+        bound *= tl.load(inverse_smoothing + c)
+    at = affine + t * 4 * C + c
+    tl.store(at, center)
+    tl.store(at + C, gain)
+    tl.store(at + 2 * C, offset)
+    tl.store(at + 3 * C, bound)
+
+
+@triton.jit
+def silu(x, APPROXIMATE: tl.constexpr):
+    """x * sigmoid(x); approximate to 2^-11, which is much less than 8 bits round by, in a third of the instructions."""
+    if APPROXIMATE:
+        half = 0.5 * x
+        tanh = tl.inline_asm_elementwise(
+            "tanh.approx.f32 $0, $1;", "=f,f", [half], dtype=tl.float32, is_pure=True, pack=1
+        )  # fmt: skip
+        y = half * tanh + half
+    else:
+        y = x * tl.sigmoid(x)
+    return y
 
 
 @triton.jit
 def normalize_kernel(
-    x, affine, inverse_smoothing, y, exponents, slots, pixels, limit,
-    C: tl.constexpr, PIXELS: tl.constexpr,
-    ACTIVATES: tl.constexpr, HAS_SMOOTHING: tl.constexpr, HAS_EXPONENTS: tl.constexpr, INTEGER: tl.constexpr,
+    x, affine, inverse_smoothing, y, exponents, slots, pixels, limit, exponent_floor,
+    C: tl.constexpr, PIXELS: tl.constexpr, ACTIVATES: tl.constexpr, APPROXIMATE: tl.constexpr,
+    HAS_SMOOTHING: tl.constexpr, HAS_EXPONENTS: tl.constexpr, INTEGER: tl.constexpr,
 ):  # fmt: skip
     """`PIXELS` pixels of a frame: read, scale, SiLU, quantise, write into the frame's slot."""
     t = tl.program_id(1)
@@ -141,72 +163,71 @@ def normalize_kernel(
     # [PIXELS, C]
     offsets = pixel[:, None] * C + c[None, :]
     value = tl.load(x + t.to(tl.int64) * pixels * C + offsets, mask=inside, other=0.0).to(tl.float32)
-    at = affine + t * 3 * C + c
+    at = affine + t * 4 * C + c
     # The mean is taken off first: x * gain - mean * gain would cancel where the mean is large.
     value = (value - tl.load(at)[None, :]) * tl.load(at + C)[None, :] + tl.load(at + 2 * C)[None, :]
     if ACTIVATES:
-        value = value * tl.sigmoid(value)
+        value = silu(value, APPROXIMATE)
     if HAS_EXPONENTS:
-        scale = tl.exp2(-tl.load(exponents + slot).to(tl.float32))
+        largest = tl.max(tl.load(at + 3 * C), axis=0)
+        exponent = tl.maximum(ceil_log2(tl.maximum(largest / limit, 1e-30)), exponent_floor)
+        if tl.program_id(0) == 0:
+            tl.store(exponents + slot, exponent)
+        # No value exceeds the limit after this: the exponent follows from a bound.
+        scale = tl.exp2(-exponent.to(tl.float32))
         if HAS_SMOOTHING:
             value = value * (tl.load(inverse_smoothing + c) * scale)[None, :]
         else:
             value = value * scale
-        value = tl.minimum(tl.maximum(value, -limit), limit)
         if INTEGER:
             value = tl.floor(value + 0.5)
     tl.store(y + slot * pixels * C + offsets, value.to(y.dtype.element_ty), mask=inside)
 
 
-def chunk_counts(counts: Tensor) -> Tensor:
-    """Pixels of each chunk of tiles, (chunks,) int32, from the pixels of each tile (`operands.tile_counts`)."""
-    per_chunk = tiles_per_chunk(counts.numel())
-    return torch.stack([chunk.sum() for chunk in counts.split(per_chunk)]).to(torch.int32)
-
-
-def tiles_per_chunk(tiles: int) -> int:
-    """Tiles that one program of the first step merges."""
-    return triton.cdiv(tiles, CHUNKS)
-
-
 def combine(partials: Tensor, counts: Tensor, combined: Tensor) -> None:
     """Merge the tiles of each frame into at most `CHUNKS` parts; `reference.combine` is the twin.
 
-    partials (T, tiles, 4, C) and counts (tiles,) -> combined (T, chunks, 4, C), chunks = ceil(tiles / per chunk).
+    partials (T, tiles, 2 or 4, C) and counts (tiles,) -> combined (T, chunks, 4, C), chunks = ceil(tiles / per chunk).
     """
-    frames, tiles, _, channels = partials.shape
-    block = min(channels, _CHANNELS)
+    frames, tiles, rows, channels = partials.shape
+    block_tiles, block = _COMBINE[0], min(channels, _COMBINE[1])
     combine_kernel[(frames, combined.shape[1], channels // block)](
-        partials, counts, combined, tiles, tiles_per_chunk(tiles), C=channels, BLOCK_C=block, TILES=_TILES, num_warps=4
+        partials, counts, combined, tiles, tiles_per_chunk(tiles),
+        C=channels, BLOCK_C=block, TILES=block_tiles, ROWS=rows, num_warps=4,
     )  # fmt: skip
 
 
-def finish_statistics(
-    combined: Tensor, counts: Tensor, operands: NormOperands, spec: NormSpec, affine: Tensor, target: FrameTarget
-) -> None:
-    """Turn combined statistics into each channel's affine map, and the exponents of the target's frames.
+def finish_statistics(combined: Tensor, counts: Tensor, operands: NormOperands, spec: NormSpec, affine: Tensor) -> None:
+    """Turn combined statistics into each channel's affine map and the largest magnitude that follows from it.
 
-    combined (T, chunks, 4, C), counts (chunks,) -> affine (T, 3, C) float32: center, gain and offset, for
-    y = (x - center) * gain + offset.
+    combined (T, chunks, 4, C), counts (chunks,) -> affine (T, 4, C) float32: center, gain, offset and bound, for
+    y = (x - center) * gain + offset, |silu(y) * inverse smoothing| <= bound.
     `reference.finish_statistics` is the twin.
     """
     frames, chunks, _, channels = combined.shape
-    finish_kernel[(frames,)](
-        combined, counts, operands.weight, operands.bias, operands.inverse_smoothing, affine,
-        target.exponents, target.slots, chunks, spec.eps, spec.limit, spec.exponent_floor,
-        C=channels, GROUPS=spec.groups, BLOCK_C=min(channels, _CHANNELS), TILES=_TILES,
+    block_chunks, block = _FINISH
+    block = min(channels, max(block, channels // spec.groups))
+    finish_kernel[(frames, channels // block)](
+        combined, counts, operands.weight, operands.bias, operands.inverse_smoothing, affine, chunks, spec.eps,
+        C=channels, GROUPS=spec.groups, BLOCK_C=block, TILES=block_chunks,
         NORMALISES=spec.normalises, ACTIVATES=spec.activates,
-        HAS_SMOOTHING=operands.inverse_smoothing is not None, HAS_EXPONENTS=target.exponents is not None, num_warps=4,
+        HAS_SMOOTHING=operands.inverse_smoothing is not None, num_warps=4,
     )  # fmt: skip
 
 
 def normalize(x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec, target: FrameTarget) -> None:
-    """Normalise, activate and quantise x (T, H, W, C), 16-bit, into the target; `reference.normalize` is the twin."""
+    """Normalise, activate and quantise x (T, H, W, C), 16-bit, into the target, and note its frames' exponents.
+
+    `reference.normalize` is the twin.
+    """
     frames, height, width, channels = x.shape
     pixels = _ELEMENTS // channels
+    has_exponents = target.exponents is not None
     normalize_kernel[(triton.cdiv(height * width, pixels), frames)](
         x, affine, operands.inverse_smoothing, target.frames, target.exponents, target.slots, height * width,
-        spec.limit, C=channels, PIXELS=pixels, ACTIVATES=spec.activates,
-        HAS_SMOOTHING=operands.inverse_smoothing is not None, HAS_EXPONENTS=target.exponents is not None,
-        INTEGER=target.frames.dtype == torch.int8, num_warps=8,
+        spec.limit, spec.exponent_floor, C=channels, PIXELS=pixels, ACTIVATES=spec.activates,
+        # The interpreter has no inline assembly.
+        APPROXIMATE=has_exponents and not triton.knobs.runtime.interpret,
+        HAS_SMOOTHING=operands.inverse_smoothing is not None, HAS_EXPONENTS=has_exponents,
+        INTEGER=target.frames.dtype == torch.int8, num_warps=4,
     )  # fmt: skip

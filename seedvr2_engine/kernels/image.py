@@ -9,14 +9,15 @@ the nine spatial taps come out side by side, to be added up here: what remains f
 convolution.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from .layout import WIDTH
+from .layout import folded_weight as folded_weight
+from .layout import unfolded_weight as unfolded_weight
+
 TAPS = 9
-WIDTH = 32
-"""Channels of an unfolded picture: 27, padded."""
 _PIXELS = 128
 
 
@@ -83,15 +84,3 @@ def fold(taps: Tensor, bias: Tensor, picture: Tensor) -> None:
         taps, bias, picture, height, width, picture.stride(0), picture.stride(1),
         COLORS=colors, WIDTH=WIDTH, PIXELS=_PIXELS, num_warps=4,
     )  # fmt: skip
-
-
-def unfolded_weight(weight: Tensor) -> Tensor:
-    """The first convolution's weight (Co, C, kt, 3, 3) for an unfolded picture: (Co, 32, kt, 1, 1)."""
-    rows = weight.permute(0, 3, 4, 1, 2).flatten(1, 3)
-    return torch.nn.functional.pad(rows, (0, 0, 0, WIDTH - rows.shape[1]))[..., None, None]
-
-
-def folded_weight(weight: Tensor) -> Tensor:
-    """The last convolution's weight (C, Ci, kt, 3, 3) with its spatial taps as outputs: (32, Ci, kt, 1, 1)."""
-    rows = weight.permute(3, 4, 0, 1, 2).flatten(0, 2)
-    return torch.nn.functional.pad(rows, (0, 0, 0, 0, 0, WIDTH - rows.shape[0]))[..., None, None]

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 
 MEAN, M2, LOW, HIGH = range(4)
-"""Rows of a tile's partial statistics: mean, sum of squared deviations, smallest and largest value."""
+"""Rows of statistics: mean, sum of squared deviations, and bounds of the smallest and largest value."""
+
+CENTER, GAIN, OFFSET, BOUND = range(4)
+"""Rows of a finished norm: y = (x - center) * gain + offset, and the largest magnitude that follows from it."""
 
 
 class FrameWindow(NamedTuple):
@@ -56,8 +59,8 @@ class ConvOutput(NamedTuple):
     y: Tensor
     """(T, Ho, Wo, Co): float16, bfloat16 or float32; contiguous."""
     partials: Tensor | None
-    """(T, tiles, 4, Co) float32: mean, M2, smallest and largest value of each tile (of `tile_counts` pixels), of the
-    values as stored in `y`."""
+    """(T, tiles, rows, Co) float32, rows = 2 or 4 (`ConvProblem.statistic_rows`): mean, M2 and perhaps smallest and
+    largest value of each tile (of `tile_counts` pixels), of the values before they are rounded to `y`."""
 
 
 def tile_counts(grid_px: tuple[int, int], tile_px: tuple[int, int], phases: int) -> Tensor:

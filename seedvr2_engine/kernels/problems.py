@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from .dispatch import ConvProblem, Format, OutputFormat
-from .image import WIDTH
+from .layout import WIDTH
 
 
 def decoder_problems(
@@ -18,7 +18,7 @@ def decoder_problems(
     top, upper, lower, latent = widths
     high: Format = "bf16" if output == "bf16" else "fp16"
     h, w = latent_px
-    base = ConvProblem(latent, latent, (3, 3, 3), 1, h, w, format, output=output)
+    base = ConvProblem(latent, latent, (3, 3, 3), 1, h, w, format, output=output, has_range=format == "int8")
     yield "conv_in", replace(base, channels_in=16, format=high)
     yield from _resnet("mid_block", base)
     linear = replace(base, kernel=(1, 1, 1), format=high)
@@ -45,7 +45,7 @@ def encoder_problems(
     """(layer name, problem of one frame) for each distinct convolution of the encoder, in order."""
     high: Format = "bf16" if output == "bf16" else "fp16"
     h, w = picture_px
-    base = ConvProblem(widths[0], widths[0], (3, 3, 3), 1, h, w, format, output=output)
+    base = ConvProblem(widths[0], widths[0], (3, 3, 3), 1, h, w, format, output=output, has_range=format == "int8")
     yield "conv_in", replace(base, channels_in=WIDTH, kernel=(3, 1, 1), format=high)
     channels = widths[0]
     for level, width in enumerate(widths):

@@ -6,10 +6,14 @@ from torch import Tensor
 
 from .dispatch import AttentionConfig, ConvConfig, ConvProblem
 from .operands import (
+    BOUND,
+    CENTER,
+    GAIN,
     HIGH,
     LOW,
     M2,
     MEAN,
+    OFFSET,
     Additions,
     ConvOutput,
     ConvWeights,
@@ -99,7 +103,7 @@ def phase_slice(frame: Tensor, problem: ConvProblem, phase: int) -> Tensor:
 
 
 def partial_statistics(y: Tensor, problem: ConvProblem, config: ConvConfig) -> Tensor:
-    """(T, tiles, 4, Co) float32: mean, M2, smallest and largest value of every tile of `y`."""
+    """(T, tiles, rows, Co) float32: mean, M2 and perhaps smallest and largest value of every tile of `y`."""
     height, width = problem.grid_px
     tiles = []
     for phase in range(problem.phases):
@@ -114,7 +118,7 @@ def partial_statistics(y: Tensor, problem: ConvProblem, config: ConvConfig) -> T
                     LOW: tile.amin(dim=1),
                     HIGH: tile.amax(dim=1),
                 }
-                tiles.append(torch.stack([rows[i] for i in range(4)], dim=1))
+                tiles.append(torch.stack([rows[i] for i in range(problem.statistic_rows)], dim=1))
     return torch.stack(tiles, dim=1)
 
 
@@ -126,54 +130,56 @@ def combine(partials: Tensor, counts: Tensor, combined: Tensor) -> None:
 
 
 def _merge(partials: Tensor, counts: Tensor) -> Tensor:
-    """(T, tiles, 4, C) -> (T, 4, C): the statistics of all tiles together."""
+    """(T, tiles, 2 or 4, C) -> (T, 4, C): the statistics of all tiles together."""
+    if partials.shape[2] == 2:
+        reach = partials[:, :, M2].sqrt()
+        partials = torch.cat(
+            [partials, torch.stack([partials[:, :, MEAN] - reach, partials[:, :, MEAN] + reach], 2)], 2
+        )
     n = counts.float()[None, :, None]
     mean = (n * partials[:, :, MEAN]).sum(1) / n.sum()
     m2 = (partials[:, :, M2] + n * (partials[:, :, MEAN] - mean[:, None]).square()).sum(1)
     return torch.stack([mean, m2, partials[:, :, LOW].amin(1), partials[:, :, HIGH].amax(1)], dim=1)
 
 
-def finish_statistics(
-    combined: Tensor, counts: Tensor, operands: NormOperands, spec: NormSpec, affine: Tensor, target: FrameTarget
-) -> None:
+def finish_statistics(combined: Tensor, counts: Tensor, operands: NormOperands, spec: NormSpec, affine: Tensor) -> None:
     """Twin of `groupnorm.finish_statistics`."""
     mean, m2, low, high = _merge(combined, counts).unbind(1)
-    affine.copy_(affine.new_tensor([0, 1, 0])[:, None].expand_as(affine))
+    affine.copy_(affine.new_tensor([0, 1, 0, 0])[:, None].expand_as(affine))
     if operands.weight is not None and operands.bias is not None and spec.normalises:
         count = counts.sum().float()
         means = mean.unflatten(1, (spec.groups, -1))
         group_mean = means.mean(-1, keepdim=True)
         squares = m2.unflatten(1, (spec.groups, -1)) + count * (means - group_mean).square()
         inverse = (squares.mean(-1, keepdim=True) / count + spec.eps).rsqrt()
-        affine[:, 0] = group_mean.expand_as(means).flatten(1)
-        affine[:, 1] = operands.weight * inverse.expand_as(means).flatten(1)
-        affine[:, 2] = operands.bias
-    if target.exponents is not None:
-        ends = (torch.stack([low, high]) - affine[:, 0]) * affine[:, 1] + affine[:, 2]
-        top, bottom = ends.amax(0), ends.amin(0)
-        if spec.activates:
-            bound = torch.maximum(F.silu(top), torch.where(bottom < 0, 0.2784646, 0.0))
-        else:
-            bound = torch.maximum(top.abs(), bottom.abs())
-        if operands.inverse_smoothing is not None:
-            bound = bound * operands.inverse_smoothing
-        mantissa, exponent = torch.frexp((bound.amax(1) / spec.limit).clamp(min=1e-30))
-        # frexp's mantissa is in [0.5, 1).
-        target.exponents[target.slots.long()] = (exponent - (mantissa == 0.5).int()).clamp(min=spec.exponent_floor)
+        affine[:, CENTER] = group_mean.expand_as(means).flatten(1)
+        affine[:, GAIN] = operands.weight * inverse.expand_as(means).flatten(1)
+        affine[:, OFFSET] = operands.bias
+    ends = (torch.stack([low, high]) - affine[:, CENTER]) * affine[:, GAIN] + affine[:, OFFSET]
+    top, bottom = ends.amax(0), ends.amin(0)
+    if spec.activates:
+        bound = torch.maximum(F.silu(top), torch.where(bottom < 0, 0.2784646, 0.0))
+    else:
+        bound = torch.maximum(top.abs(), bottom.abs())
+    if operands.inverse_smoothing is not None:
+        bound = bound * operands.inverse_smoothing
+    affine[:, BOUND] = bound
 
 
 def normalize(x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec, target: FrameTarget) -> None:
     """Twin of `groupnorm.normalize`."""
     slots = target.slots.long()
-    center, gain, offset = affine[:, :, None, None].unbind(1)
+    center, gain, offset, bound = affine[:, :, None, None].unbind(1)
     value = (x.float() - center) * gain + offset
     if spec.activates:
         value = F.silu(value)
     if target.exponents is not None:
+        mantissa, exponent = torch.frexp((bound.amax((1, 2, 3)) / spec.limit).clamp(min=1e-30))
+        # frexp's mantissa is in [0.5, 1).
+        target.exponents[slots] = (exponent - (mantissa == 0.5).int()).clamp(min=spec.exponent_floor)
         if operands.inverse_smoothing is not None:
             value = value * operands.inverse_smoothing
         value = value * torch.exp2(-target.exponents[slots].float())[:, None, None, None]
-        value = value.clamp(-spec.limit, spec.limit)
         if target.frames.dtype == torch.int8:
             value = (value + 0.5).floor()
     # index_put has no FP8 kernels; one frame at a time is a plain copy.

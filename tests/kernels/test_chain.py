@@ -42,22 +42,22 @@ class Half(NamedTuple):
         counts = tile_counts((HEIGHT, WIDTH), (CONFIG.tile_h, CONFIG.tile_w), 1)
         chunks = groupnorm.chunk_counts(counts)
         combined = torch.empty(1, chunks.numel(), 4, x.shape[-1])
-        affine = torch.empty(1, 3, x.shape[-1])
+        affine = torch.empty(1, 4, x.shape[-1])
         spec = NormSpec(limit=127.0, exponent_floor=-20) if format == "int8" else NormSpec()
         operands = NormOperands(self.norm.weight.detach(), self.norm.bias.detach())
         target = self.ring._replace(slots=torch.tensor([t % RING], dtype=torch.int32))
         norm.combine(partials, counts, combined)
-        norm.finish_statistics(combined, chunks, operands, spec, affine, target)
+        norm.finish_statistics(combined, chunks, operands, spec, affine)
         norm.normalize(x, affine, operands, spec, target)
         seen = [max(t - past, 0) % RING for past in (2, 1, 0)]
         window = FrameWindow(target.frames, target.exponents, torch.tensor([[*seen, 0]], dtype=torch.int32))
         shortcut = 0 if additions.shortcut is None else additions.shortcut.shape[-1]
         problem = ConvProblem(
             x.shape[-1], channels_out, (3, 3, 3), 1, HEIGHT, WIDTH, format,
-            shortcut_channels=shortcut, has_residual=additions.residual is not None,
+            shortcut_channels=shortcut, has_residual=additions.residual is not None, has_range=format == "int8",
         )  # fmt: skip
         y = torch.full((1, HEIGHT, WIDTH, channels_out), float("nan"), dtype=torch.float16)
-        out = ConvOutput(y, torch.full((1, counts.numel(), 4, channels_out), float("nan")))
+        out = ConvOutput(y, torch.full((1, counts.numel(), problem.statistic_rows, channels_out), float("nan")))
         weights = pack_conv(self.conv.weight.detach(), self.conv.bias.detach(), format)
         convolution.conv3d(window, weights, additions, out, problem, CONFIG)
         return out

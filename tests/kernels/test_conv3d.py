@@ -68,7 +68,9 @@ def poisoned(problem: ConvProblem, config: ConvConfig) -> ConvOutput:
     if not problem.has_statistics:
         return ConvOutput(y, None)
     tiles = tile_counts(problem.grid_px, (config.tile_h, config.tile_w), problem.phases).numel()
-    return ConvOutput(y, torch.full((problem.frames, tiles, 4, problem.channels_out), float("nan")))
+    return ConvOutput(
+        y, torch.full((problem.frames, tiles, problem.statistic_rows, problem.channels_out), float("nan"))
+    )
 
 
 def compare(problem: ConvProblem, config: ConvConfig = TILE, exponents: tuple[int, ...] = (1, -2, 0, -3)) -> None:
@@ -81,7 +83,7 @@ def compare(problem: ConvProblem, config: ConvConfig = TILE, exponents: tuple[in
     factor = 20.0 if problem.format == "int8" and len(set(exponents)) > 1 else 1.0
     assert_close(actual.y, expected.y, actual.y.dtype, factor)
     if actual.partials is not None and expected.partials is not None:
-        for row in range(4):
+        for row in range(problem.statistic_rows):
             assert_close(actual.partials[:, :, row], expected.partials[:, :, row], actual.y.dtype, 2 * factor)
 
 
@@ -138,6 +140,18 @@ def test_epilogue_adds_shortcut_and_residual(format: str, uses_tma: bool) -> Non
 @pytest.mark.parametrize("output", ["fp16", "bf16"])
 def test_outputs_of_sixteen_bits(output: str) -> None:
     compare(replace(PROBLEM, kernel=(1, 3, 3), output=output, channels_in=64, channels_out=64))
+
+
+@pytest.mark.parametrize("has_range", [True, False])
+@pytest.mark.parametrize("phases", [1, 4])
+def test_tiles_that_fill_the_picture(has_range: bool, phases: int) -> None:
+    kernel = (1, 2, 2) if phases == 4 else (1, 3, 3)
+    problem = replace(PROBLEM, kernel=kernel, phases=phases, height_px=8, width_px=16, has_range=has_range)
+    compare(replace(problem, output="fp16", has_residual=True))
+
+
+def test_a_tile_of_one_row() -> None:
+    compare(replace(PROBLEM, kernel=(1, 2, 2), phases=4, width_px=16), replace(TILE, tile_h=1, tile_w=16))
 
 
 def test_statistics_can_be_left_out() -> None:

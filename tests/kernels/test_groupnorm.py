@@ -24,17 +24,18 @@ def picture(channels: int, offset: float = 10.0) -> torch.Tensor:
 def run(module: object, x: torch.Tensor, operands: NormOperands, spec: NormSpec, dtype: torch.dtype) -> FrameTarget:
     """All three steps into slots 2 and 1 of a buffer of four frames."""
     channels = x.shape[-1]
-    problem = ConvProblem(channels, channels, (3, 3, 3), 2, HEIGHT, WIDTH, "fp16")
+    has_range = dtype == torch.int8
+    problem = ConvProblem(channels, channels, (3, 3, 3), 2, HEIGHT, WIDTH, "fp16", has_range=has_range)
     partials = reference.partial_statistics(x, problem, CONFIG)
     counts = tile_counts((HEIGHT, WIDTH), TILE, 1)
     chunks = groupnorm.chunk_counts(counts)
     combined = torch.full((2, chunks.numel(), 4, channels), float("nan"))
-    affine = torch.full((2, 3, channels), float("nan"))
+    affine = torch.full((2, 4, channels), float("nan"))
     exponents = torch.full((4,), 99, dtype=torch.int32) if dtype.itemsize == 1 else None
     frames = torch.zeros(4, HEIGHT, WIDTH, channels, dtype=dtype)
     target = FrameTarget(frames, exponents, torch.tensor([2, 1], dtype=torch.int32))
     module.combine(partials, counts, combined)
-    module.finish_statistics(combined, chunks, operands, spec, affine, target)
+    module.finish_statistics(combined, chunks, operands, spec, affine)
     module.normalize(x, affine, operands, spec, target)
     return target
 
@@ -80,6 +81,15 @@ def test_the_exponent_is_the_smallest_that_holds_the_frame() -> None:
     largest = target.frames[[2, 1]].float().abs().amax((1, 2, 3))
     assert (largest > 62).all(), "a frame used less than half of its range"
     assert (largest <= 127).all()
+
+
+def test_without_the_range_the_frame_is_bounded_by_its_deviations() -> None:
+    x, operands = picture(64), parameters(64)
+    target = run(groupnorm, x, operands, NormSpec(exponent_floor=-20), torch.float8_e4m3fn)
+    largest = target.frames[[2, 1]].float().abs().amax((1, 2, 3))
+    assert (largest <= 448).all()
+    # A tile of eight pixels bounds its largest deviation within a factor of the root of eight.
+    assert (largest > 448 / 2 / 8**0.5).all()
 
 
 def test_large_means_do_not_cancel() -> None:

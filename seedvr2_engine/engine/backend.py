@@ -1,0 +1,68 @@
+"""What computes: the Triton kernels on a GPU, or their FP32 twins anywhere."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..kernels import reference
+from ..kernels.dispatch import AttentionConfig, ConvConfig, ConvProblem
+from ..kernels.operands import (
+    Additions,
+    ConvOutput,
+    ConvWeights,
+    FrameTarget,
+    FrameWindow,
+    NormOperands,
+    NormSpec,
+)
+
+
+class Backend(NamedTuple):
+    """The functions that a plan's operations call; `kernels.reference` says what each computes."""
+
+    name: str
+    conv3d: Callable[[FrameWindow, ConvWeights, Additions, ConvOutput, ConvProblem, ConvConfig], None]
+    combine: Callable[[Tensor, Tensor, Tensor], None]
+    finish_statistics: Callable[[Tensor, Tensor, NormOperands, NormSpec, Tensor], None]
+    normalize: Callable[[Tensor, Tensor, NormOperands, NormSpec, FrameTarget], None]
+    attend: Callable[[Tensor, Tensor, AttentionConfig], None]
+    unfold: Callable[[Tensor, Tensor], None]
+    fold: Callable[[Tensor, Tensor, Tensor], None]
+
+
+def twin_backend() -> Backend:
+    """The FP32 twins: slow, and independent of any GPU."""
+    return Backend(
+        "twins",
+        reference.conv3d,
+        reference.combine,
+        reference.finish_statistics,
+        reference.normalize,
+        reference.attend,
+        reference.unfold,
+        reference.fold,
+    )
+
+
+def triton_backend() -> Backend:
+    """The kernels; raises ImportError where Triton is missing."""
+    from ..kernels import attention, conv3d, groupnorm, image
+
+    return Backend(
+        "Triton",
+        conv3d.conv3d,
+        groupnorm.combine,
+        groupnorm.finish_statistics,
+        groupnorm.normalize,
+        attention.attend,
+        image.unfold,
+        image.fold,
+    )
+
+
+def attend_with_torch(qkv: Tensor, y: Tensor) -> None:
+    """Attention as PyTorch computes it; qkv (T, L, 3 D) -> y (T, L, D)."""
+    q, k, v = (part[:, None] for part in qkv.chunk(3, dim=-1))
+    y.copy_(F.scaled_dot_product_attention(q, k, v)[:, 0])

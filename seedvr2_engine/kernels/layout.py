@@ -1,0 +1,49 @@
+"""What the kernels' tensors look like, for those who make them: dtypes, sizes, and the few-channel ends' weights.
+
+Imports no Triton, so a plan can be made where there is none.
+"""
+
+import torch
+from torch import Tensor
+
+from .dispatch import Format, OutputFormat
+
+DTYPES: dict[Format, torch.dtype] = {
+    "fp8": torch.float8_e4m3fn,
+    "mxfp8": torch.float8_e4m3fn,
+    "int8": torch.int8,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+OUTPUT_DTYPES: dict[OutputFormat, torch.dtype] = {
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+}
+CHUNKS = 128
+"""Most partial results of a frame that are left for the second, single-program step of the statistics."""
+WIDTH = 32
+"""Channels of an unfolded picture: 27, padded."""
+
+
+def tiles_per_chunk(tiles: int) -> int:
+    """Tiles that one program of the statistics' first step merges."""
+    return -(-tiles // CHUNKS)
+
+
+def chunk_counts(counts: Tensor) -> Tensor:
+    """Pixels of each chunk of tiles, (chunks,) int32, from the pixels of each tile (`operands.tile_counts`)."""
+    per_chunk = tiles_per_chunk(counts.numel())
+    return torch.stack([chunk.sum() for chunk in counts.split(per_chunk)]).to(torch.int32)
+
+
+def unfolded_weight(weight: Tensor) -> Tensor:
+    """The first convolution's weight (Co, C, kt, 3, 3) for an unfolded picture: (Co, 32, kt, 1, 1)."""
+    rows = weight.permute(0, 3, 4, 1, 2).flatten(1, 3)
+    return torch.nn.functional.pad(rows, (0, 0, 0, WIDTH - rows.shape[1]))[..., None, None]
+
+
+def folded_weight(weight: Tensor) -> Tensor:
+    """The last convolution's weight (C, Ci, kt, 3, 3) with its spatial taps as outputs: (32, Ci, kt, 1, 1)."""
+    rows = weight.permute(3, 4, 0, 1, 2).flatten(0, 2)
+    return torch.nn.functional.pad(rows, (0, 0, 0, 0, 0, WIDTH - rows.shape[0]))[..., None, None]

@@ -1,0 +1,181 @@
+"""From a model, a recipe, a GPU and a shape to a plan: the most exact and fastest one that the memory allows.
+
+In this order: whole frames with everything on the GPU; whole frames with remembered frames in pinned host memory, as
+few layers as will do; spatial tiles, as large as will do.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ..device import DeviceSpec
+from ..errors import InvalidArgumentError
+from ..kernels.layout import WIDTH
+from ..models.config import VAEConfig
+from ..models.tiling import TileSpec
+from ..quant import QuantRecipe
+from .memory import arena_bytes, host_bytes, place_buffers, place_rings, rings_bytes, weight_bytes, weight_sets
+from .tiling import OVERLAP_PX, needs_tiles, result_bytes, tile_candidates, tile_size
+from .types import FRAMES_PER_STEP, ExecutionPlan, MemoryEstimate, Part, Ring, Schedule, Step, VAEShape
+from .walk import ELEMENT_BYTES, Target, Walk, walk
+
+HALF_BYTES = 2
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What a caller may ask of a plan."""
+
+    fuses_attention: bool = True
+    """Whether our kernel computes the attention, or PyTorch."""
+    tile: TileSpec | None = None
+    """Spatial tiles that the caller asks for; None leaves it to the memory."""
+    allows_host: bool = True
+    """Whether remembered frames may wait in pinned host memory."""
+    allows_tiles: bool = True
+    """Whether spatial tiles, which change the picture, may be used where the memory wants them."""
+
+
+def compile_vae_plan(
+    config: VAEConfig,
+    recipe: QuantRecipe,
+    device: DeviceSpec,
+    shape: VAEShape,
+    budget_bytes: int,
+    options: PlanOptions | None = None,
+) -> ExecutionPlan:
+    """The plan for `shape` within `budget_bytes` of GPU memory.
+
+    Source of the order: whole frames change no number, tiles do. A plan that cannot run has `refusals`; that the memory
+    does not suffice even for the smallest tile is one of them. Raises InvalidArgumentError for an impossible shape.
+    """
+    _check(shape)
+    options = options or PlanOptions()
+    target = Target(config, recipe, device, options.fuses_attention)
+    if options.tile is not None and needs_tiles(shape, options.tile):
+        return _plan(target, shape, options.tile)
+    whole = _plan(target, shape, None)
+    if whole.memory.peak <= budget_bytes:
+        return whole
+    least = whole
+    for plan in _host_plans(target, shape, whole) if options.allows_host else ():
+        if plan.memory.peak <= budget_bytes:
+            return plan
+        least = min(least, plan, key=lambda plan: plan.memory.peak)
+    if options.allows_tiles:
+        plan = _largest_tiles(target, shape, budget_bytes) or whole
+        if plan.memory.peak <= budget_bytes:
+            return plan
+    need = f"needs {least.memory.peak / 1e9:.2f} GB of GPU memory, {budget_bytes / 1e9:.2f} GB are allowed"
+    return replace(least, refusals=(*least.refusals, need))
+
+
+def _check(shape: VAEShape) -> None:
+    size = f"{shape.width_px}x{shape.height_px} px"
+    if min(shape.height_px, shape.width_px) < 8:
+        raise InvalidArgumentError(f"plan: expected pictures of at least 8x8 px, got {size}; pad them.")
+    if shape.part == "decode" and (shape.height_px % 8 or shape.width_px % 8):
+        raise InvalidArgumentError(f"plan: expected a decoded size in multiples of 8 px, got {size}.")
+    if shape.frames is not None and shape.frames % FRAMES_PER_STEP != 1:
+        raise InvalidArgumentError(f"plan: expected 4n+1 frames (1, 5, 9, ...), got {shape.frames}.")
+
+
+def _host_plans(target: Target, shape: VAEShape, whole: ExecutionPlan) -> Iterator[ExecutionPlan]:
+    """Plans with ever more layers in host memory, those that remember most first; then the same, fetched late."""
+    if shape.is_picture:
+        return
+    layers: dict[str, int] = {}
+    for step in whole.steady.steps:
+        # A layer that changes the frame rate uses its ring at other times than it writes it.
+        if step.problem is not None and step.slot is not None and step.problem.kernel[0] == 3 and step.pace == "same":
+            layers[step.layer] = 2 * whole.rings[step.slot.ring].frame_bytes
+    largest = sorted(layers, key=lambda layer: (-layers[layer], layer))
+    for early in (True, False):
+        for count in range(1, len(largest) + 1):
+            hosted = replace(target, host_layers=frozenset(largest[:count]), fetches_early=early)
+            yield _plan(hosted, shape, None)
+
+
+def _largest_tiles(target: Target, shape: VAEShape, budget_bytes: int) -> ExecutionPlan | None:
+    """Bisection over tile sizes: the peak grows with the tile."""
+    found = None
+    sizes = tile_candidates(shape)
+    low, high = 0, len(sizes)
+    while low < high:
+        middle = (low + high) // 2
+        plan = _plan(target, shape, TileSpec(sizes[middle], min(OVERLAP_PX, sizes[middle] // 4)))
+        if plan.memory.peak <= budget_bytes:
+            found, low = plan, middle + 1
+        else:
+            high = middle
+    return found
+
+
+def _plan(target: Target, shape: VAEShape, tile: TileSpec | None) -> ExecutionPlan:
+    size = (shape.height_px, shape.width_px) if tile is None else tile_size(shape, tile)
+    remembers = not shape.is_picture
+    first = walk(target, shape.part, size, one_frame=True, remembers=remembers)
+    later = walk(target, shape.part, size, one_frame=False, remembers=True) if remembers else None
+    rings = place_rings(later or first)
+    schedules = [_schedule(first, rings, shape.part, target.config)]
+    schedules.append(Schedule((), (), ()) if later is None else _schedule(later, rings, shape.part, target.config))
+    steps = [*schedules[0].steps, *schedules[1].steps]
+    memory = MemoryEstimate(
+        weights=_weights(steps, target.config),
+        rings=rings_bytes(rings),
+        arena=max(arena_bytes(schedule.buffers) for schedule in schedules),
+        result=result_bytes(shape, tile, target.config.latent_channels),
+        host=host_bytes(rings),
+    )
+    return ExecutionPlan(
+        shape=shape,
+        device=target.device.name,
+        precision=target.recipe.precision,
+        tile_px=None if tile is None else tile.sizes_px,
+        overlap_px=0 if tile is None else max(tile.overlaps_px),
+        first=schedules[0],
+        steady=schedules[1],
+        rings=rings,
+        memory=memory,
+        refusals=tuple(dict.fromkeys([*first.refusals, *(later.refusals if later else [])])),
+    )
+
+
+def _schedule(walked: Walk, rings: tuple[Ring, ...], part: Part, config: VAEConfig) -> Schedule:
+    frames = 1 if walked.one_frame else FRAMES_PER_STEP
+    ends = walked.steps[0 if part == "encode" else -1]
+    rows, columns = ends.size[:2]
+    pictures = config.image_channels * frames * rows * columns * HALF_BYTES
+    if part == "decode":
+        rows, columns, channels = walked.steps[0].size
+        kept = {"input": rows * columns * channels * ELEMENT_BYTES[walked.steps[0].format], "output": pictures}
+    else:
+        kept = {"input": pictures, "output": walked.sizes["output"]}
+    order = _order(walked, part, one_frame=walked.one_frame)
+    return Schedule(tuple(walked.steps), place_buffers(walked, rings, kept), order)
+
+
+def _order(walked: Walk, part: Part, *, one_frame: bool) -> tuple[int, ...]:
+    """Segments depth first: a segment that doubles the frame rate runs twice for each run of the one before it."""
+    last = walked.segment
+    if one_frame:
+        return tuple(range(last + 1))
+    if part == "encode":
+        return _halving(last)
+    return _doubling(0, last)
+
+
+def _doubling(segment: int, last: int) -> tuple[int, ...]:
+    below = _doubling(segment + 1, last) * 2 if segment < last else ()
+    return (segment, *below)
+
+
+def _halving(segment: int) -> tuple[int, ...]:
+    before = _halving(segment - 1) * 2 if segment else ()
+    return (*before, segment)
+
+
+def _weights(steps: list[Step], config: VAEConfig) -> int:
+    """Packed weights of the steps, and the parameters of the norms, which are small."""
+    packed = sum(weight_bytes(step, weight_sets(step)) for step in steps if step.problem is not None)
+    norms = {step.norm: step.size[2] for step in steps if step.norm}
+    return packed + sum(2 * 4 * channels for channels in norms.values()) + 4 * WIDTH

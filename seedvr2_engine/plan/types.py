@@ -1,0 +1,332 @@
+"""The plan of an encode or a decode: which kernel runs which layer how, and where every byte lies.
+
+A clip is walked one latent frame at a time. The layers form *segments*, parts of the network with one frame rate; in a
+step, a segment runs once for each of its frames, depth first, so that only one frame is ever between two layers.
+What a causal convolution remembers of earlier frames stands in a *ring*.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from ..kernels.dispatch import AttentionConfig, ConvConfig, ConvProblem, Format
+
+Part = Literal["encode", "decode"]
+KernelName = Literal["unfold", "load", "norm", "conv3d", "attention", "fold"]
+Pace = Literal["same", "up", "down"]
+
+CELL_PX = 8
+"""Picture pixels along one edge of a latent cell."""
+FRAMES_PER_STEP = 4
+"""Picture frames of one step, the first of a clip excepted, which has one."""
+
+
+@dataclass(frozen=True)
+class VAEShape:
+    """What is to be encoded or decoded."""
+
+    part: Part
+    """Direction."""
+    height_px: int
+    """Rows of the picture; for a decode a multiple of 8."""
+    width_px: int
+    """Columns of the picture; for a decode a multiple of 8."""
+    frames: int | None = None
+    """Picture frames of the clip, 4n+1; None if that is not known, as in a stream."""
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether there is only one frame, so that nothing need be remembered."""
+        return self.frames == 1
+
+    @property
+    def latent_px(self) -> tuple[int, int]:
+        """(rows, columns) of the latent."""
+        return self.height_px // CELL_PX, self.width_px // CELL_PX
+
+
+@dataclass(frozen=True)
+class Ring:
+    """Frames that convolutions of one shape and one segment remember, and one more slot for the newest.
+
+    The convolutions share the ring: frame t of one with base b is in slot (t - b) mod slots. What one of them no longer
+    needs is thereby just where the next one writes.
+    """
+
+    name: str
+    """The first layer that uses it, and the format."""
+    segment: int
+    """Segment whose frames are counted."""
+    size: tuple[int, int, int]
+    """(rows, columns, channels) of a frame."""
+    format: Format
+    """Number format of the frames."""
+    slots: int
+    """Frames it holds on the GPU."""
+    frame_bytes: int
+    """Bytes of a frame."""
+    offset: int | None = 0
+    """Where it begins in the memory of the rings, bytes. None for the ring of one layer that keeps nothing on the GPU
+    from one use to the next: a buffer of the arena, called `ring_buffer(index)`, then takes its place."""
+    host_frames: int = 0
+    """Frames that wait in pinned host memory between two uses; 0 if none do."""
+    fetched_early: bool = False
+    """Whether they are fetched while the layer before computes, or only when their own turn has come."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes on the GPU."""
+        return self.slots * self.frame_bytes
+
+
+def ring_buffer(index: int) -> str:
+    """Name of the buffer that stands for ring `index` within a step."""
+    return f"ring {index}"
+
+
+@dataclass(frozen=True)
+class RingSlot:
+    """One layer's place in a ring."""
+
+    ring: int
+    """Index of the ring."""
+    base: int
+    """The layer's frame t is in slot (t - base) mod slots."""
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A tensor that lives within a step."""
+
+    name: str
+    """The layer that writes it, and what it is."""
+    bytes: int
+    """Size."""
+    first: int
+    """Index of the step's operation that writes it."""
+    last: int
+    """Index of the last operation that reads it."""
+    offset: int = 0
+    """Where it begins in the arena, bytes."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation."""
+
+    layer: str
+    """The convolution that is run or prepared, by its name in the checkpoint."""
+    kernel: KernelName
+    """What runs."""
+    segment: int
+    """Segment it belongs to."""
+    source: str
+    """Buffer that is read; empty where a ring is."""
+    target: str
+    """Buffer that is written; empty where a ring is."""
+    size: tuple[int, int, int]
+    """(rows, columns, channels) of what is read."""
+    partials: str = ""
+    """Buffer of the partial statistics: a convolution writes it, a norm reads it."""
+    counts: tuple[int, int, int, int, int] | None = None
+    """Of the statistics that a norm reads: rows and columns of the grid, of a tile, and phases."""
+    shortcut: str = ""
+    """Buffer that a fused shortcut reads."""
+    slot: RingSlot | None = None
+    """Ring that is written (load, norm) or read (convolution)."""
+    pace: Pace = "same"
+    """Whether a convolution doubles or halves the frame rate."""
+    norm: str = ""
+    """Name of the GroupNorm; empty where a tensor is only quantised."""
+    activates: bool = True
+    """Whether SiLU follows the norm."""
+    problem: ConvProblem | None = None
+    """What a convolution computes."""
+    config: ConvConfig | AttentionConfig | None = None
+    """How the kernel cuts its work; None for an attention that PyTorch computes."""
+    format: Format = "fp16"
+    """Number format of the convolution's input and weights."""
+    reason: str = ""
+    """Why this format."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that a plan needs; what the engine allocates."""
+
+    weights: int
+    """Packed weights of this direction on the GPU."""
+    rings: int
+    """Remembered frames on the GPU."""
+    arena: int
+    """Tensors within a step; their places are reused."""
+    result: int
+    """What the caller receives: the whole clip, or one step of a stream; with tiles also the sums."""
+    host: int
+    """Remembered frames in pinned host memory."""
+
+    @property
+    def peak(self) -> int:
+        """Bytes of GPU memory at the peak."""
+        return self.weights + self.rings + self.arena + self.result
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The operations of one step: of a clip's first frame, or of all later steps."""
+
+    steps: tuple[Step, ...]
+    """Operations by segment; each segment once."""
+    buffers: tuple[Buffer, ...]
+    """Tensors within a step; lifetimes in indices of `steps`."""
+    order: tuple[int, ...]
+    """Segments in the order in which they run."""
+
+    @cached_property
+    def places(self) -> dict[str, Buffer]:
+        """The buffers by name."""
+        return {buffer.name: buffer for buffer in self.buffers}
+
+    def executions(self) -> Iterator[tuple[Step, int]]:
+        """Every operation of the step as it comes, with how often its segment has run before in this step."""
+        runs: dict[int, int] = {}
+        for segment in self.order:
+            run = runs.get(segment, 0)
+            for step in self.steps:
+                if step.segment == segment:
+                    yield step, run
+            runs[segment] = run + 1
+
+
+@dataclass(frozen=True)
+class ExecutionPlan:
+    """Everything that is decided before the first kernel runs."""
+
+    shape: VAEShape
+    """What is processed, whole."""
+    device: str
+    """The GPU it is for."""
+    precision: str
+    """The recipe's format."""
+    tile_px: tuple[int, int] | None
+    """(rows, columns) of a spatial tile in picture pixels; None for whole frames."""
+    overlap_px: int
+    """Pixels that neighbouring tiles share."""
+    first: Schedule
+    """The first frame of a clip, with temporal taps folded into one."""
+    steady: Schedule
+    """All later steps; empty for a picture."""
+    rings: tuple[Ring, ...]
+    """What is remembered from step to step."""
+    memory: MemoryEstimate
+    """What it takes."""
+    refusals: tuple[str, ...] = ()
+    """Why the kernels cannot run this; empty if they can."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the schedule changes no number: whole frames, whatever is cut in time."""
+        return self.tile_px is None
+
+    @property
+    def uses_host(self) -> bool:
+        """Whether remembered frames wait in host memory."""
+        return any(ring.host_frames for ring in self.rings)
+
+    def frames_before(self, segment: int, step: int) -> int:
+        """Frames of a segment that were run before a step; step 0 is the first frame of the clip."""
+        return 0 if step == 0 else 1 + (step - 1) * self.steady.order.count(segment)
+
+    def convolutions(self, *, first: bool = False) -> Iterator[Step]:
+        """The steps that are convolutions, of the later steps of a clip, or of its first frame."""
+        schedule = self.first if first or not self.steady.steps else self.steady
+        return (step for step in schedule.steps if step.problem is not None)
+
+    def problems(self) -> dict[ConvProblem, str]:
+        """Every distinct convolution, with the first layer that runs it; ` (one frame)` marks folded ones."""
+        found: dict[ConvProblem, str] = {}
+        for schedule, suffix in ((self.steady, ""), (self.first, " (one frame)")):
+            for step in schedule.steps:
+                if step.problem is not None and step.problem not in found:
+                    found[step.problem] = step.layer + suffix
+        return found
+
+    def flops(self, *, first: bool) -> int:
+        """Floating-point operations of the first frame, or of one later step: convolutions and attention."""
+        schedule = self.first if first else self.steady
+        total = 0
+        for step, _ in schedule.executions():
+            if step.problem is not None:
+                total += step.problem.flops
+            elif step.kernel == "attention":
+                rows, columns, channels = step.size
+                total += 4 * (channels // 3) * (rows * columns) ** 2
+        return total
+
+    def describe(self) -> str:
+        """The plan in a few lines, and one for each convolution."""
+        shape, memory = self.shape, self.memory
+        frames = "any number of" if shape.frames is None else shape.frames
+        area = (
+            "whole frames" if self.tile_px is None else f"tiles of {self.tile_px[1]}x{self.tile_px[0]} px (approximate)"
+        )
+        lines = [
+            f"{shape.part} {shape.width_px}x{shape.height_px}, {frames} frames, {self.precision}, {self.device}: "
+            f"{area}",
+            f"memory: peak {_gb(memory.peak)} = weights {_gb(memory.weights)} + rings {_gb(memory.rings)} + arena "
+            f"{_gb(memory.arena)} + result {_gb(memory.result)}; host {_gb(memory.host)}",
+        ]
+        lines += [f"refused: {reason}" for reason in self.refusals]
+        for step in self.convolutions():
+            config = step.config.describe() if isinstance(step.config, ConvConfig) else ""
+            lines.append(f"  {step.layer:44} {step.format:5} {config} ({step.reason})")
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        """The plan as JSON."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> "ExecutionPlan":
+        """What `to_json` wrote."""
+        data = json.loads(text)
+        return ExecutionPlan(
+            shape=VAEShape(**data["shape"]),
+            device=data["device"],
+            precision=data["precision"],
+            tile_px=None if data["tile_px"] is None else (data["tile_px"][0], data["tile_px"][1]),
+            overlap_px=data["overlap_px"],
+            first=_schedule(data["first"]),
+            steady=_schedule(data["steady"]),
+            rings=tuple(Ring(**{**ring, "size": tuple(ring["size"])}) for ring in data["rings"]),
+            memory=MemoryEstimate(**data["memory"]),
+            refusals=tuple(data["refusals"]),
+        )
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"
+
+
+def _schedule(data: dict[str, Any]) -> Schedule:
+    return Schedule(
+        tuple(_step(step) for step in data["steps"]),
+        tuple(Buffer(**buffer) for buffer in data["buffers"]),
+        tuple(data["order"]),
+    )
+
+
+def _step(data: dict[str, Any]) -> Step:
+    problem, config, slot, counts = data["problem"], data["config"], data["slot"], data["counts"]
+    made: dict[str, Any] = {"size": tuple(data["size"])}
+    if problem is not None:
+        made["problem"] = ConvProblem(**{**problem, "kernel": tuple(problem["kernel"])})
+    if config is not None:
+        made["config"] = ConvConfig(**config) if "tile_h" in config else AttentionConfig(**config)
+    if slot is not None:
+        made["slot"] = RingSlot(**slot)
+    if counts is not None:
+        made["counts"] = tuple(counts)
+    return Step(**{**data, **made})

@@ -1,0 +1,43 @@
+"""Engines on the CPU: the whole engine with the kernels' FP32 twins in place of the kernels."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from seedvr2_engine.device import DeviceSpec, MatrixRates
+from seedvr2_engine.engine import EngineOptions, VAEEngine, bind, rings, twin_backend, vae
+from seedvr2_engine.kernels import layout, pack
+from seedvr2_engine.models.vae import VideoVAE
+from seedvr2_engine.plan import compile, walk
+from seedvr2_engine.quant import QuantRecipe
+
+GPU = DeviceSpec("a GPU", "sm_120", 70, 101_376, 16 << 30, 9e11, MatrixRates(0, 0, 0, 0))
+MakeEngine = Callable[..., VAEEngine]
+
+
+@pytest.fixture
+def make_engine(tiny_vae: VideoVAE) -> MakeEngine:
+    def make(precision: str = "fp16", **options: object) -> VAEEngine:
+        recipe = precision if isinstance(precision, QuantRecipe) else QuantRecipe(precision)
+        return VAEEngine(tiny_vae, recipe, GPU, twin_backend(), device="cpu", options=EngineOptions(**options))
+
+    return make
+
+
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every FP16 tensor becomes FP32, so that nothing but the schedule can differ from the plain model."""
+    monkeypatch.setitem(layout.DTYPES, "fp16", torch.float32)
+    monkeypatch.setitem(layout.OUTPUT_DTYPES, "fp16", torch.float32)
+    monkeypatch.setitem(pack._HIGH, "fp16", torch.float32)
+    monkeypatch.setitem(walk.ELEMENT_BYTES, "fp16", 4)
+    monkeypatch.setattr(compile, "HALF_BYTES", 4)
+    for module in (bind, vae):
+        monkeypatch.setattr(module, "PICTURE_DTYPE", torch.float32)
+    assert rings.DTYPES is layout.DTYPES
+
+
+def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """Relative RMS error; NaN in, NaN out."""
+    return ((actual.float() - expected.float()).norm() / expected.float().norm()).item()
