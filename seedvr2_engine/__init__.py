@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .engine.optimize import optimize_3d_vae_for_blackwell
     from .errors import SeedVR2Error
     from .loading import load_vae
     from .loading_dit import load_dit
@@ -17,7 +18,17 @@ if TYPE_CHECKING:
     from .models.vae import VideoVAE
 
 __version__ = "0.1.0"
-__all__ = ["DiTConfig", "NaDiT", "SeedVR2Error", "TileSpec", "VAEConfig", "VideoVAE", "load_dit", "load_vae"]
+__all__ = [
+    "DiTConfig",
+    "NaDiT",
+    "SeedVR2Error",
+    "TileSpec",
+    "VAEConfig",
+    "VideoVAE",
+    "load_dit",
+    "load_vae",
+    "optimize_3d_vae_for_blackwell",
+]
 
 _HOMES = {
     "DiTConfig": ".models.dit_config",
@@ -28,6 +39,7 @@ _HOMES = {
     "VideoVAE": ".models.vae",
     "load_dit": ".loading_dit",
     "load_vae": ".loading",
+    "optimize_3d_vae_for_blackwell": ".engine.optimize",
 }
 
 

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import ModelFileError
+from ..errors import InvalidArgumentError
+from .choices import choose_vae
 from .console import EXIT_INTERRUPTED, err, fail, frame_progress, out, warn
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from ..metrics import QualityMeter
+    from ..pipeline.reconstruct import VideoCodec
     from ..video import Frame, FrameSink
-
-PUBLIC_VAE = "ema_vae_fp16.safetensors"
 
 
 def reconstruct(
@@ -32,8 +33,20 @@ def reconstruct(
         str, typer.Option(help="A VAE file, a known name, or `nano`. auto: the public model if it is here, else nano.")
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="auto, fp8, mxfp8, int8, fp16, bf16, or reference for the plain model. auto: the fastest of the GPU, "
+            "the plain model on the CPU."
+        ),
+    ] = "auto",
+    vram_gb: Annotated[float | None, typer.Option(help="GPU memory to plan for; what is free if not given.")] = None,
     dtype: Annotated[
-        str, typer.Option(help="float32, float16 or bfloat16. auto: float32 on the CPU, float16 on a GPU.")
+        str,
+        typer.Option(
+            help="Of the plain model, which a name here chooses: float32, float16 or bfloat16. auto: float32 on the "
+            "CPU, float16 on a GPU."
+        ),
     ] = "auto",
     slice_frames: Annotated[int, typer.Option(help="Frames at a time, a multiple of 4; exact at any value.")] = 4,
     tile: Annotated[
@@ -50,7 +63,6 @@ def reconstruct(
 ) -> None:
     """Encode and decode a clip or picture with the VAE, and measure what that costs in quality."""
     from ..device import resolve_device, resolve_dtype
-    from ..loading import load_vae
     from ..metrics import QualityMeter
     from ..models.tiling import TileSpec
     from ..pipeline.reconstruct import reconstruct as run
@@ -60,11 +72,13 @@ def reconstruct(
     options = SinkOptions(codec=codec, quality=quality, bit_depth=bit_depth, overwrite=overwrite)  # type: ignore[arg-type]
     place = resolve_device(device)
     number_format = resolve_dtype(dtype, place)
+    if dtype != "auto":
+        precision = _plain_precision(precision, dtype)
     with open_source(source, start=start, frames=frames) as clip:
         info = clip.info
         meter = QualityMeter()
         with open_sink(target, width=info.width, height=info.height, source=info, options=options) as sink:
-            model = load_vae(_vae_file(vae), device=place, dtype=number_format)
+            model = _load(vae, place, number_format, precision, vram_gb)
             began = time.perf_counter()
             restored = _paired(clip, lambda pictures: run(pictures, model, slice_frames=slice_frames, tile=spec))
             _write(restored, sink, meter, total=len(clip))
@@ -74,24 +88,29 @@ def reconstruct(
     _report(target, meter, seconds, as_json=json)
 
 
-def _vae_file(choice: str) -> str | Path:
-    """The file that `--vae` means, and for `auto` a line that says which."""
-    from ..checkpoint.hub import find_model
-
-    if choice == "nano":
-        return choice
-    if choice != "auto":
-        return find_model(choice)
-    try:
-        path = find_model(PUBLIC_VAE)
-    except ModelFileError:
-        err.print(
-            f"VAE: nano, the small model of this package; `seedvr2 download {PUBLIC_VAE}` gets the public one.",
-            markup=False,
+def _plain_precision(precision: str, dtype: str) -> str:
+    if precision not in ("auto", "reference"):
+        raise InvalidArgumentError(
+            f"precision: {precision} was asked for together with dtype {dtype}, which is the plain model's; "
+            "leave one of them out."
         )
-        return "nano"
-    err.print(f"VAE: {path}", markup=False)
-    return path
+    return "reference"
+
+
+def _load(vae: str, place: torch.device, dtype: torch.dtype, precision: str, vram_gb: float | None) -> VideoCodec:
+    """The engine on a GPU, the plain model on the CPU."""
+    from ..engine.optimize import optimize_3d_vae_for_blackwell
+    from ..loading import load_vae
+
+    model = load_vae(choose_vae(vae), device=place, dtype=dtype)
+    if place.type != "cuda" and precision in ("auto", "reference"):
+        return model
+    served = optimize_3d_vae_for_blackwell(model, device=place, precision=precision, vram_gb=vram_gb, verbose=False)
+    report = served.report
+    err.print(f"VAE engine: {report.precision} on {report.device} ({report.reason})", markup=False)
+    if report.guard is not None:
+        err.print(f"VAE engine: {report.guard.describe()}", markup=False)
+    return served
 
 
 def _paired(

@@ -12,6 +12,11 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def wide() -> Console:
+    """For tables on standard output: in a pipe or a file, which have no width, they get 200 columns."""
+    return out if out.is_terminal else Console(file=out.file, width=200, highlight=False)
+
+
 def fail(sentence: str, exit_code: int) -> int:
     """Print one sentence and give the exit code back."""
     err.print(f"[bold red]error:[/] {escape(sentence)}")

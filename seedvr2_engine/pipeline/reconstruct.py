@@ -2,18 +2,37 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
+from ..models.config import VAEConfig
 from ..models.tiling import TileSpec
-from ..models.vae import VideoVAE
+
+
+class VideoCodec(Protocol):
+    """What encodes and decodes a stream of frames: the plain model, or the engine."""
+
+    @property
+    def config(self) -> VAEConfig:
+        """The model's hyper-parameters."""
+
+    def stream_encode(
+        self, frames: Iterable[Tensor], *, slice_frames: int = ..., tile: TileSpec | None = ...
+    ) -> Iterator[Tensor]:
+        """Frames (N, 3, H, W) in [-1, 1] -> latent frames."""
+
+    def stream_decode(
+        self, latents: Iterable[Tensor], *, slice_frames: int = ..., tile: TileSpec | None = ...
+    ) -> Iterator[Tensor]:
+        """Latent frames -> frames (N, 3, H, W)."""
 
 
 def reconstruct(
-    frames: Iterable[Tensor], vae: VideoVAE, *, slice_frames: int = 4, tile: TileSpec | None = None
+    frames: Iterable[Tensor], vae: VideoCodec, *, slice_frames: int = 4, tile: TileSpec | None = None
 ) -> Iterator[Tensor]:
     """Encode and decode pictures (3, H, W) in [0, 1]; yields as many, of the same size, clamped, in FP32 on the CPU.
 

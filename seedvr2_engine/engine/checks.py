@@ -1,0 +1,272 @@
+"""Kernels against their FP32 twins, on the device at hand, with the configurations that a plan chooses.
+
+The same random numbers go through both. A kernel's memory is poisoned with NaN first, and it runs twice: what it leaves
+out, and what differs from run to run, is found as well as what is wrong.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from ..kernels.dispatch import AttentionConfig, ConvConfig, ConvProblem
+from ..kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, chunk_counts
+from ..kernels.operands import (
+    Additions,
+    ConvOutput,
+    ConvWeights,
+    FrameTarget,
+    FrameWindow,
+    NormOperands,
+    NormSpec,
+    tile_counts,
+)
+from ..kernels.reference import partial_statistics
+from ..models.precision import exact_float32
+from ..plan.describe import describe_config
+from ..plan.types import ExecutionPlan, Step
+from ..quant import quantize_rows
+from .backend import Backend, twin_backend
+
+TOLERANCES: dict[torch.dtype, float] = {
+    torch.float32: 2e-3,
+    torch.float16: 2e-3,
+    torch.bfloat16: 4e-3,
+    torch.float8_e4m3fn: 1e-2,
+    torch.int8: 1e-2,
+}
+"""Largest relative RMS error by the format that a kernel stores. Hopper adds FP8 products with about 14 bits; values
+between two steps of an 8-bit format may fall to either side."""
+STATISTICS_TOLERANCE = 1e-2
+"""Of a tile's statistics, relative to the largest of their kind; they are taken before the values are rounded."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One kernel in one configuration."""
+
+    layer: str
+    """The first layer that uses it."""
+    kernel: str
+    """Which kernel."""
+    format: str
+    """Number format."""
+    config: str
+    """How it cuts its work."""
+    error: float | None
+    """Relative RMS error against the twin; None if it did not run."""
+    wrong: str
+    """What is wrong; empty if nothing."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a kernel gave, what its twin gave, and what is wrong with it beyond the difference."""
+
+    actual: Tensor
+    expected: Tensor
+    stored: torch.dtype
+    wrong: str = ""
+
+
+def check_plan(
+    plan: ExecutionPlan, backend: Backend, device: torch.device, known: set[object] | None = None
+) -> Iterator[Check]:
+    """Check every distinct kernel of a plan, each in the configuration of the plan, as it comes.
+
+    known: kernels that need no check any more; those that are checked are added.
+    """
+    known = set() if known is None else known
+    for step in chain(plan.first.steps, plan.steady.steps):
+        kernel = _identity(step)
+        if kernel in known or step.kernel == "load" or (step.kernel == "attention" and step.config is None):
+            continue
+        known.add(kernel)
+        yield check_step(step, backend, device)
+
+
+def check_step(step: Step, backend: Backend, device: torch.device) -> Check:
+    """Check one operation; whatever goes wrong becomes a sentence of the result."""
+    error, wrong = None, ""
+    try:
+        with exact_float32(), torch.no_grad():
+            outcome = _run(step, backend, device)
+        error = _relative_rms(outcome.actual, outcome.expected)
+        wrong = _verdict(outcome, error) or outcome.wrong
+    except Exception as failure:  # Whatever a compiler or a driver raises is a finding here, not an end.
+        wrong = f"does not run: {type(failure).__name__}: {(str(failure).splitlines() or [''])[0][:200]}"
+    return Check(step.layer, step.kernel, step.format, describe_config(step.config), error, wrong)
+
+
+def _identity(step: Step) -> tuple[object, ...]:
+    """What makes two operations the same kernel in the same configuration."""
+    if step.kernel == "norm":
+        return step.kernel, step.size[2], step.format, bool(step.norm), step.activates
+    return step.kernel, step.format, step.problem, step.config
+
+
+def _verdict(outcome: Outcome, error: float) -> str:
+    if outcome.actual.isnan().any():
+        return f"{int(outcome.actual.isnan().sum())} values were never written or are NaN"
+    limit = TOLERANCES[outcome.stored]
+    if not error <= limit:
+        difference = (outcome.actual - outcome.expected).abs()
+        place = torch.unravel_index(difference.argmax().cpu(), difference.shape)
+        return f"relative error {error:.2e} instead of at most {limit:.0e}; worst at {[int(i) for i in place]}"
+    return ""
+
+
+def _relative_rms(actual: Tensor, expected: Tensor) -> float:
+    return ((actual - expected).norm() / expected.norm().clamp(min=1e-30)).item()
+
+
+def _run(step: Step, backend: Backend, device: torch.device) -> Outcome:
+    generator = torch.Generator(device).manual_seed(0)
+    if step.problem is not None:
+        assert isinstance(step.config, ConvConfig)
+        return _run_conv(step.problem, step.config, backend, generator)
+    if step.kernel == "norm":
+        return _run_norm(step, backend, generator)
+    if step.kernel == "attention":
+        assert isinstance(step.config, AttentionConfig)
+        return _run_attention(step, step.config, backend, generator)
+    return _run_end(step, backend, generator)
+
+
+def _run_conv(problem: ConvProblem, config: ConvConfig, backend: Backend, generator: torch.Generator) -> Outcome:
+    window, weights, additions = conv_operands(problem, generator)
+    outs = [_conv_output(problem, config, generator.device) for _ in range(2)]
+    for out in outs:
+        backend.conv3d(window, weights, additions, out, problem, config)
+    expected = outs[0].y.float()
+    twin_backend().conv3d(window, weights, additions, ConvOutput(expected, None), problem, config)
+    wrong = "" if torch.equal(outs[0].y, outs[1].y) or outs[0].y.isnan().any() else "two runs differ"
+    if outs[0].partials is not None and not wrong:
+        wrong = _statistics_verdict(outs[0].partials, expected, problem, config)
+    return Outcome(outs[0].y.float(), expected, outs[0].y.dtype, wrong)
+
+
+def _statistics_verdict(partials: Tensor, expected: Tensor, problem: ConvProblem, config: ConvConfig) -> str:
+    twin = partial_statistics(expected, problem, config)
+    off = ((partials - twin).abs().amax((0, 1, 3)) / twin.abs().amax((0, 1, 3))).max().item()
+    return "" if off <= STATISTICS_TOLERANCE else f"the tiles' statistics are off by {off:.1e}"
+
+
+def conv_operands(problem: ConvProblem, generator: torch.Generator) -> tuple[FrameWindow, ConvWeights, Additions]:
+    """Random operands: every output frame sees other frames, of unequal exponents, through another set of weights."""
+    device = generator.device
+    kt, kh, kw = problem.kernel
+    dtype, output = DTYPES[problem.format], OUTPUT_DTYPES[problem.output]
+    count = kt + problem.frames - 1
+    depth = kt * kh * kw * problem.channels_in
+    frames = _normal(generator, count, problem.height_px, problem.width_px, problem.channels_in)
+    sets = min(2, problem.frames)
+    rows = _normal(generator, sets * problem.phases * problem.channels_out, depth) * depth**-0.5
+    exponents = scale = None
+    if problem.is_quantized:
+        gain = 5 if dtype == torch.int8 else 4
+        frames = _to_format(frames * 2**gain, dtype)
+        exponents = torch.tensor([i % 2 - gain for i in range(count)], dtype=torch.int32, device=device)
+        rows, scale = quantize_rows(rows, dtype)
+    table = torch.tensor([[*range(t, t + kt), t % sets] for t in range(problem.frames)], dtype=torch.int32)
+    borders = 4 if problem.phases == 4 else 1
+    bias = _normal(generator, sets * problem.phases, borders, problem.channels_out)
+    shape = (problem.frames, *problem.output_px)
+    residual = shortcut = shortcut_weight = None
+    if problem.has_residual:
+        residual = _normal(generator, *shape, problem.channels_out).to(output)
+    if problem.shortcut_channels:
+        shortcut = _normal(generator, *shape, problem.shortcut_channels).to(output)
+        shortcut_weight = _normal(generator, problem.channels_out, problem.shortcut_channels)
+        shortcut_weight = (shortcut_weight * problem.shortcut_channels**-0.5).to(output)
+    return (
+        FrameWindow(frames.to(dtype), exponents, table.to(device)),
+        ConvWeights(rows.to(dtype).contiguous(), scale, bias),
+        Additions(residual, shortcut, shortcut_weight),
+    )
+
+
+def _conv_output(problem: ConvProblem, config: ConvConfig, device: torch.device) -> ConvOutput:
+    """Poisoned memory for a result."""
+    shape = (problem.frames, *problem.output_px, problem.channels_out)
+    y = torch.full(shape, float("nan"), dtype=OUTPUT_DTYPES[problem.output], device=device)
+    if not problem.has_statistics:
+        return ConvOutput(y, None)
+    tiles = tile_counts(problem.grid_px, (config.tile_h, config.tile_w), problem.phases).numel()
+    shape = (problem.frames, tiles, problem.statistic_rows, problem.channels_out)
+    return ConvOutput(y, torch.full(shape, float("nan"), device=device))
+
+
+def _run_norm(step: Step, backend: Backend, generator: torch.Generator) -> Outcome:
+    device = generator.device
+    rows, columns, channels = step.size
+    dtype = DTYPES[step.format]
+    x = (_normal(generator, 1, rows, columns, channels) * 2 + 1).half()
+    tile = ConvConfig(8, 16, 16, 16, 4, 2, False)
+    problem = ConvProblem(channels, channels, (1, 1, 1), 1, rows, columns, "fp16", has_range=dtype == torch.int8)
+    counts = tile_counts((rows, columns), (tile.tile_h, tile.tile_w), 1).to(device)
+    chunks = chunk_counts(counts)
+    partials = partial_statistics(x, problem, tile)
+    affine_parameters = _normal(generator, 2, channels)
+    normalises = bool(step.norm)
+    operands = NormOperands(*affine_parameters) if normalises else NormOperands(None, None)
+    floor = 0 if dtype == torch.int8 else -2
+    limit = 127.0 if dtype == torch.int8 else 448.0
+    spec = NormSpec(normalises, step.activates, limit, floor)
+    values = []
+    for run in (backend, twin_backend()):
+        target = _poisoned_target(dtype, step.size, device)
+        combined = torch.full((1, chunks.numel(), 4, channels), float("nan"), device=device)
+        affine = torch.full((1, 4, channels), float("nan"), device=device)
+        run.combine(partials, counts, combined)
+        run.finish_statistics(combined, chunks, operands, spec, affine)
+        run.normalize(x, affine, operands, spec, target)
+        exponent = 0.0 if target.exponents is None else target.exponents.float()
+        values.append(target.frames.float() * 2**exponent)
+    return Outcome(values[0], values[1], dtype)
+
+
+def _poisoned_target(dtype: torch.dtype, size: tuple[int, int, int], device: torch.device) -> FrameTarget:
+    frames = torch.full((1, *size), 127 if dtype == torch.int8 else float("nan"), device=device).to(dtype)
+    exponents = torch.zeros(1, dtype=torch.int32, device=device) if dtype.itemsize == 1 else None
+    return FrameTarget(frames, exponents, torch.zeros(1, dtype=torch.int32, device=device))
+
+
+def _run_attention(step: Step, config: AttentionConfig, backend: Backend, generator: torch.Generator) -> Outcome:
+    rows, columns, width = step.size
+    qkv = _normal(generator, 1, rows * columns, width).to(DTYPES[step.format])
+    outs = [torch.full((1, rows * columns, width // 3), float("nan"), device=qkv.device).to(qkv.dtype) for _ in "ab"]
+    for out in outs:
+        backend.attend(qkv, out, config)
+    expected = outs[0].float()
+    twin_backend().attend(qkv, expected, config)
+    wrong = "" if torch.equal(*outs) or outs[0].isnan().any() else "two runs differ"
+    return Outcome(outs[0].float(), expected, qkv.dtype, wrong)
+
+
+def _run_end(step: Step, backend: Backend, generator: torch.Generator) -> Outcome:
+    """The few-channel ends, `unfold` and `fold`."""
+    rows, columns, _ = step.size
+    dtype = DTYPES[step.format]
+    values = []
+    picture = _normal(generator, 3, 1, rows, columns).half()
+    taps, bias = _normal(generator, 1, rows, columns, WIDTH), _normal(generator, 3)
+    for run in (backend, twin_backend()):
+        if step.kernel == "unfold":
+            out = torch.full((1, rows, columns, WIDTH), float("nan"), device=generator.device).to(dtype)
+            run.unfold(picture, out)
+        else:
+            out = torch.full((3, 1, rows, columns), float("nan"), device=generator.device).to(dtype)
+            run.fold(taps, bias, out)
+        values.append(out.float())
+    return Outcome(values[0], values[1], dtype)
+
+
+def _normal(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=generator, device=generator.device)
+
+
+def _to_format(values: Tensor, dtype: torch.dtype) -> Tensor:
+    return values.round().clamp(-127, 127) if dtype == torch.int8 else values.clamp(-448, 448)

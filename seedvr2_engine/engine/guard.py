@@ -1,0 +1,211 @@
+"""Whether a file's own weights bear the chosen 8-bit format, and which layers to keep in 16 bits when they do not.
+
+A small clip is decoded by the plain model and in the format. While the difference is too large, the layers that cause
+most of it (`sensitivity`) are kept high, as few as their measured errors say are needed; the result is measured again.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..checkpoint.hub import user_cache
+from ..metrics import decibel
+from ..models.vae import VideoVAE
+from ..quant import QuantRecipe
+from .sensitivity import decoder_layers, layer_errors, mean_squared_error, picture
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MIN_PSNR_DB = 48.0
+"""The picture may differ from the plain model's by this much at most."""
+
+_HEADROOM = 0.8
+"""Share of the allowed error that the layers left in 8 bits may use by prediction."""
+
+
+class Decodes(Protocol):
+    """What the guard needs of an engine."""
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Decode (N, 16, n+1, h, w) to (N, 3, 4n+1, 8h, 8w)."""
+
+
+E = TypeVar("E", bound=Decodes)
+
+
+@dataclass(frozen=True)
+class KeptLayer:
+    """A layer that the guard moved to 16 bits."""
+
+    name: str
+    """As recipes and reports call it."""
+    psnr_db: float
+    """PSNR of the picture if this layer alone were computed in the 8-bit format."""
+
+    @property
+    def reason(self) -> str:
+        """For the recipe and the plan."""
+        return f"the guard keeps it: alone it leaves {self.psnr_db:.1f} dB"
+
+
+@dataclass(frozen=True)
+class GuardResult:
+    """What the guard measured and decided."""
+
+    min_psnr_db: float
+    """The limit that was asked for."""
+    before_db: float
+    """PSNR of the recipe as it came, against the plain model."""
+    psnr_db: float
+    """PSNR of the recipe as it is now."""
+    kept: tuple[KeptLayer, ...] = ()
+    """Layers moved to 16 bits, the most sensitive first."""
+    seconds: float = 0.0
+    """What measuring took, engines and the compiling of their kernels included."""
+    from_cache: bool = False
+    """Whether an earlier run measured it, of the same weights on the same architecture."""
+
+    def applied_to(self, recipe: QuantRecipe) -> QuantRecipe:
+        """The recipe with the kept layers in 16 bits."""
+        for layer in self.kept:
+            recipe = recipe.keeping_high(layer.name, layer.reason)
+        return recipe
+
+    def describe(self) -> str:
+        """One line for people."""
+        line = f"decodes within {self.psnr_db:.1f} dB of the plain model (limit {self.min_psnr_db:.0f} dB"
+        line += ", measured in an earlier run)" if self.from_cache else f", measured in {self.seconds:.1f} s)"
+        if self.kept:
+            names = ", ".join(layer.name for layer in self.kept)
+            line += f"; {self.before_db:.1f} dB before {len(self.kept)} layers were kept in 16 bits: {names}"
+        return line
+
+
+def guard(
+    vae: VideoVAE,
+    recipe: QuantRecipe,
+    build: Callable[[QuantRecipe], E],
+    *,
+    min_psnr_db: float = DEFAULT_MIN_PSNR_DB,
+    cache_file: Path | None = None,
+    clip: Tensor | None = None,
+) -> tuple[GuardResult, E]:
+    """Build an engine whose picture differs from the plain model's by `min_psnr_db` or less; return it and the figures.
+
+    build: makes the engine for a recipe; it is called once for each recipe that is tried, rarely more than twice.
+    cache_file: where the choice is kept (`cache_path`); None keeps nothing. If even 16 bits in every layer stay below
+    the limit, that engine is returned and the figure says so. clip: what is decoded, (1, 3, 4n+1, H, W) in [-1, 1];
+    None is `probe_clip()`.
+    """
+    known = None if cache_file is None else _read(cache_file, min_psnr_db)
+    if known is not None:
+        return known, build(known.applied_to(recipe))
+    began = time.monotonic()
+    latent = vae.encode(probe_clip() if clip is None else clip)
+    exact = picture(vae.decode(latent))
+
+    def error(engine: E) -> float:
+        return mean_squared_error(picture(engine.decode(latent)).to(exact.device), exact).item()
+
+    engine = build(recipe)
+    measured = before = error(engine)
+    kept: list[KeptLayer] = []
+    allowed = 10 ** (-min_psnr_db / 10)
+    if measured > allowed and recipe.is_quantized:
+        names = [name for name in decoder_layers(vae) if recipe.layer_precision(name)[0] == recipe.precision]
+        left = dict(sorted(layer_errors(vae, latent, names, recipe).items(), key=lambda item: -item[1]))
+        while measured > allowed and left:
+            for name in _to_keep(left, measured, allowed):
+                kept.append(KeptLayer(name, decibel(left.pop(name))))
+            del engine  # Its memory is needed for the next.
+            engine = build(GuardResult(0, 0, 0, tuple(kept)).applied_to(recipe))
+            measured = error(engine)
+    seconds = round(time.monotonic() - began, 2)
+    result = GuardResult(min_psnr_db, decibel(before), decibel(measured), tuple(kept), seconds)
+    if cache_file is not None:
+        _write(cache_file, result)
+    return result, engine
+
+
+def probe_clip(size: int = 192) -> Tensor:
+    """A procedural clip (1, 3, 5, size, size) in [-1, 1], FP32: gradients, edges, texture, a dark corner, motion."""
+    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    texture = torch.rand(3, size // 2, size // 2, generator=torch.Generator().manual_seed(0))
+    texture = texture.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    frames = []
+    for t in range(5):
+        shift = 3 * t
+        stripes = ((rows + columns + shift) // 6 % 2).float()
+        ramp = torch.stack([rows / size, columns / size, (rows + columns) / (2 * size)])
+        inside = (((rows - 0.4 * size).square() + (columns - 0.3 * size - shift).square()).sqrt() < 0.25 * size).float()
+        frame = ramp * (1 - inside) + inside * torch.stack([stripes, 1 - stripes, 0.3 + 0.4 * stripes])
+        corner = ((rows > 0.6 * size) & (columns > 0.55 * size)).float()
+        frame = frame * (1 - corner) + corner * (0.05 + 0.5 * texture.roll(shift, 2))
+        frames.append(frame)
+    return torch.stack(frames, dim=1)[None] * 2 - 1
+
+
+def weights_digest(vae: VideoVAE) -> str:
+    """SHA-256 over names, formats, shapes and bytes of all weights: the same for one model in whatever file."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(vae.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def cache_path(vae: VideoVAE, recipe: QuantRecipe, architecture: str) -> Path:
+    """Where the choice for these weights, this recipe, architecture and version is kept: in the user's cache folder."""
+    facts = (weights_digest(vae), repr(recipe), architecture, __version__, torch.__version__)
+    key = hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    return user_cache().parent / "guard" / f"{key}.json"
+
+
+def _to_keep(left: dict[str, float], measured: float, allowed: float) -> list[str]:
+    """The fewest layers, most sensitive first, whose removal from `left` should bring the error below the limit."""
+    # What the layers cause on their own does not add up exactly; the measured total corrects the sum.
+    remaining = sum(left.values())
+    correction = measured / remaining if remaining > 0 else math.inf
+    names = []
+    for name, value in left.items():
+        names.append(name)
+        remaining -= value
+        if remaining * correction <= _HEADROOM * allowed:
+            break
+    return names
+
+
+def _read(path: Path, min_psnr_db: float) -> GuardResult | None:
+    """The choice that an earlier run kept, if it was made for this limit."""
+    try:
+        facts = json.loads(path.read_text())
+        kept = tuple(KeptLayer(str(layer["name"]), float(layer["psnr_db"])) for layer in facts["kept"])
+        limit, before, now = (float(facts[key]) for key in ("min_psnr_db", "before_db", "psnr_db"))
+        result = GuardResult(limit, before, now, kept, from_cache=True)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.info("The guard measures again: %s cannot be read (%s).", path, error)
+        return None
+    return result if result.min_psnr_db == min_psnr_db else None
+
+
+def _write(path: Path, result: GuardResult) -> None:
+    facts = asdict(replace(result, from_cache=False))
+    temporary = path.with_suffix(".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(facts, indent=1) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        log.info("The guard's choice is not kept for the next run: %s (%s).", path, error)

@@ -1,0 +1,168 @@
+"""What was done to a VAE, what was not and why, in numbers that are counted."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+
+from ..device import DeviceSpec
+from ..plan.describe import describe_area, describe_memory, gigabytes
+from ..plan.types import ExecutionPlan, MemoryEstimate
+from .guard import GuardResult
+
+_FAMILIES = {
+    "sm_80": "AMPERE",
+    "sm_86": "AMPERE",
+    "sm_87": "AMPERE",
+    "sm_89": "ADA",
+    "sm_90": "HOPPER",
+    "sm_100": "BLACKWELL",
+    "sm_103": "BLACKWELL",
+    "sm_120": "BLACKWELL",
+    "sm_121": "BLACKWELL",
+}
+_RULE = "=" * 60
+_EIGHT_BITS = ("fp8", "mxfp8", "int8")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One thing that can be done to a VAE."""
+
+    name: str
+    """What it is, as the entry's flags call it."""
+    applied: bool
+    """Whether it was done."""
+    detail: str
+    """To how much, or why not."""
+
+
+@dataclass(frozen=True)
+class PlannedWork:
+    """What a plan says of one size."""
+
+    work: str
+    """Direction, size and frames."""
+    area: str
+    """Whole frames, or tiles."""
+    is_exact: bool
+    """Whether the schedule changes no number."""
+    memory: MemoryEstimate
+    """What it takes."""
+
+
+@dataclass(frozen=True)
+class LayerCount:
+    """Convolutions, fused projections of the attention among them."""
+
+    by_format: dict[str, int]
+    """Number format of input and weights -> how many."""
+    kept_high: dict[str, str]
+    """Layer in 16 bits -> why, where the others have 8."""
+    attentions: int
+    """Attention blocks."""
+    flash_attentions: int
+    """Of these, how many our kernel computes."""
+
+    @property
+    def total(self) -> int:
+        """All of them; each is computed in channels-last order."""
+        return sum(self.by_format.values())
+
+    @property
+    def eight_bit(self) -> int:
+        """How many are computed in 8 bits."""
+        return sum(self.by_format.get(format, 0) for format in _EIGHT_BITS)
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """What serves a VAE's calls, and how it came to that."""
+
+    device: str
+    """Name of the GPU, or `CPU`."""
+    architecture: str
+    """Such as `sm_120`; empty without a GPU."""
+    precision: str
+    """Format of the convolutions, or `reference` for the plain model."""
+    reason: str
+    """Why this one."""
+    budget_bytes: int | None
+    """GPU memory that plans may take; None is what is free."""
+    measures: tuple[Measure, ...]
+    """What was done and what was not."""
+    layers: LayerCount | None = None
+    """None for the plain model."""
+    graphs_captured: int = 0
+    """CUDA graphs recorded until now."""
+    work: tuple[PlannedWork, ...] = ()
+    """The sizes that were planned until now."""
+    guard: GuardResult | None = None
+    """What the guard measured; None where it had nothing to guard."""
+    notes: tuple[str, ...] = field(default=())
+    """What the user gets other than asked."""
+
+    def text(self) -> str:
+        """The report as lines for a console."""
+        tag = f"[{_FAMILIES.get(self.architecture, 'VAE')}_ENGINE]"
+        place = f"{self.device} ({self.architecture})" if self.architecture else self.device
+        lines = [_RULE, f"{tag} {self.precision.upper()} on {place}: {self.reason}", _RULE]
+        if self.budget_bytes is not None:
+            lines.append(f"{tag} VRAM budget: {gigabytes(self.budget_bytes)}")
+        lines += [f"{tag} {'✓' if m.applied else '–'} {m.name}: {m.detail}" for m in self.measures]
+        if self.layers is not None and self.layers.eight_bit:
+            for reason, names in _by_reason(self.layers.kept_high).items():
+                lines.append(f"{tag}   16 bits: {len(names)} ({_shortened(names)}): {reason}")
+        if self.guard is not None:
+            lines.append(f"{tag} {'✓' if self.guard.psnr_db >= self.guard.min_psnr_db else '!'} Guard: "
+                         f"{self.guard.describe()}")  # fmt: skip
+        for planned in self.work:
+            lines.append(f"{tag} {planned.work}: {planned.area}; predicted peak {describe_memory(planned.memory)}")
+        lines += [f"{tag} ! {note}" for note in self.notes]
+        return "\n".join([*lines, _RULE])
+
+    def to_json(self) -> str:
+        """The same as JSON."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+
+def count_layers(plans: Iterable[ExecutionPlan]) -> LayerCount:
+    """Count the distinct layers of the plans, which are those of one engine: best one for each direction."""
+    formats: dict[str, str] = {}
+    reasons: dict[str, str] = {}
+    attentions: dict[str, bool] = {}
+    for plan in plans:
+        for step in (*plan.first.steps, *plan.steady.steps):
+            if step.kernel == "attention":
+                attentions[step.layer] = step.config is not None
+            elif step.problem is not None:
+                formats[step.layer] = step.format
+                reasons[step.layer] = step.reason
+    is_quantized = any(format in _EIGHT_BITS for format in formats.values())
+    high = {name: reasons[name] for name, format in formats.items() if is_quantized and format not in _EIGHT_BITS}
+    return LayerCount(dict(Counter(formats.values())), high, len(attentions), sum(attentions.values()))
+
+
+def describe_work(plan: ExecutionPlan) -> PlannedWork:
+    """What a plan says of its size."""
+    shape = plan.shape
+    frames = "a stream" if shape.frames is None else f"{shape.frames} frames"
+    return PlannedWork(
+        f"{shape.part} {shape.width_px}x{shape.height_px}, {frames}", describe_area(plan), plan.is_exact, plan.memory
+    )
+
+
+def place_of(device: DeviceSpec | None) -> tuple[str, str]:
+    """(name, architecture) for a report."""
+    return ("CPU", "") if device is None else (device.name, device.sm)
+
+
+def _by_reason(kept: dict[str, str]) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = {}
+    for name, reason in kept.items():
+        grouped.setdefault(reason, []).append(name)
+    return grouped
+
+
+def _shortened(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]}, {names[1]}, ..."

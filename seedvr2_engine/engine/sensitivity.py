@@ -1,0 +1,116 @@
+"""How much of the picture's error each layer's 8-bit numbers cause, measured on the plain model.
+
+A layer's input and weights are rounded to the format and back, all others stay as they are, and a small latent is
+decoded. The errors of different layers are nearly independent, so their squares add up.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..models.blocks import Resnet, Upsample
+from ..models.causal import CausalConv3d
+from ..models.vae import VideoVAE
+from ..quant import QuantRecipe, quantize_rows, smoothing_factors
+from ..quant.quantize import LIMITS
+
+FP8_EXPONENT_FLOOR = -2
+"""Smallest exponent of an FP8 frame; as `kernels.operands.NormSpec` has it."""
+
+
+def decoder_layers(vae: VideoVAE) -> dict[str, nn.Module]:
+    """The decoder's layers that may be computed in 8 bits, by the name that a recipe calls them, in order."""
+    layers: dict[str, nn.Module] = {}
+    for name, module in vae.decoder.named_modules(prefix="decoder"):
+        if isinstance(module, Resnet):
+            layers |= {f"{name}.conv1": module.conv1, f"{name}.conv2": module.conv2}
+        elif isinstance(module, Upsample):
+            layers[name] = module
+    return layers
+
+
+def picture(decoded: Tensor) -> Tensor:
+    """What is seen of a decoded clip: [-1, 1] -> [0, 1], clamped, in FP32."""
+    return (decoded.float() * 0.5 + 0.5).clamp(0, 1)
+
+
+def mean_squared_error(actual: Tensor, exact: Tensor) -> Tensor:
+    """Of two pictures in [0, 1], a scalar tensor; 1, the worst there is, where a value is NaN."""
+    return (actual - exact).square().mean(dtype=torch.float64).nan_to_num(nan=1.0)
+
+
+def layer_errors(vae: VideoVAE, latent: Tensor, layers: Iterable[str], recipe: QuantRecipe) -> dict[str, float]:
+    """The mean squared error of the picture (in [0, 1]) that each layer causes on its own in the recipe's format."""
+    exact = picture(vae.decode(latent))
+    modules = decoder_layers(vae)
+    errors = {}
+    for name in layers:
+        with rounded({name: modules[name]}, recipe):
+            errors[name] = mean_squared_error(picture(vae.decode(latent)), exact)
+    # One wait for the GPU instead of one for each layer.
+    return dict(zip(errors, torch.stack(list(errors.values())).tolist(), strict=True)) if errors else {}
+
+
+@contextmanager
+def rounded(layers: dict[str, nn.Module], recipe: QuantRecipe) -> Iterator[None]:
+    """Round the inputs and weights of these layers to the recipe's 8-bit format until the context ends.
+
+    An upsampler's input is rounded where the engine rounds it, before the 1x1x1 convolution, and of its two weights
+    the last, whose rows are what the composed weights are made of.
+    """
+    with ExitStack() as undo:
+        for layer in layers.values():
+            if isinstance(layer, Upsample):
+                undo.enter_context(_rounded_conv(layer.upscale_conv, recipe, weight=False))
+                undo.enter_context(_rounded_conv(layer.conv, recipe, input=False))
+            else:
+                assert isinstance(layer, CausalConv3d)
+                undo.enter_context(_rounded_conv(layer, recipe))
+        yield
+
+
+@contextmanager
+def _rounded_conv(
+    conv: CausalConv3d, recipe: QuantRecipe, *, input: bool = True, weight: bool = True
+) -> Iterator[None]:
+    exact = conv.weight
+    dtype = torch.int8 if recipe.precision == "int8" else torch.float8_e4m3fn
+
+    def round_operands(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        x = args[0].float()
+        factors = x.new_ones(x.shape[1])
+        if dtype == torch.int8:
+            factors = smoothing_factors(x.abs().amax((0, 2, 3, 4)), exact.float().abs().amax((0, 2, 3, 4)))
+        if weight:
+            conv.weight = nn.Parameter(_round_weight(exact, factors, dtype), requires_grad=False)
+        return (_round_frames(x, factors, dtype).to(args[0].dtype) if input else args[0], *args[1:])
+
+    hook = conv.register_forward_pre_hook(round_operands)
+    try:
+        yield
+    finally:
+        hook.remove()
+        conv.weight = exact
+
+
+def _round_weight(weight: Tensor, factors: Tensor, dtype: torch.dtype) -> Tensor:
+    """(Co, Ci, kt, kh, kw) with its smoothing, through 8 bits and back, without the smoothing again."""
+    smoothing = factors[:, None, None, None]
+    data, scale = quantize_rows((weight.float() * smoothing).flatten(1), dtype)
+    return ((data.float() * scale[:, None]).view(weight.shape) / smoothing).to(weight.dtype)
+
+
+def _round_frames(x: Tensor, factors: Tensor, dtype: torch.dtype) -> Tensor:
+    """(N, C, T, H, W) through 8 bits and back, with one power of two a frame as its scale."""
+    smoothing = factors[:, None, None, None]
+    smooth = x / smoothing
+    limit = LIMITS[dtype]
+    amax = smooth.abs().amax((1, 3, 4), keepdim=True)
+    floor = 0 if dtype == torch.int8 else FP8_EXPONENT_FLOOR
+    step = torch.exp2(torch.ceil(torch.log2((amax / limit).clamp(min=1e-30))).clamp(min=floor))
+    scaled = (smooth / step).clamp(-limit, limit)
+    restored = scaled.round() if dtype == torch.int8 else scaled.to(dtype).float()
+    return restored * step * smoothing

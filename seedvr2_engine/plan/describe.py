@@ -1,0 +1,37 @@
+"""A plan in words: the phrases that the command line and the engine's report share."""
+
+from ..kernels.dispatch import AttentionConfig, ConvConfig
+from .types import ExecutionPlan, MemoryEstimate
+
+
+def describe_config(config: ConvConfig | AttentionConfig | None) -> str:
+    """How a kernel cuts its work; empty for None."""
+    if isinstance(config, AttentionConfig):
+        loads = "descriptors" if config.uses_tma else "pointers"
+        return (
+            f"{config.block_m} queries, {config.block_n} keys, {config.block_v} dimensions, {config.warps} warps, "
+            f"{config.stages} stages, {loads}"
+        )
+    return "" if config is None else config.describe()
+
+
+def describe_memory(memory: MemoryEstimate) -> str:
+    """The predicted peak on the GPU, and what it is made of."""
+    line = (
+        f"{gigabytes(memory.peak)} (weights {gigabytes(memory.weights)}, remembered frames {gigabytes(memory.rings)}, "
+        f"working set {gigabytes(memory.arena)}, result {gigabytes(memory.result)})"
+    )
+    return f"{line}, and {gigabytes(memory.host)} of host memory" if memory.host else line
+
+
+def describe_area(plan: ExecutionPlan) -> str:
+    """Whole frames or tiles."""
+    if plan.tile_px is None:
+        return "whole frames, exact"
+    rows, columns = plan.tile_px
+    return f"tiles of {columns}x{rows} px that share {plan.overlap_px} px: approximate"
+
+
+def gigabytes(size_bytes: float) -> str:
+    """12_345_678_901 -> "12.35 GB" (decimal)."""
+    return f"{size_bytes / 1e9:.2f} GB"

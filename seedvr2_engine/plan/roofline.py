@@ -1,0 +1,223 @@
+"""How long a plan takes on a GPU, from its matrix rate and its memory bandwidth on paper.
+
+Every operation takes the longer of two times: its arithmetic at the share of the paper rate that a matrix product
+reaches, and its bytes at the share of the paper bandwidth that a copy reaches (Williams, Waterman, Patterson 2009).
+It is what well-fed kernels would need, not a promise: `seedvr2 bench vae` measures.
+"""
+
+from dataclasses import dataclass
+
+from ..device import DeviceSpec
+from ..kernels.dispatch import BYTES_PER_ELEMENT, ConvConfig, Format
+from ..models.tiling import TileSpec, decode_grid, encode_grid
+from .types import CELL_PX, FRAMES_PER_STEP, ExecutionPlan, Schedule, Step
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """Shares of the figures on paper that are taken as reachable."""
+
+    matrix_16_bit: float
+    """Of the FP16 and BF16 rate."""
+    matrix_8_bit: float
+    """Of the FP8, MXFP8 and INT8 rate."""
+    bandwidth: float
+    """Of the memory bandwidth."""
+    launch_us: float = 2.0
+    """What an operation takes however small it is, inside a CUDA graph."""
+    host_bytes_per_s: float = 22e9
+    """Pinned host memory over PCIe 4.0 x16, one direction."""
+    source: str = ""
+    """Where the shares come from."""
+
+
+DATA_CENTRE = Efficiency(
+    0.79, 0.74, 0.85, source="matrix products measured on one H200 (777 of 989, 1459 of 1979); the rest assumed"
+)
+GEFORCE = Efficiency(0.85, 0.85, 0.85, source="assumed, not measured")
+_DATA_CENTRE_ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_103")
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """The time of one operation, all its runs within one step of the clip."""
+
+    layer: str
+    """The convolution that is run or prepared."""
+    kernel: str
+    """What runs."""
+    format: Format
+    """Number format of the convolution."""
+    runs: int
+    """How often it runs in a step."""
+    matrix_ms: float
+    """Time of its arithmetic, all runs."""
+    memory_ms: float
+    """Time of its bytes, all runs."""
+    launch_ms: float
+    """Least time, all runs."""
+
+    @property
+    def ms(self) -> float:
+        """Time of all runs."""
+        return max(self.matrix_ms, self.memory_ms, self.launch_ms)
+
+    @property
+    def bound(self) -> str:
+        """What limits it: `matrix`, `memory` or `launch`."""
+        return max(("matrix", self.matrix_ms), ("memory", self.memory_ms), ("launch", self.launch_ms), key=_second)[0]
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The time of a plan."""
+
+    first: tuple[StepTime, ...]
+    """Operations of a clip's first frame."""
+    steady: tuple[StepTime, ...]
+    """Operations of every later step."""
+    host_ms: float
+    """Transfer of remembered frames in a later step, hidden behind the arithmetic as far as that lasts."""
+    tiles: int
+    """Spatial tiles; 1 for whole frames."""
+    efficiency: Efficiency
+    """What was assumed."""
+
+    @property
+    def first_ms(self) -> float:
+        """Time of a clip's first frame."""
+        return self.tiles * sum(step.ms for step in self.first)
+
+    @property
+    def step_ms(self) -> float:
+        """Time of a later step (one latent frame, four pictures)."""
+        return self.tiles * max(sum(step.ms for step in self.steady), self.host_ms)
+
+    def clip_ms(self, frames: int) -> float:
+        """Time of a clip of 4n+1 frames."""
+        return self.first_ms + (frames - 1) // FRAMES_PER_STEP * self.step_ms
+
+
+def roofline(plan: ExecutionPlan, device: DeviceSpec) -> Roofline | None:
+    """The time of `plan` on `device`; None where rates or bandwidth are not known or the kernels refuse the plan."""
+    if plan.refusals or not device.bandwidth_bytes_per_s or not device.tflops.bf16:
+        return None
+    efficiency = DATA_CENTRE if device.sm in _DATA_CENTRE_ARCHITECTURES else GEFORCE
+    return Roofline(
+        first=_times(plan.first, device, efficiency),
+        steady=_times(plan.steady, device, efficiency),
+        host_ms=_host_bytes(plan) / efficiency.host_bytes_per_s * 1e3,
+        tiles=_tile_count(plan),
+        efficiency=efficiency,
+    )
+
+
+def step_flops(step: Step) -> int:
+    """Floating-point operations of one run: of a convolution or an attention; 0 for anything else."""
+    if step.problem is not None:
+        return step.problem.flops
+    if step.kernel == "attention":
+        rows, columns, channels = step.size
+        return 4 * (channels // 3) * (rows * columns) ** 2
+    return 0
+
+
+def step_bytes(step: Step) -> int:
+    """Bytes that one run has to read and write if nothing is read twice."""
+    rows, columns, channels = step.size
+    pixels = rows * columns
+    if step.problem is not None:
+        return _convolution_bytes(step)
+    if step.kernel == "attention":
+        return 2 * pixels * (channels + channels // 3)
+    if step.kernel == "unfold":
+        return pixels * (2 * 3 + 2 * 32)
+    if step.kernel == "fold":
+        return pixels * (4 * 32 + 2 * 3)
+    # Norm and load: a 16-bit tensor in, a frame of the next convolution out.
+    return pixels * channels * (2 + BYTES_PER_ELEMENT[step.format])
+
+
+def _convolution_bytes(step: Step) -> int:
+    problem = step.problem
+    assert problem is not None
+    element = BYTES_PER_ELEMENT[problem.format]
+    kt, kh, kw = problem.kernel
+    height, width = problem.output_px
+    written = height * width * problem.channels_out * problem.frames
+    output_bytes = 4 if problem.output == "fp32" else 2
+    total = kt * problem.height_px * problem.width_px * problem.channels_in * element
+    total += problem.phases * problem.channels_out * kt * kh * kw * problem.channels_in * element
+    total += written * output_bytes * (2 if problem.has_residual else 1)
+    total += height * width * problem.shortcut_channels * 2 * problem.frames
+    if isinstance(step.config, ConvConfig):
+        total += 4 * problem.statistic_rows * written // step.config.block_m
+    return total
+
+
+def _times(schedule: Schedule, device: DeviceSpec, efficiency: Efficiency) -> tuple[StepTime, ...]:
+    runs: dict[int, int] = {}
+    for segment in schedule.order:
+        runs[segment] = runs.get(segment, 0) + 1
+    return tuple(_time(step, runs.get(step.segment, 0), device, efficiency) for step in schedule.steps)
+
+
+def _time(step: Step, runs: int, device: DeviceSpec, efficiency: Efficiency) -> StepTime:
+    # A fused shortcut multiplies 16-bit numbers whatever the convolution's are.
+    shortcut = _shortcut_flops(step)
+    matrix_ms = shortcut / _matrix_rate("fp16", device, efficiency) * 1e3
+    main = step_flops(step) - shortcut
+    if main:
+        matrix_ms += main / _matrix_rate(step.format, device, efficiency) * 1e3
+    memory_ms = step_bytes(step) / (device.bandwidth_bytes_per_s * efficiency.bandwidth) * 1e3
+    launches = 3 if step.kernel == "norm" else 1
+    return StepTime(
+        layer=step.layer,
+        kernel=step.kernel,
+        format=step.format,
+        runs=runs,
+        matrix_ms=runs * matrix_ms,
+        memory_ms=runs * memory_ms,
+        launch_ms=runs * launches * efficiency.launch_us * 1e-3,
+    )
+
+
+def _shortcut_flops(step: Step) -> int:
+    problem = step.problem
+    if problem is None:
+        return 0
+    height, width = problem.output_px
+    return 2 * problem.frames * height * width * problem.channels_out * problem.shortcut_channels
+
+
+def _matrix_rate(format: Format, device: DeviceSpec, efficiency: Efficiency) -> float:
+    """FLOP/s."""
+    if format in ("fp16", "bf16"):
+        return device.tflops.bf16 * 1e12 * efficiency.matrix_16_bit
+    rates = {"fp8": device.tflops.fp8, "mxfp8": device.tflops.mxfp8, "int8": device.tflops.int8}
+    return rates[format] * 1e12 * efficiency.matrix_8_bit
+
+
+def _host_bytes(plan: ExecutionPlan) -> int:
+    """Bytes that cross the bus in a later step, in the busier direction: the past comes, one new frame goes."""
+    total = 0
+    for ring in plan.rings:
+        if ring.host_frames:
+            total += plan.steady.order.count(ring.segment) * ring.host_frames * ring.frame_bytes
+    return total
+
+
+def _tile_count(plan: ExecutionPlan) -> int:
+    if plan.tile_px is None:
+        return 1
+    spec = TileSpec(plan.tile_px, plan.overlap_px)
+    height, width = plan.shape.height_px, plan.shape.width_px
+    if plan.shape.part == "encode":
+        grid = encode_grid(height, width, spec, CELL_PX)
+    else:
+        grid = decode_grid(height // CELL_PX, width // CELL_PX, spec, CELL_PX)
+    return 1 if grid is None else len(grid.tiles)
+
+
+def _second(pair: tuple[str, float]) -> float:
+    return pair[1]
