@@ -9,7 +9,7 @@ import typer
 
 from .. import __version__
 from ..errors import SeedVR2Error
-from . import bench, clips, doctor, files, plan
+from . import bench, bench_upscale, clips, compare, doctor, files, plan, upscale
 from .console import EXIT_BAD_INPUT, EXIT_INTERRUPTED, fail
 
 
@@ -36,17 +36,28 @@ def _with_exit_codes(command: Callable[..., None]) -> Callable[..., None]:
 
 app = typer.Typer(
     name="seedvr2",
-    help="The SeedVR2 video VAE: exact, streaming, from file to file.",
+    help="The SeedVR2 video upscaler and its VAE: exact, streaming, from file to file.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (clips.reconstruct, plan.plan, doctor.doctor, files.info, files.convert, files.download, files.models):
+for _command in (
+    upscale.upscale,
+    compare.compare,
+    clips.reconstruct,
+    plan.plan,
+    doctor.doctor,
+    files.info,
+    files.convert,
+    files.download,
+    files.models,
+):
     app.command()(_with_exit_codes(_command))
-_bench = typer.Typer(name="bench", help="Measure on the GPU at hand; nothing gets a time before it is right.")
+_bench = typer.Typer(name="bench", help="Measure on the machine at hand; nothing gets a time before it is right.")
 _bench.callback()(lambda: None)
-_bench.command()(_with_exit_codes(bench.vae))
+_bench.command("upscale")(_with_exit_codes(bench_upscale.bench_upscale))
+_bench.command("vae")(_with_exit_codes(bench.vae))
 app.add_typer(_bench)
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from ..errors import InvalidArgumentError
-from .clips import vae_file
+from .choices import choose_vae
 from .console import err, fail, wide
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _model(weights: str | None, place: torch.device) -> tuple[VideoVAE, str]:
 
     if weights is None:
         return random_vae(VAEConfig(), t.device("cpu")), "random full-size"
-    path = weights if weights == "nano" else vae_file(weights)
+    path = weights if weights == "nano" else choose_vae(weights)
     return load_vae(path), Path(path).name
 
 

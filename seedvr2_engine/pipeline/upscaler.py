@@ -1,0 +1,169 @@
+"""From a clip to a larger one: frames in, frames out, in memory that depends on a chunk and not on the clip.
+
+Frames are resized, encoded, restored by one step of the transformer in chunks of latents, decoded, and given their
+source's colours. The VAE streams through the whole clip, and neighbouring chunks of the transformer share latents and
+are cross-faded; or, in less memory and as the public reference does it, every chunk passes all stages on its own and
+the pictures are cross-faded. Source of the order of work: the reference's `src/core/generation_phases.py`, whose
+phases each go over the whole clip.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain, islice
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidArgumentError
+from ..models.dit import NaDiT
+from ..models.sampler import LAST_TIMESTEP
+from ..models.vae import VideoVAE
+from .chunks import Chunk, ChunkPlan, chunked, filled_up, joined, prepend_mirrored
+from .clip_stages import ClipStages, Models, Progress, ProgressCallback
+from .color import SLICE_METHODS
+from .memory import Division, divide
+from .options import UpscaleOptions
+
+__all__ = ["Progress", "ProgressCallback", "Upscaler"]
+
+
+class Upscaler:
+    """Upscales clips and pictures with one pair of models; keeps nothing of one clip for the next."""
+
+    def __init__(self, dit: NaDiT, vae: VideoVAE, options: UpscaleOptions | None = None, *, text: Tensor) -> None:
+        """Compute what follows from the text alone. text: the embedding (tokens, text width) that the model runs with.
+
+        dit, vae: models that belong together, each on its device and in its number format.
+        """
+        self.dit = dit
+        self.vae = vae
+        self.options = options or UpscaleOptions()
+        self._models = Models(dit, vae, dit.conditioning(text, LAST_TIMESTEP), len(text))
+
+    def division(self, source: tuple[int, int]) -> Division:
+        """How clips of (height, width) in pixels are cut: as asked for, or in the longest chunks that fit."""
+        return divide(self.dit, self.vae, self.options.resize(source), self.options)
+
+    @torch.no_grad()
+    def upscale(self, frames: Iterable[Tensor], on_progress: ProgressCallback | None = None) -> Iterator[Tensor]:
+        """Upscale frames (3, H, W), or (4, H, W) with alpha, in [0, 1]; yields as many, clamped, FP32 on the CPU.
+
+        Frames are taken as they are needed. All must have one shape (InvalidArgumentError). Whether alpha is a mask is
+        decided on the first chunk. The same frames, options and device give the same numbers.
+        """
+        stream = iter(frames)
+        first = next(stream, None)
+        if first is None:
+            return
+        _check_frame(0, first, first)
+        size = first.shape[1], first.shape[2]
+        division = self.division(size)
+        stages = ClipStages(self._models, self.options, self.options.resize(size), on_progress)
+        source = prepend_mirrored(_checked(chain([first], stream)), self.options.prepend_frames)
+        walk = _through_chunks if division.vae_span == "chunk" else _through_clip
+        for frame in islice(walk(source, stages, division.chunks, self.options), self.options.prepend_frames, None):
+            yield frame.cpu()
+
+
+def _through_clip(
+    source: Iterable[Tensor], stages: ClipStages, plan: ChunkPlan, options: UpscaleOptions
+) -> Iterator[Tensor]:
+    """The VAE sees the clip as one; only the transformer works in chunks."""
+    waiting: deque[Tensor] = deque()
+    latent_plan = plan.of_latents
+
+    read = 0
+
+    def kept() -> Iterator[Tensor]:
+        nonlocal read
+        for read, frame in enumerate(source, start=1):  # noqa: B007
+            waiting.append(frame)
+            yield frame
+
+    def counted() -> Iterator[Tensor]:
+        for number, picture in enumerate(stages.model_inputs(filled_up(kept()))):
+            yield picture
+            stages.report("encode", min(number + 1, read))
+
+    def restored(chunk: Chunk[Tensor]) -> Iterator[Tensor]:
+        stages.report("transform", min(plan.unit * chunk.span.start, read))
+        clean = stages.restore(chunk.frames, chunk.latents)
+        stages.report("transform", min(plan.unit * (chunk.span.stop - 1) + 1, read))
+        yield from clean[chunk.span.lead :]
+
+    chunks = chunked(stages.encode(counted()), latent_plan)
+    clean = joined(((replace(chunk.span, lead=0), restored(chunk)) for chunk in chunks), latent_plan.overlap)
+    decoded = stages.decode(clean)
+    # Slices of colours are as long as what a chunk adds; the first latent is a single frame.
+    step = latent_plan.step if options.color in SLICE_METHODS else 1
+    length = plan.unit * (step - 1) + 1
+    done = 0
+    while pictures := list(islice(decoded, length)):
+        if done == 0:
+            stages.decide_mask(waiting)
+        own = [waiting.popleft() for _ in pictures[: len(waiting)]]
+        stages.report("decode", done + len(own))
+        for frame in stages.finish(pictures[: len(own)], own, fade=done > 0) if own else ():
+            done += 1
+            stages.report("color", done)
+            yield frame
+        length = plan.unit * step
+
+
+def _through_chunks(
+    source: Iterable[Tensor], stages: ClipStages, plan: ChunkPlan, options: UpscaleOptions
+) -> Iterator[Tensor]:
+    """Every chunk starts anew, and the pictures of neighbours are cross-faded."""
+
+    def finished(chunk: Chunk[Tensor]) -> Iterator[Tensor]:
+        span = chunk.span
+        begin = span.start - span.lead
+        numbers = range(begin, begin + len(chunk.frames))
+
+        def counted() -> Iterator[Tensor]:
+            for number, picture in zip(numbers, stages.model_inputs(chunk.frames, numbers), strict=True):
+                yield picture
+                stages.report("encode", min(number + 1, span.stop))
+
+        stages.decide_mask(chunk.frames)
+        latents = list(stages.encode(counted()))
+        stages.report("transform", span.start)
+        clean = stages.restore(latents, chunk.latents)
+        stages.report("transform", span.stop)
+
+        def decoded() -> Iterator[Tensor]:
+            for number, picture in zip(numbers, stages.decode(clean), strict=True):
+                stages.report("decode", min(number + 1, span.stop))
+                yield picture
+
+        own = slice(span.lead, span.lead + span.frames)
+        pictures: Iterable[Tensor] = islice(decoded(), own.start, own.stop)
+        if options.color in SLICE_METHODS:
+            pictures = list(pictures)
+        for number, frame in enumerate(stages.finish(pictures, chunk.frames[own]), start=span.start):
+            stages.report("color", number + 1)
+            yield frame
+
+    # The context before a chunk is gone by the time its frames are joined.
+    return joined(((replace(chunk.span, lead=0), finished(chunk)) for chunk in chunked(source, plan)), plan.overlap)
+
+
+def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
+    first: Tensor | None = None
+    for index, frame in enumerate(frames):
+        first = frame if first is None else first
+        _check_frame(index, frame, first)
+        yield frame
+
+
+def _check_frame(index: int, frame: Tensor, first: Tensor) -> None:
+    if frame.ndim != 3 or frame.shape[0] not in (3, 4) or not frame.is_floating_point():
+        raise InvalidArgumentError(
+            f"frame {index}: expected floating point (3, H, W) or (4, H, W), got {frame.dtype} {tuple(frame.shape)}."
+        )
+    if frame.shape != first.shape:
+        raise InvalidArgumentError(
+            f"frame {index}: expected shape {tuple(first.shape)} like the first frame, got {tuple(frame.shape)}; "
+            "a clip must keep its size."
+        )
