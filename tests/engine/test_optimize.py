@@ -182,7 +182,7 @@ def test_the_guard_speaks_in_the_report(vae, monkeypatch, caplog):
     assert kept
     assert all(report.layers.kept_high[name].startswith("the guard keeps it") for name in kept)
     assert report.layers.by_format["fp16"] == 8 + len(kept)
-    assert "are kept in 16 bits" in caplog.text
+    assert "in 16 bits, because 8 would leave" in caplog.text
     assert f"Guard: decodes within {report.guard.psnr_db:.1f} dB" in report.text()
 
 
