@@ -218,6 +218,27 @@ def test_out_of_memory_is_planned_again_once(make_engine: MakeEngine, monkeypatc
             make_engine("fp8").decode(z)
 
 
+def test_one_direction_gives_way_to_the_other(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only one direction's memory is there, both still run in turn, even with a stream open."""
+    engine, z, v = make_engine("fp8"), latent(5, 3, 4), video(9, 24, 24)
+    decoded, encoded = engine.decode(z), engine.encode(v)
+    empty = torch.empty
+
+    def empty_of_one(*size: int, **arguments: object) -> Tensor:
+        if arguments.get("dtype") == torch.uint8 and size != (0,) and len(tight.session._rings) == 1:
+            raise torch.cuda.OutOfMemoryError("not there")
+        return empty(*size, **arguments)
+
+    tight = make_engine("fp8")
+    stream = tight.stream_decode(z.unbind(2))
+    frames = [next(stream)]
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "empty", empty_of_one)
+        mean = tight.encode(v)
+    assert torch.equal(mean, encoded)
+    assert torch.equal(torch.stack([*frames, *stream], 2), decoded)
+
+
 def _undisturbed(monkeypatch: pytest.MonkeyPatch, engine: VAEEngine, z: Tensor) -> Tensor:
     monkeypatch.undo()
     return engine.decode(z)
