@@ -18,7 +18,7 @@ from ..plan.types import CELL_PX, FRAMES_PER_STEP, ExecutionPlan, Part, VAEShape
 from ..quant import QuantRecipe
 from .backend import Backend
 from .bind import PICTURE_DTYPE
-from .calibrate import activation_maxima
+from .calibrate import calibrate_on
 from .inputs import batches, check_frames, check_input, check_slices
 from .lanes import Lane
 from .session import Session
@@ -68,7 +68,7 @@ class VAEEngine:
         self.options = options or EngineOptions()
         self.device = torch.device(device)
         self.backend = backend
-        maxima = activation_maxima(vae) if recipe.precision == "int8" else None
+        maxima = calibrate_on(vae, self.device) if recipe.precision == "int8" else None
         self.weights = WeightStore(vae.state_dict(), self.device, maxima)
         self.session = self._new_session()
         self._plans: dict[tuple[VAEShape, TileSpec | None], ExecutionPlan] = {}

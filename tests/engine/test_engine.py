@@ -98,6 +98,18 @@ def test_rings_on_the_host_change_nothing(make_engine: MakeEngine, share: float)
         assert torch.equal(getattr(engine, part)(x), expected)
 
 
+def test_eight_bit_rings_on_the_host_change_nothing(make_engine: MakeEngine) -> None:
+    """Exponents move on with their frames."""
+    shape, z = VAEShape("decode", 24, 32, 17), latent(5, 3, 4)
+    # Frames of very different ranges, so that their exponents differ.
+    z = z * torch.tensor([1.0, 40.0, 0.02, 9.0, 1.0])[:, None, None]
+    plain = make_engine("int8")
+    full = plain.plan(shape).memory
+    engine = make_engine("int8", budget_bytes=full.peak - full.rings // 2, plan=PlanOptions(allows_tiles=False))
+    assert engine.plan(shape).uses_host
+    assert torch.equal(engine.decode(z), plain.decode(z))
+
+
 @pytest.mark.usefixtures("exact")
 def test_streams_may_be_interleaved(make_engine: MakeEngine) -> None:
     engine = make_engine()
