@@ -106,6 +106,18 @@ def test_a_broken_convolution_is_named(damage, words):
     assert len(found) > 20
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_both_ways_through_the_kernel_are_checked(mixed):
+    decode, _ = plans(formats=("fp8",))
+    step = next(s for s in decode.steady.steps if s.problem is not None and s.format == "fp8")
+
+    def damage(window, weights, additions, out, problem, config):
+        if (window.exponents.unique().numel() > 1) == mixed:
+            out.y.mul_(1.05)
+
+    assert "relative error" in check_step(step, breaking("conv3d", damage), CPU).wrong
+
+
 @pytest.mark.parametrize(
     ("kernel", "damage", "step_kernel"),
     [
