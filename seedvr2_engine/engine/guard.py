@@ -93,7 +93,7 @@ class GuardResult:
 def guard(
     vae: VideoVAE,
     recipe: QuantRecipe,
-    build: Callable[[QuantRecipe], E],
+    build: Callable[[QuantRecipe, E | None], E],
     *,
     min_psnr_db: float = DEFAULT_MIN_PSNR_DB,
     cache_file: Path | None = None,
@@ -101,14 +101,15 @@ def guard(
 ) -> tuple[GuardResult, E]:
     """Build an engine whose picture differs from the plain model's by `min_psnr_db` or less; return it and the figures.
 
-    build: makes the engine for a recipe; it is called once for each recipe that is tried, rarely more than twice.
+    build: makes the engine for a recipe, if need be from the engine that was tried before, which is not used any more;
+    it is called once for each recipe that is tried, rarely more than twice.
     cache_file: where the choice is kept (`cache_path`); None keeps nothing. If even 16 bits in every layer stay below
     the limit, that engine is returned and the figure says so. clip: what is decoded, (1, 3, 4n+1, H, W) in [-1, 1];
     None is `probe_clip()`.
     """
     known = None if cache_file is None else _read(cache_file, min_psnr_db)
     if known is not None:
-        return known, build(known.applied_to(recipe))
+        return known, build(known.applied_to(recipe), None)
     began = time.monotonic()
     latent = vae.encode(probe_clip() if clip is None else clip)
     exact = picture(vae.decode(latent))
@@ -116,7 +117,7 @@ def guard(
     def error(engine: E) -> float:
         return mean_squared_error(picture(engine.decode(latent)).to(exact.device), exact).item()
 
-    engine = build(recipe)
+    engine = build(recipe, None)
     measured = before = error(engine)
     kept: list[KeptLayer] = []
     allowed = 10 ** (-min_psnr_db / 10)
@@ -127,8 +128,7 @@ def guard(
         while measured > allowed and left:
             for name in _to_keep(left, correction, allowed):
                 kept.append(KeptLayer(name, decibel(left.pop(name))))
-            del engine  # Its memory is needed for the next.
-            engine = build(GuardResult(0, 0, 0, tuple(kept)).applied_to(recipe))
+            engine = build(GuardResult(0, 0, 0, tuple(kept)).applied_to(recipe), engine)
             measured = error(engine)
             # An outlier can cost the engine more than it costs the model of it, so the first choice trusts the layers'
             # own figures; what is still missing after it is spread over the rest.

@@ -183,7 +183,9 @@ def serve_engine(
     plan = PlanOptions(fuses_attention=settings.enable_flash_attention, tile=settings.tile)
     options = EngineOptions(plan, budget, settings.enable_cuda_graphs)
 
-    def build(recipe: QuantRecipe) -> VAEEngine:
+    def build(recipe: QuantRecipe, previous: VAEEngine | None) -> VAEEngine:
+        if previous is not None:
+            return previous.with_recipe(recipe)
         return VAEEngine(vae, recipe, spec, backend, device=device, options=options)
 
     recipe = QuantRecipe(decision.format)
@@ -195,7 +197,7 @@ def serve_engine(
         result, engine = guard(judge, recipe, build, min_psnr_db=settings.min_psnr_db, cache_file=cache)
         del judge
     else:
-        engine = build(recipe)
+        engine = build(recipe, None)
     notes = _notes(result)
     for note in notes:
         log.warning("VAE: %s.", note)

@@ -98,6 +98,8 @@ def test_flash_attention_off_is_pytorchs(vae):
 def test_cuda_graphs_off_records_none(vae):
     served = serve(vae, enable_cuda_graphs=False)
     assert served.server.session.graphs is None
+    assert not served.server.options.uses_graphs
+    assert serve(vae).server.options.uses_graphs
     assert measure(served, "CUDA graphs").detail == "switched off"
 
 
