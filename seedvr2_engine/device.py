@@ -1,6 +1,8 @@
 """The only place that asks a machine what it can do."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -44,6 +46,23 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in _DTYPES:
         raise InvalidArgumentError(f"dtype: expected one of {', '.join(DTYPE_NAMES)}, got {name!r}.")
     return _DTYPES[name]
+
+
+def resolve_dit_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The transformer's dtype; `auto` is float32 on the CPU, and on a GPU bfloat16, which its weights were made in."""
+    if name == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return resolve_dtype(name, device)
+
+
+def total_memory_bytes(device: torch.device) -> int:
+    """Memory of a GPU, or of this machine, all of it; what a container may have where that is less."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 8 << 30
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    return min(total, int(text)) if text.isdigit() else total
 
 
 @dataclass(frozen=True)

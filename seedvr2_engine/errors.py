@@ -31,3 +31,7 @@ class EngineMemoryError(SeedVR2Error):
 
 class EngineUnsupportedError(SeedVR2Error):
     """The kernels cannot run this model in this way on this GPU."""
+
+
+class DeviceMemoryError(SeedVR2Error):
+    """A device has less free memory than the work takes."""

@@ -7,32 +7,67 @@ from torch import Tensor
 
 from .checkpoint.detect_dit import detect_dit, load_dit_tensors
 from .checkpoint.reader import open_checkpoint
-from .errors import CheckpointError, InvalidArgumentError
+from .engine.dit import StreamedDiT
+from .engine.dit_weights import is_packed, load_streamed
+from .errors import CheckpointError, InvalidArgumentError, ModelFileError
 from .models.dit import NaDiT
 from .models.dit_config import DiTConfig
 from .models.rope import rotary_frequencies
 
+NANO_DIT = Path(__file__).parent / "nano" / "nano_dit_q8_0.gguf"
+"""The small transformer that comes with the package and carries its own text embedding."""
+
 _COMPUTE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def load_dit(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> NaDiT:
+def dit_file(path: str | Path) -> Path:
+    """The file that `path` means, which may also be `"nano"`; raises ModelFileError if this package lacks that."""
+    if str(path) != "nano":
+        return Path(path)
+    if not NANO_DIT.is_file():
+        raise ModelFileError(
+            f"nano: expected the small transformer in this package as {NANO_DIT.name}, found none; this build comes "
+            "without it, so name a transformer file."
+        )
+    return NANO_DIT
+
+
+def load_dit(
+    path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    offload: bool = False,
+    packed: bool | None = None,
+) -> NaDiT:
     """Load a SeedVR2 transformer from a safetensors or GGUF file; all sizes follow from the tensors in it.
 
-    `dtype` is the number format of weights and activations, float32 if None; quantised weights are dequantised in
-    float32 and rounded once. Each tensor moves to the device as soon as it is read. Raises ModelFileError if there is
-    no such file, CheckpointError if it is not a complete, finite SeedVR2 transformer.
+    `path` may also be `"nano"`, the small model that comes with the package. `dtype` is the number format of weights
+    and activations, float32 if None; quantised weights are dequantised in float32 and rounded once.
+    offload: keep the blocks' matrices in the host's memory, page-locked for a GPU, and copy them block by block while
+    the block before computes.
+    packed: keep what the file has quantised or in FP8 as it is, and unpack it block by block in every run; by default
+    on GPUs. Neither changes a number.
+    Each tensor moves to its place as soon as it is read. Raises ModelFileError if there is no such file,
+    CheckpointError if it is not a complete, finite SeedVR2 transformer.
     """
     dtype = torch.float32 if dtype is None else dtype
     if dtype not in _COMPUTE_DTYPES:
         raise InvalidArgumentError(f"dtype: expected float32, float16 or bfloat16, got {dtype}.")
+    path, device = dit_file(path), torch.device(device)
+    keeps_packed = device.type == "cuda" if packed is None else packed
     with open_checkpoint(path) as checkpoint:
         config = detect_dit(checkpoint)
-        tensors = {name: tensor.to(device) for name, tensor in load_dit_tensors(checkpoint, config, dtype)}
-    _check_frequencies(Path(path), config, tensors)
-    # On the meta device nothing is allocated or initialised before the file's own tensors take their places.
-    with torch.device("meta"):
-        dit = NaDiT(config)
-    dit.load_state_dict(tensors, assign=True)
+        dit: NaDiT
+        if offload or (keeps_packed and is_packed(checkpoint)):
+            dit, tensors = load_streamed(checkpoint, config, device, dtype, offload=offload, packed=keeps_packed)
+        else:
+            # On the meta device nothing is allocated or initialised before the file's own tensors take their places.
+            with torch.device("meta"):
+                dit = NaDiT(config)
+            tensors = {name: tensor.to(device) for name, tensor in load_dit_tensors(checkpoint, config, dtype)}
+    _check_frequencies(path, config, tensors)
+    dit.load_state_dict(tensors, strict=not isinstance(dit, StreamedDiT), assign=True)
     return dit.requires_grad_(False).eval()
 
 

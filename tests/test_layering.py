@@ -19,12 +19,12 @@ LEVEL = {
     "metrics": 2,
     "quant": 2,
     "kernels": 2,
-    "loading": 3,
-    "loading_dit": 3,
     "plan": 3,
     "engine": 4,
-    "pipeline": 5,
-    "cli": 6,
+    "loading": 5,
+    "loading_dit": 5,
+    "pipeline": 6,
+    "cli": 7,
 }
 # Between rooms of one level only these modules may be imported.
 EXCEPTIONS = {("checkpoint", "models.config"), ("checkpoint", "models.dit_config"), ("kernels", "quant")}

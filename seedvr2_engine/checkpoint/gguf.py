@@ -18,7 +18,7 @@ import torch
 
 from ..errors import CheckpointError
 from ..models.config import Shape
-from .reader import Checkpoint, TensorInfo, quoted
+from .reader import Checkpoint, PackedTensor, TensorInfo, quoted
 
 ORIGINAL_SHAPE_KEY = "comfy.gguf.orig_shape."
 """Prefix of the metadata key that names, for one tensor, the shape it had before it was collapsed."""
@@ -87,6 +87,12 @@ class GGUFCheckpoint(Checkpoint):
                 f"{quoted(info.name)} in {self.path}: expected a type that can be dequantised, got "
                 f"{info.type}; convert the model to F16, Q8_0 or another common type."
             ) from error
+
+    def _read_packed(self, info: TensorInfo) -> PackedTensor | None:
+        if info.type in _PLAIN_DTYPES or info.type == "BF16":
+            return None
+        begin = self._offsets[info.name]
+        return PackedTensor(torch.from_numpy(self._data[begin : begin + info.nbytes].copy()), info.type)
 
 
 def dequantise(stored: npt.NDArray[np.uint8], kind: gguf.GGMLQuantizationType, dtype: torch.dtype) -> torch.Tensor:

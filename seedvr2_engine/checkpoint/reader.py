@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +19,17 @@ from ..errors import CheckpointError, InvalidArgumentError, ModelFileError
 from ..models.config import Shape
 
 _INTEGER_TYPES = frozenset({"I64", "I32", "I16", "I8", "U8", "BOOL"})
+
+
+class PackedTensor(NamedTuple):
+    """A tensor as the file stores it: fewer bytes than its values."""
+
+    data: torch.Tensor
+    """The stored bytes, flat uint8 on the CPU, in memory of their own."""
+    type: str
+    """The file format's own word, see `TensorInfo.type`."""
+    scale: torch.Tensor | None = None
+    """The factor of FP8 values, float32: one, or one for each row."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,11 @@ class Checkpoint(ABC):
             )
         return self._read(info, dtype).reshape(wanted)
 
+    def load_packed(self, name: str) -> PackedTensor | None:
+        """Return one quantised or FP8 tensor as it is stored; None for plain types and unknown names."""
+        info = self.tensors.get(name)
+        return None if info is None or not self._is_open else self._read_packed(info)
+
     def close(self) -> None:
         """Release the file; tensors that were loaded stay valid."""
         self._is_open = False
@@ -100,6 +116,10 @@ class Checkpoint(ABC):
     @abstractmethod
     def _read(self, info: TensorInfo, dtype: torch.dtype | None) -> torch.Tensor:
         """Return the values in `dtype`, or that of `load`, in memory of their own and in any shape."""
+
+    @abstractmethod
+    def _read_packed(self, info: TensorInfo) -> PackedTensor | None:
+        """Return what is stored, or None for a plain type."""
 
 
 def open_checkpoint(path: Path | str) -> Checkpoint:
@@ -203,6 +223,13 @@ class SafetensorsCheckpoint(Checkpoint):
             # Per tensor, or one factor for each output channel: the first axis.
             values *= factor.reshape(()) if factor.numel() == 1 else factor.reshape(-1, *[1] * (values.ndim - 1))
         return values.to(dtype or torch.float32)
+
+    def _read_packed(self, info: TensorInfo) -> PackedTensor | None:
+        if info.type not in _FP8_TYPES:
+            return None
+        scale = self._scales.get(info.name)
+        stored = self._tensor(info.name).view(torch.uint8).flatten().clone()
+        return PackedTensor(stored, info.type, None if scale is None else self._tensor(scale).float().flatten())
 
     def _tensor(self, name: str) -> torch.Tensor:
         try:

@@ -9,7 +9,7 @@ import typer
 
 from .. import __version__
 from ..errors import SeedVR2Error
-from . import clips, doctor, files, plan
+from . import clips, doctor, files, plan, upscale
 from .console import EXIT_BAD_INPUT, EXIT_INTERRUPTED, fail
 
 
@@ -36,13 +36,22 @@ def _with_exit_codes(command: Callable[..., None]) -> Callable[..., None]:
 
 app = typer.Typer(
     name="seedvr2",
-    help="The SeedVR2 video VAE: exact, streaming, from file to file.",
+    help="The SeedVR2 video upscaler and its VAE: exact, streaming, from file to file.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (clips.reconstruct, plan.plan, doctor.doctor, files.info, files.convert, files.download, files.models):
+for _command in (
+    upscale.upscale,
+    clips.reconstruct,
+    plan.plan,
+    doctor.doctor,
+    files.info,
+    files.convert,
+    files.download,
+    files.models,
+):
     app.command()(_with_exit_codes(_command))
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InvalidArgumentError, ModelFileError
+from ..errors import InvalidArgumentError
+from .choices import choose_vae
 from .console import EXIT_INTERRUPTED, err, fail, frame_progress, out, warn
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from ..metrics import QualityMeter
     from ..pipeline.reconstruct import VideoCodec
     from ..video import Frame, FrameSink
-
-PUBLIC_VAE = "ema_vae_fp16.safetensors"
 
 
 def reconstruct(
@@ -103,7 +102,7 @@ def _load(vae: str, place: torch.device, dtype: torch.dtype, precision: str, vra
     from ..engine.optimize import optimize_3d_vae_for_blackwell
     from ..loading import load_vae
 
-    model = load_vae(vae_file(vae), device=place, dtype=dtype)
+    model = load_vae(choose_vae(vae), device=place, dtype=dtype)
     if place.type != "cuda" and precision in ("auto", "reference"):
         return model
     served = optimize_3d_vae_for_blackwell(model, device=place, precision=precision, vram_gb=vram_gb, verbose=False)
@@ -112,26 +111,6 @@ def _load(vae: str, place: torch.device, dtype: torch.dtype, precision: str, vra
     if report.guard is not None:
         err.print(f"VAE engine: {report.guard.describe()}", markup=False)
     return served
-
-
-def vae_file(choice: str) -> str | Path:
-    """The file that `--vae` means, and for `auto` a line that says which."""
-    from ..checkpoint.hub import find_model
-
-    if choice == "nano":
-        return choice
-    if choice != "auto":
-        return find_model(choice)
-    try:
-        path = find_model(PUBLIC_VAE)
-    except ModelFileError:
-        err.print(
-            f"VAE: nano, the small model of this package; `seedvr2 download {PUBLIC_VAE}` gets the public one.",
-            markup=False,
-        )
-        return "nano"
-    err.print(f"VAE: {path}", markup=False)
-    return path
 
 
 def _paired(

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ..errors import InvalidArgumentError
-from .clips import vae_file
+from .choices import choose_vae
 from .console import readable_size, warn, wide
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _config(vae: str | None) -> VAEConfig:
 
     if vae is None:
         return VAEConfig()
-    with open_checkpoint(NANO_VAE if vae == "nano" else vae_file(vae)) as checkpoint:
+    with open_checkpoint(NANO_VAE if vae == "nano" else choose_vae(vae)) as checkpoint:
         return detect_vae(checkpoint)
 
 

@@ -6,6 +6,7 @@ that works on them, text tokens (clips * text tokens, width).
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -127,6 +128,16 @@ class NaDiT(nn.Module):
         """The number format of weights and activations."""
         return self.vid_in.proj.weight.dtype
 
+    def loaded_blocks(self) -> Iterator[Block]:
+        """The blocks in order; each can run until the next one is asked for."""
+        for block in self.blocks:
+            yield cast(Block, block)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes on the device beside the parameters and buffers; none unless a subclass keeps its weights there."""
+        return 0
+
     def geometry(
         self,
         shape: tuple[int, ...],
@@ -177,7 +188,7 @@ class NaDiT(nn.Module):
             patches = self.vid_in.patches(clips.to(self.device, self.dtype))
             tokens = self.vid_in.proj(patches.index_select(0, geometry.layouts[0].order))
             text = conditioning.text.repeat(len(clips), 1)
-            for layer, block in enumerate(self.blocks):
+            for layer, block in enumerate(self.loaded_blocks()):
                 hop = geometry.hops[layer % 2]
                 if layer > 0 and hop is not None:
                     tokens = tokens.index_select(0, hop)

@@ -18,6 +18,8 @@ from .color_space import hsv_to_rgb, lab_to_rgb, rgb_to_hsv, rgb_to_lab, saturat
 
 ColorMethod = Literal["lab", "wavelet", "wavelet_adaptive", "hsv", "adain", "none"]
 COLOR_METHODS: tuple[ColorMethod, ...] = get_args(ColorMethod)
+SLICE_METHODS: tuple[ColorMethod, ...] = ("lab", "wavelet_adaptive", "hsv")
+"""Methods that look at every frame of a slice before they make the first."""
 
 BLUR_RADII_PX = (1, 2, 4, 8, 16)
 LAB_RANGES = (ValueRange(0, 100), ValueRange(-87, 99), ValueRange(-108, 95))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..errors import InvalidArgumentError
+from ..models.tiling import TileSpec
 from .chunks import ChunkPlan, padded_count
 from .color import COLOR_METHODS, ColorMethod
 from .resize import MAX_EDGE_PX, ResizePlan, Size, plan_resize
@@ -42,6 +43,10 @@ class UpscaleOptions:
     """Noise on the source's latents, 0 to 1; the more, the freer the model draws."""
     noise: NoiseKind = "position"
     """What the noise depends on."""
+    slice_frames: int = 4
+    """Frames that the VAE works on at a time, a multiple of 4; the result is the same at any value."""
+    tile: TileSpec | None = None
+    """Spatial tiles of the VAE, which save memory but are not exact; whole frames by default."""
 
     def __post_init__(self) -> None:
         if self.resolution is not None and self.scale is not None:
@@ -59,6 +64,8 @@ class UpscaleOptions:
         _check_whole("seed", self.seed, 0, (1 << 64) - 1)
         _check_share("input noise", self.input_noise)
         _check_share("latent noise", self.latent_noise)
+        if self.slice_frames < 4 or self.slice_frames % 4:
+            raise InvalidArgumentError(f"slice frames: expected a positive multiple of 4, got {self.slice_frames}.")
         _check_choice("colour method", self.color, COLOR_METHODS)
         _check_choice("noise", self.noise, get_args(NoiseKind))
         if self.chunk_frames is not None:

@@ -1,0 +1,126 @@
+"""Which model files the options of a command mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InvalidArgumentError, ModelFileError
+from .console import err
+
+PUBLIC_VAE = "ema_vae_fp16.safetensors"
+PUBLIC_DITS = (
+    "seedvr2_ema_3b_fp16.safetensors",
+    "seedvr2_ema_3b_fp8_e4m3fn.safetensors",
+    "seedvr2_ema_3b-Q8_0.gguf",
+    "seedvr2_ema_3b-Q4_K_M.gguf",
+    "seedvr2_ema_7b_fp16.safetensors",
+    "seedvr2_ema_7b_fp8_e4m3fn_mixed_block35_fp16.safetensors",
+    "seedvr2_ema_7b-Q4_K_M.gguf",
+    "seedvr2_ema_7b_sharp_fp16.safetensors",
+    "seedvr2_ema_7b_sharp_fp8_e4m3fn_mixed_block35_fp16.safetensors",
+    "seedvr2_ema_7b_sharp-Q4_K_M.gguf",
+)
+"""The public transformers, in the order in which `auto` takes the first that is here."""
+NANO = "nano"
+
+
+@dataclass(frozen=True)
+class UpscaleModels:
+    """The files of one upscaling."""
+
+    dit: Path
+    vae: Path
+    text: Path
+    """A checkpoint that carries a text embedding, or the public embedding."""
+
+    def describe(self) -> str:
+        """One line for people."""
+        text = "its own text embedding" if self.text == self.dit else f"text embedding {self.text.name}"
+        return f"transformer {self.dit.name} with {text}, VAE {self.vae.name}"
+
+
+def choose_vae(choice: str) -> str | Path:
+    """The file that `--vae` means where no transformer is involved, and for `auto` a line that says which."""
+    from ..checkpoint.hub import find_model
+
+    if choice == NANO:
+        return choice
+    if choice != "auto":
+        return find_model(choice)
+    path = _first_here((PUBLIC_VAE,))
+    if path is None:
+        err.print(
+            f"VAE: nano, the small model of this package; `seedvr2 download {PUBLIC_VAE}` gets the public one.",
+            markup=False,
+        )
+        return NANO
+    err.print(f"VAE: {path}", markup=False)
+    return path
+
+
+def choose_models(dit: str, vae: str, text: str) -> UpscaleModels:
+    """The files that `--dit`, `--vae` and `--text` mean; raises ModelFileError that says what is missing, and more.
+
+    The small transformer goes with the small VAE and the public ones with the public VAE: latents of one mean
+    nothing to the other.
+    """
+    from ..checkpoint.hub import find_model
+    from ..loading import NANO_VAE
+    from ..loading_dit import dit_file
+
+    if dit == "auto":
+        here = _first_here(PUBLIC_DITS)
+        if here is None:
+            raise ModelFileError(
+                f"No transformer on this machine: expected {PUBLIC_DITS[0]} or another public one, found none; fetch "
+                f"one with `seedvr2 download {PUBLIC_DITS[0]}`, or use the small one of this package with `--dit nano`."
+            )
+        dit_path = here
+    else:
+        dit_path = dit_file(NANO) if dit == NANO else find_model(dit)
+    if vae == NANO or (vae == "auto" and dit == NANO):
+        vae_path = NANO_VAE
+    elif vae == "auto":
+        found = _first_here((PUBLIC_VAE,))
+        if found is None:
+            raise ModelFileError(
+                f"No VAE on this machine: expected {PUBLIC_VAE} beside {dit_path.name}, found none; fetch it with "
+                f"`seedvr2 download {PUBLIC_VAE}`, or name another with --vae."
+            )
+        vae_path = found
+    else:
+        vae_path = find_model(vae)
+    if dit == NANO and vae_path != NANO_VAE:
+        raise InvalidArgumentError(
+            f"--vae: expected the small VAE beside the small transformer, got {vae}; leave it out, or name another "
+            "transformer."
+        )
+    return UpscaleModels(dit_path, vae_path, _text_file(dit_path, text))
+
+
+def _text_file(dit: Path, choice: str) -> Path:
+    from ..checkpoint.detect_dit import POSITIVE_TEXT
+    from ..checkpoint.hub import find_model
+    from ..checkpoint.reader import open_checkpoint
+    from ..checkpoint.text_embedding import PUBLIC_TEXT
+
+    if choice != "auto":
+        return find_model(choice)
+    with open_checkpoint(dit) as checkpoint:
+        if any(name.endswith(POSITIVE_TEXT) for name in checkpoint.tensors):
+            return dit
+    found = _first_here((PUBLIC_TEXT,))
+    if found is None:
+        raise ModelFileError(
+            f"{dit} carries no text embedding: expected {PUBLIC_TEXT} on this machine, found none; fetch it with "
+            f"`seedvr2 download {PUBLIC_TEXT}`, or name another with --text."
+        )
+    return found
+
+
+def _first_here(names: tuple[str, ...]) -> Path | None:
+    from ..checkpoint.hub import search_folders
+
+    folders = search_folders()
+    return next((folder / name for name in names for folder in folders if (folder / name).is_file()), None)

@@ -1,0 +1,151 @@
+"""Where and in which numbers an upscaling runs, and what that will take: `seedvr2 upscale --plan`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from ..errors import InvalidArgumentError
+from .choices import UpscaleModels
+from .console import out, readable_size
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..pipeline.memory import Sizes
+    from ..pipeline.options import UpscaleOptions
+    from ..pipeline.upscaler import Upscaler
+    from .upscale_files import Job
+
+OFFLOADS = ("auto", "none", "blocks")
+# What is left of a GPU with this share taken by the transformer is too little for the activations of a common size.
+_LARGEST_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Device, number formats, and whether the transformer's blocks stay on the host."""
+
+    device: torch.device
+    vae_dtype: torch.dtype
+    dit_dtype: torch.dtype
+    offload: bool
+
+    @property
+    def packed(self) -> bool:
+        """Whether quantised weights stay packed, as `load_dit` decides it."""
+        return self.device.type == "cuda"
+
+    def load(self, models: UpscaleModels, options: UpscaleOptions) -> Upscaler:
+        """Load the models."""
+        from ..checkpoint.text_embedding import load_text_embedding
+        from ..loading import load_vae
+        from ..loading_dit import load_dit
+        from ..pipeline.upscaler import Upscaler
+
+        return Upscaler(
+            load_dit(models.dit, device=self.device, dtype=self.dit_dtype, offload=self.offload),
+            load_vae(models.vae, device=self.device, dtype=self.vae_dtype),
+            options,
+            text=load_text_embedding(models.text),
+        )
+
+    def sizes(self, models: UpscaleModels) -> Sizes:
+        """What the memory follows from, from the files' headers."""
+        from ..checkpoint.detect import detect_vae
+        from ..checkpoint.detect_dit import detect_dit
+        from ..checkpoint.reader import open_checkpoint
+        from ..engine.dit_weights import device_bytes
+        from ..pipeline.memory import Sizes
+
+        with open_checkpoint(models.dit) as dit, open_checkpoint(models.vae) as vae:
+            dit_config, vae_config = detect_dit(dit), detect_vae(vae)
+            weights = device_bytes(dit, dit_config, self.dit_dtype, offload=self.offload, packed=self.packed)
+            weights += sum(info.count for info in vae.tensors.values()) * self.vae_dtype.itemsize
+        return Sizes(vae_config, dit_config, self.vae_dtype.itemsize, self.dit_dtype.itemsize, weights)
+
+    def describe(self) -> str:
+        """One line for people."""
+        names = [str(dtype).removeprefix("torch.") for dtype in (self.vae_dtype, self.dit_dtype)]
+        return (
+            f"{self.device}, VAE in {names[0]}, transformer in {names[1]}"
+            f"{', its blocks on the host' if self.offload else ''}"
+        )
+
+
+def plan_machine(models: UpscaleModels, device: torch.device, precision: str, offload: str) -> Machine:
+    """Decide what is left open: number formats by device, offload by the transformer's share of a GPU's memory."""
+    from ..checkpoint.detect_dit import detect_dit
+    from ..checkpoint.reader import open_checkpoint
+    from ..device import resolve_dit_dtype, resolve_dtype, total_memory_bytes
+    from ..engine.dit_weights import device_bytes
+
+    if offload not in OFFLOADS:
+        raise InvalidArgumentError(f"offload: expected one of {', '.join(OFFLOADS)}, got {offload!r}.")
+    vae_dtype, dit_dtype = resolve_dtype(precision, device), resolve_dit_dtype(precision, device)
+    wanted = offload == "blocks"
+    if offload == "auto" and device.type == "cuda":
+        with open_checkpoint(models.dit) as checkpoint:
+            taken = device_bytes(checkpoint, detect_dit(checkpoint), dit_dtype, offload=False, packed=True)
+        wanted = taken > _LARGEST_SHARE * total_memory_bytes(device)
+    return Machine(device, vae_dtype, dit_dtype, wanted)
+
+
+def print_plan(
+    job: Job, models: UpscaleModels, machine: Machine, options: UpscaleOptions, cut: tuple[int, int | None]
+) -> None:
+    """Print what a job would do, in how much memory and about how long; nothing is loaded or written.
+
+    cut: the first frame, and how many.
+    """
+    from ..device import total_memory_bytes
+    from ..pipeline.forecast import forecast, matrix_rate
+    from ..video import open_source
+
+    with open_source(job.source, start=cut[0], frames=cut[1]) as clip:
+        info = clip.info
+    resize = options.resize((info.height, info.width))
+    available = total_memory_bytes(machine.device)
+    seen = forecast(machine.sizes(models), resize, options, frames=info.selected_frames, memory_bytes=available)
+    memory, work = seen.memory, seen.work
+    seconds = work.seconds(matrix_rate(machine.device, machine.dit_dtype))
+    height, width = resize.output
+    size = f"{info.width}x{info.height} to {width}x{height}, {info.selected_frames} frames"
+    if resize.padded != resize.output:
+        size += f" (the models see {resize.padded[1]}x{resize.padded[0]})"
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in (
+        ("clip", f"{job.source} to {job.target}"),
+        ("size", size),
+        ("models", models.describe()),
+        ("machine", machine.describe()),
+        (
+            "chunks",
+            f"{seen.chunk_count} of up to {seen.chunks.chunk_frames} frames; neighbours share {seen.chunks.overlap}",
+        ),
+        ("colours", options.color),
+        (
+            "memory",
+            f"about {readable_size(memory.peak_bytes)} of {readable_size(available)}: weights "
+            f"{readable_size(memory.weights_bytes)}, VAE {readable_size(memory.vae_bytes)} or transformer "
+            f"{readable_size(memory.transformer_bytes)}, frames {readable_size(memory.frames_bytes)}",
+        ),
+        (
+            "work",
+            f"{(work.encode + work.transform + work.decode) / 1e12:.2f} TFLOP: encode {work.encode / 1e12:.2f}, "
+            f"transformer {work.transform / 1e12:.2f}, decode {work.decode / 1e12:.2f}",
+        ),
+        ("time", f"about {readable_time(seconds)}"),
+    ):
+        table.add_row(name, value)
+    out.print(table, markup=False)
+
+
+def readable_time(seconds: float) -> str:
+    """95 -> "1.6 minutes"."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,174 @@
+"""`seedvr2 upscale`: the options of an upscaling, and what it prints."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cache
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import SeedVR2Error
+from .choices import choose_models
+from .console import EXIT_BAD_INPUT, err, fail, out, warn
+from .machine import plan_machine, print_plan
+from .upscale_files import Job, Request, Result, jobs_for, run_job
+
+if TYPE_CHECKING:
+    from ..pipeline.upscaler import Upscaler
+
+_SIZE, _MODELS, _CHUNKS, _LOOK, _OUTPUT = "Size", "Models and machine", "Time", "Look", "Input and output"
+
+
+def upscale(
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="A clip, a picture, a folder of clips, a folder or pattern of pictures.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The clip, picture or folder to write.")],
+    resolution: Annotated[
+        int | None, typer.Option(help="Shortest edge in pixels; 1080 unless --scale is given.", rich_help_panel=_SIZE)
+    ] = None,
+    scale: Annotated[float | None, typer.Option(help="Factor for both edges instead.", rich_help_panel=_SIZE)] = None,
+    max_resolution: Annotated[
+        int | None, typer.Option(help="Longest edge that the result may have, in pixels.", rich_help_panel=_SIZE)
+    ] = None,
+    dit: Annotated[
+        str, typer.Option(help="A transformer file, a known name, or `nano`.", rich_help_panel=_MODELS)
+    ] = "auto",
+    vae: Annotated[str, typer.Option(help="A VAE file, a known name, or `nano`.", rich_help_panel=_MODELS)] = "auto",
+    text: Annotated[
+        str, typer.Option(help="The text embedding; the transformer's own or the public one.", rich_help_panel=_MODELS)
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MODELS)] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, float32, float16 or bfloat16.", rich_help_panel=_MODELS)
+    ] = "auto",
+    offload: Annotated[
+        str,
+        typer.Option(
+            help="blocks: keep the transformer in the host's memory. auto, none or blocks.", rich_help_panel=_MODELS
+        ),
+    ] = "auto",
+    tile: Annotated[
+        int | None,
+        typer.Option(help="Tiles of this many pixels for the VAE; not exact.", rich_help_panel=_MODELS),
+    ] = None,
+    tile_overlap: Annotated[
+        int, typer.Option(help="Pixels shared by neighbouring tiles.", rich_help_panel=_MODELS)
+    ] = 128,
+    chunk_frames: Annotated[
+        int | None,
+        typer.Option(help="Frames that are upscaled together, 4n+1; what fits.", rich_help_panel=_CHUNKS),
+    ] = None,
+    overlap: Annotated[
+        int | None, typer.Option(help="Frames that neighbouring chunks share.", rich_help_panel=_CHUNKS)
+    ] = None,
+    prepend_frames: Annotated[
+        int, typer.Option(help="Mirrored frames before the first one, left out again.", rich_help_panel=_CHUNKS)
+    ] = 0,
+    color: Annotated[
+        str, typer.Option(help="lab, wavelet, wavelet_adaptive, hsv, adain or none.", rich_help_panel=_LOOK)
+    ] = "lab",
+    seed: Annotated[int, typer.Option(help="Number that the noise follows from.", rich_help_panel=_LOOK)] = 42,
+    input_noise: Annotated[
+        float, typer.Option(help="Noise on the source, 0 to 1; calms artefacts.", rich_help_panel=_LOOK)
+    ] = 0.0,
+    latent_noise: Annotated[
+        float, typer.Option(help="Noise on its latents, 0 to 1; the model draws more freely.", rich_help_panel=_LOOK)
+    ] = 0.0,
+    noise: Annotated[
+        str, typer.Option(help="position, or reference (anew for every chunk).", rich_help_panel=_LOOK)
+    ] = "position",
+    start: Annotated[int, typer.Option(help="Frames to skip at the start.", rich_help_panel=_OUTPUT)] = 0,
+    frames: Annotated[int | None, typer.Option(help="Frames to take; all.", rich_help_panel=_OUTPUT)] = None,
+    codec: Annotated[
+        str, typer.Option(help="auto, h264, h265, ffv1, prores or vp9.", rich_help_panel=_OUTPUT)
+    ] = "auto",
+    quality: Annotated[
+        float | None,
+        typer.Option(help="Constant rate factor, or 1 to 100 for JPEG and WebP.", rich_help_panel=_OUTPUT),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Speed preset of h264 and h265.", rich_help_panel=_OUTPUT)] = "medium",
+    bit_depth: Annotated[
+        int | None, typer.Option(help="Bits per sample; the input's.", rich_help_panel=_OUTPUT)
+    ] = None,
+    chroma: Annotated[str, typer.Option(help="auto, 420, 422, 444 or rgb.", rich_help_panel=_OUTPUT)] = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing output.", rich_help_panel=_OUTPUT)
+    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would run, its memory and time, and exit.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Upscale a clip, a picture, a picture sequence, or every clip of a folder."""
+    from ..device import resolve_device
+    from ..models.tiling import TileSpec
+    from ..pipeline.options import UpscaleOptions
+    from ..video import SinkOptions
+
+    options = UpscaleOptions(
+        resolution=resolution,
+        scale=scale,
+        max_resolution=max_resolution,
+        chunk_frames=chunk_frames,
+        overlap=overlap,
+        prepend_frames=prepend_frames,
+        color=color,  # type: ignore[arg-type]
+        seed=seed,
+        input_noise=input_noise,
+        latent_noise=latent_noise,
+        noise=noise,  # type: ignore[arg-type]
+        tile=None if tile is None else TileSpec(tile, tile_overlap),
+    )
+    sink = SinkOptions(
+        codec=codec,  # type: ignore[arg-type]
+        quality=quality,
+        preset=preset,
+        bit_depth=bit_depth,
+        chroma=chroma,  # type: ignore[arg-type]
+        overwrite=overwrite,
+    )
+    place = resolve_device(device)
+    jobs = jobs_for(source, target)
+    models = choose_models(dit, vae, text)
+    machine = plan_machine(models, place, precision, offload)
+    for sentence in options.remarks:
+        warn(sentence)
+    if plan:
+        for job in jobs:
+            print_plan(job, models, machine, options, (start, frames))
+        return
+
+    @cache
+    def load() -> Upscaler:
+        return machine.load(models, options)
+
+    request = Request(load, options, sink, start, frames)
+    err.print(models.describe(), markup=False)
+    _run(jobs, request, as_json=json)
+
+
+def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:
+    """Run every job; of several, one that fails does not keep the others from running."""
+    results: list[Result] = []
+    failed = 0
+    for job in jobs:
+        if len(jobs) > 1:
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            result = run_job(job, request)
+        except SeedVR2Error as error:
+            if len(jobs) == 1:
+                raise
+            failed += 1
+            fail(str(error), EXIT_BAD_INPUT)
+            continue
+        results.append(result)
+        if not as_json:
+            out.print(result.describe(), markup=False)
+    if as_json:
+        facts = [{**asdict(result), "output": str(result.output)} for result in results]
+        typer.echo(dumps(facts[0] if len(jobs) == 1 else facts, indent=2))
+    if failed:
+        raise typer.Exit(fail(f"{failed} of {len(jobs)} clips failed; the others are done.", EXIT_BAD_INPUT))

@@ -1,0 +1,186 @@
+"""From file to file: one clip, picture or sequence, or a folder of clips, one after the other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ..errors import DeviceMemoryError, InvalidArgumentError
+from .console import EXIT_INTERRUPTED, fail, warn
+from .progress import UpscaleBar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..pipeline.options import UpscaleOptions
+    from ..pipeline.upscaler import Progress, Upscaler
+    from ..video import Frame, FrameSink, FrameSource, SinkOptions
+
+READ_AHEAD_FRAMES = 4
+WRITE_BEHIND_FRAMES = 4
+CLIP_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".ts", ".m2ts", ".mpg", ".mpeg", ".gif")
+)
+"""Endings of the files that a folder of clips is searched for."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and one output."""
+
+    source: str
+    """A clip, a picture, a folder or pattern of pictures."""
+    target: Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one job came to."""
+
+    output: Path
+    frames: int
+    source_size: tuple[int, int]
+    """(width, height)"""
+    size: tuple[int, int]
+    """(width, height)"""
+    chunk_frames: int
+    overlap: int
+    seconds: float
+
+    def describe(self) -> str:
+        """One line for people."""
+        chunks = f", chunks of {self.chunk_frames} frames" if self.frames > 1 else ""
+        overlap = f" that share {self.overlap}" if chunks and self.overlap and self.frames > self.chunk_frames else ""
+        return (
+            f"{self.output}: {self.frames} frame{'s' if self.frames > 1 else ''}, "
+            f"{self.source_size[0]}x{self.source_size[1]} to {self.size[0]}x{self.size[1]}, in {self.seconds:.1f} s "
+            f"({self.frames / self.seconds:.2f} a second){chunks}{overlap}"
+        )
+
+
+@dataclass(frozen=True)
+class Request:
+    """What all jobs of a command share."""
+
+    upscaler: Callable[[], Upscaler]
+    """Gives the models, loaded when the first job has found its files in order."""
+    options: UpscaleOptions
+    sink: SinkOptions
+    start: int
+    """Frames to skip."""
+    frames: int | None
+    """Frames to take."""
+
+
+def jobs_for(source: str, target: Path) -> list[Job]:
+    """The clips of a folder, each to a file of its name in the folder `target`; anything else is one job.
+
+    A folder that holds pictures alone is one sequence. Raises InvalidArgumentError for a target that is a file, or for
+    two clips that would get one name.
+    """
+    folder = Path(source)
+    clips = sorted(p for p in folder.iterdir() if p.suffix.lower() in CLIP_SUFFIXES) if folder.is_dir() else []
+    if not clips:
+        return [Job(source, target)]
+    if target.suffix or target.is_file():
+        raise InvalidArgumentError(f"{target}: expected a folder for the {len(clips)} clips of {folder}, got a file.")
+    from ..video.options import CONTAINERS
+
+    names = [clip.name if clip.suffix.lower() in CONTAINERS else f"{clip.stem}.mkv" for clip in clips]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidArgumentError(f"{folder}: expected clips of different names, found two for {twice}; rename one.")
+    return [Job(str(clip), target / name) for clip, name in zip(clips, names, strict=True)]
+
+
+def run_job(job: Job, request: Request) -> Result:
+    """Upscale one input into one output; what was finished is kept and named when it is interrupted."""
+    from ..video import open_sink, open_source
+
+    with open_source(job.source, start=request.start, frames=request.frames) as clip:
+        info = clip.info
+        resize = request.options.resize((info.height, info.width))
+        height, width = resize.output
+        with open_sink(job.target, width=width, height=height, source=info, options=request.sink) as sink:
+            upscaler = request.upscaler()
+            plan = upscaler.chunk_plan(resize)
+            began = time.perf_counter()
+            with _memory_errors(upscaler, job, plan.chunk_frames):
+                _pass_frames(clip, upscaler, sink, job)
+            seconds = time.perf_counter() - began
+    for sentence in (*clip.warnings, *sink.warnings):
+        warn(sentence)
+    return Result(
+        output=job.target,
+        frames=sink.frames_written,
+        source_size=(info.width, info.height),
+        size=(width, height),
+        chunk_frames=plan.chunk_frames,
+        overlap=plan.overlap,
+        seconds=seconds,
+    )
+
+
+@contextmanager
+def _memory_errors(upscaler: Upscaler, job: Job, chunk_frames: int) -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"{job.source}: expected {upscaler.vae.device} to have enough free memory for chunks of {chunk_frames} "
+            "frames, found too little; try fewer --chunk-frames, --offload blocks, a smaller size, or --tile 512."
+        ) from error
+
+
+def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, job: Job) -> None:
+    from ..pipeline.ahead import made_ahead
+
+    times: deque[tuple[int, int]] = deque()
+    cancelled = threading.Event()
+    with UpscaleBar(Path(job.source).name, len(clip)) as bar:
+
+        def step(progress: Progress) -> None:
+            if cancelled.is_set():
+                raise KeyboardInterrupt
+            bar.step(progress)
+
+        pictures = made_ahead(_pictures(clip, times), READ_AHEAD_FRAMES)
+        upscaled = made_ahead(upscaler.upscale(pictures, step), WRITE_BEHIND_FRAMES)
+        try:
+            with closing(upscaled):  # type: ignore[type-var]
+                try:
+                    _write(upscaled, times, sink, bar)
+                except BaseException:
+                    cancelled.set()
+                    raise
+        except KeyboardInterrupt:
+            kept = sink.abort(keep_partial=True)
+            done = "nothing was finished" if kept is None else f"what was finished is in {kept}"
+            raise typer.Exit(fail(f"interrupted; {done}.", EXIT_INTERRUPTED)) from None
+
+
+def _pictures(clip: Iterable[Frame], times: deque[tuple[int, int]]) -> Iterator[Tensor]:
+    """The clip's frames with their alpha, (3 or 4, H, W); what belongs to them in time goes to `times`."""
+    import torch
+
+    for frame in clip:
+        times.append((frame.pts, frame.duration))
+        yield frame.rgb if frame.alpha is None else torch.cat([frame.rgb, frame.alpha])
+
+
+def _write(pictures: Iterable[Tensor], times: deque[tuple[int, int]], sink: FrameSink, bar: UpscaleBar) -> None:
+    for picture in pictures:
+        pts, duration = times.popleft()
+        alpha = picture[3:] if picture.shape[0] == 4 else None
+        sink.write(picture[:3], pts=pts, duration=duration, alpha=alpha)
+        bar.written(sink.frames_written)

@@ -1,0 +1,74 @@
+"""The noise that a clip's chunks are upscaled with: of latents, of conditions, and of pictures."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from ..models.noise import latent_noise, reference_noise
+from .options import NoiseKind
+from .resize import Size
+
+INPUT_NOISE_SHARE = 0.025
+"""Standard deviation of the noise on the source frames at strength 1, where pictures are in [-1, 1].
+
+The reference mixes half of a picture with itself and 0.05 of noise.
+"""
+_CONDITION_STREAM, _PICTURE_STREAM = 1, 2
+_REFERENCE_SEED_OFFSET = 1_000_000
+
+
+class ClipNoise:
+    """Draws the noise of one clip, chunk after chunk in order.
+
+    With `position` noise every latent position and every pixel of the clip has a number of its own, whatever chunk it
+    is drawn for. With `reference` noise the latents' starts anew for every chunk, and the pictures' goes on from one
+    chunk to the next, as in the public reference.
+    """
+
+    def __init__(self, seed: int, kind: NoiseKind, device: torch.device) -> None:
+        self._seed = seed
+        self._kind = kind
+        self._device = device
+        self._generator: torch.Generator | None = None
+
+    def of_latents(self, numbers: range, size: Size, channels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Start noise and condition noise (T, h, w, channels), float32, of the latents with these numbers.
+
+        dtype: the number format that the reference would draw in.
+        """
+        if self._kind == "reference":
+            shape = len(numbers), *size, channels
+            first, second = reference_noise(self._seed, shape, dtype=dtype, device=self._device)
+            return first.float(), second.float()
+        first, second = (
+            latent_noise(self._seed, numbers, size, channels=channels, stream=stream, device=self._device)
+            for stream in (0, _CONDITION_STREAM)
+        )
+        return first, second
+
+    def of_pictures(self, numbers: range, size: Size) -> Iterator[Tensor]:
+        """Noise (3, H, W), float32, of the pictures with these numbers; not yet scaled."""
+        if self._kind == "reference":
+            return iter(self._reference_pictures(len(numbers), size))
+        return (
+            latent_noise(self._seed, range(i, i + 1), size, channels=3, stream=_PICTURE_STREAM, device=self._device)[
+                0
+            ].movedim(-1, 0)
+            for i in numbers
+        )
+
+    def _reference_pictures(self, count: int, size: Size) -> Tensor:
+        if self._generator is None:
+            # The largest seed wraps around; the reference itself stops below 2^32.
+            seed = (self._seed + _REFERENCE_SEED_OFFSET) % (1 << 64)
+            self._generator = torch.Generator(self._device).manual_seed(seed)
+        # The reference draws for a view (3, T, H, W) of pictures that follow each other in memory.
+        memory = torch.empty((count, 3, *size), device=self._device)
+        return memory.transpose(0, 1).normal_(generator=self._generator).transpose(0, 1)
+
+
+def with_noise(pictures: Iterable[Tensor], noise: Iterable[Tensor], strength: float) -> Iterator[Tensor]:
+    """Add noise to pictures (3, H, W) in [-1, 1], one by one. strength: 0 to 1."""
+    for picture, drawn in zip(pictures, noise, strict=True):
+        yield picture + (INPUT_NOISE_SHARE * strength) * drawn

@@ -1,0 +1,124 @@
+"""How much memory an upscaling takes, and the longest chunks that fit; estimates from shapes alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..device import total_memory_bytes
+from ..models.config import VAEConfig
+from ..models.dit import NaDiT
+from ..models.dit_config import DiTConfig
+from ..models.vae import VideoVAE
+from .chunks import padded_count
+from .color import SLICE_METHODS
+from .options import UpscaleOptions
+from .resize import CELL_PX, ResizePlan
+
+LONGEST_CHUNK_FRAMES = 45
+"""Longer chunks gain little: the frames that neighbours share are a ninth of these."""
+SHORTEST_CHUNK_FRAMES = 5
+USABLE_SHARE = 0.8
+"""Share of a device's memory that is planned with; the rest is for the context, fragmentation and other programs."""
+
+# Copies of the widest full-resolution activation that the plain VAE holds at once; measured on an H200 as the peak of
+# `python -m benchmarks.plain_vae` (22.4 GB at 1280x720, slices of 4, FP16, 256 channels).
+_VAE_COPIES = 9.5
+_CURVE_BYTES = {"lab": 75 << 20, "hsv": 300 << 20, "wavelet_adaptive": 300 << 20}
+_COLOR_PLANES = 40  # FP32 planes of a frame that colour correction holds at once
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the memory of an upscaling follows from."""
+
+    vae: VAEConfig
+    dit: DiTConfig
+    vae_element_bytes: int
+    """Bytes of a number in the VAE."""
+    dit_element_bytes: int
+    """Bytes of a number in the transformer."""
+    weights_bytes: int
+    """Weights of both models, as they lie on the device."""
+    shares_device: bool = True
+    """Whether both models are on one device."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes on the device of the VAE."""
+
+    weights_bytes: int
+    vae_bytes: int
+    """Activations of the encoder or decoder, for a slice of time."""
+    transformer_bytes: int
+    """Activations of the transformer, for a chunk."""
+    frames_bytes: int
+    """Decoded frames of a chunk that wait for their colours, and those that neighbouring chunks share."""
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most at a time; the two models do not work at once."""
+        return self.weights_bytes + self.frames_bytes + max(self.vae_bytes, self.transformer_bytes)
+
+
+def sizes_of(dit: NaDiT, vae: VideoVAE) -> Sizes:
+    """The sizes of two models as they are loaded; weights that are kept elsewhere do not count."""
+    tensors = [*vae.parameters(), *dit.parameters(), *dit.buffers()]
+    return Sizes(
+        vae=vae.config,
+        dit=dit.config,
+        vae_element_bytes=vae.dtype.itemsize,
+        dit_element_bytes=dit.dtype.itemsize,
+        weights_bytes=sum(tensor.nbytes for tensor in tensors if tensor.device == vae.device) + dit.resident_bytes,
+        shares_device=dit.device == vae.device,
+    )
+
+
+def estimate_memory(sizes: Sizes, resize: ResizePlan, options: UpscaleOptions, chunk_frames: int) -> MemoryEstimate:
+    """What clips of this size take in chunks of this length."""
+    height, width = resize.padded
+    pixels = height * width
+    seen = pixels if options.tile is None else min(pixels, options.tile.sizes_px[0] * options.tile.sizes_px[1])
+    channels = max(sizes.vae.block_out_channels[:2])
+    slice_numbers = (options.slice_frames + 1) * sizes.vae_element_bytes
+    waiting = chunk_frames if options.color in SLICE_METHODS else 0
+    overlap = options.chunks(chunk_frames).overlap
+    output = resize.output[0] * resize.output[1] * 3
+    return MemoryEstimate(
+        weights_bytes=sizes.weights_bytes,
+        vae_bytes=round(seen * channels * slice_numbers * _VAE_COPIES),
+        transformer_bytes=_transformer_bytes(sizes, pixels, chunk_frames) if sizes.shares_device else 0,
+        frames_bytes=output * (waiting * sizes.vae_element_bytes + overlap * 4)
+        + output // 3 * _COLOR_PLANES * 4
+        + _CURVE_BYTES.get(options.color, 0),
+    )
+
+
+def chunk_frames_that_fit(dit: NaDiT, vae: VideoVAE, resize: ResizePlan, options: UpscaleOptions) -> int:
+    """The longest chunk, 4n+1 frames from 5 to 45, whose estimate is within the memory of the VAE's device.
+
+    The device's whole memory counts and not what is free at the moment, so that results do not depend on what else
+    runs.
+    """
+    return longest_chunk(sizes_of(dit, vae), resize, options, total_memory_bytes(vae.device))
+
+
+def longest_chunk(sizes: Sizes, resize: ResizePlan, options: UpscaleOptions, memory_bytes: int) -> int:
+    """As `chunk_frames_that_fit`, for a device with so much memory; 5 also where not even that fits."""
+    without = replace(options, chunk_frames=None)
+    overlap = options.overlap or 0
+    least = max(SHORTEST_CHUNK_FRAMES, padded_count(overlap + 1))
+    for frames in range(max(LONGEST_CHUNK_FRAMES, least), least, -4):
+        if estimate_memory(sizes, resize, without, frames).peak_bytes <= USABLE_SHARE * memory_bytes:
+            return frames
+    return least
+
+
+def _transformer_bytes(sizes: Sizes, pixels: int, chunk_frames: int) -> int:
+    """Activations of one block: either attention's, with FP32 norms and rotations, or the MLP's."""
+    config, size = sizes.dit, sizes.dit_element_bytes
+    tokens = ((chunk_frames - 1) // 4 + 1) * pixels // CELL_PX**2
+    streams = 2 * config.width * size
+    attention = config.attention_width * (5.3 * size + 16)
+    mlp = config.mlp_width * size * (4 if config.family == "3b" else 3)
+    return round(tokens * (streams + max(attention, mlp, 12 * config.width)))

@@ -1,0 +1,260 @@
+"""`seedvr2 upscale` from file to file: what is carried over, what is said, and what bad input becomes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from seedvr2_engine.video import ColorRange, ColorTags, Matrix, SinkOptions, open_sink, open_source
+
+from ..conftest import GOLDEN
+from ..video.clips import ClipSpec, packets_of, ramp, write_clip
+from .test_commands import refused, seedvr2
+
+TINY_VAE = str(GOLDEN / "vae_tiny.safetensors")
+NO_MODELS = {"SEEDVR2_MODELS": "", "COMFYUI_PATH": ""}
+
+
+@pytest.fixture(scope="module")
+def dit(tmp_path_factory) -> str:
+    """The tiny transformer with a text embedding inside, as ComfyUI's repackaging has it."""
+    path = tmp_path_factory.mktemp("models") / "dit.safetensors"
+    text = torch.randn(7, 64, generator=torch.manual_seed(1))
+    save_file({**load_file(GOLDEN / "dit_tiny_3b.safetensors"), "positive_conditioning": text}, path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def models(dit) -> list[str]:
+    return ["--dit", dit, "--vae", TINY_VAE]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """Seven small frames at an odd rate with tags and sound."""
+    path = tmp_path_factory.mktemp("clips") / "clip.mp4"
+    tags = ColorTags(ColorRange.LIMITED, Matrix.BT709, 1, 1)
+    spec = ClipSpec("libx264", "yuv420p", Fraction(30000, 1001), tags=tags, audio="aac", audio_s=0.3)
+    return write_clip(path, [ramp(index, 32, 24) for index in range(7)], spec)
+
+
+def test_everything_is_carried_over(clip, models, tmp_path):
+    target = tmp_path / "out.mp4"
+    options = ["--scale", "2", "--chunk-frames", "5", "--json", "--color", "wavelet"]
+    result = seedvr2("upscale", clip, target, *models, *options)
+    assert result.exit_code == 0, result.stderr
+    facts = json.loads(result.stdout)
+    assert facts["frames"] == 7
+    assert facts["size"] == [64, 48]
+    assert (facts["chunk_frames"], facts["overlap"]) == (5, 1)
+    with open_source(clip) as before, open_source(target) as after:
+        old, new = before.info, after.info
+        assert (new.width, new.height, new.frame_count) == (64, 48, 7)
+        assert new.average_rate == old.average_rate == Fraction(30000, 1001)
+        assert new.color == old.color
+        assert [stream.codec for stream in new.audio] == ["aac"]
+        times = [[float(f.pts * info.time_base) for f in s] for s, info in ((before, old), (after, new))]
+        assert times[0] == pytest.approx(times[1], abs=0.002)
+    assert [bytes(p) for p in packets_of(clip, "audio")] == [bytes(p) for p in packets_of(target, "audio")]
+
+
+def test_the_summary_names_sizes_speed_and_chunks(clip, models, tmp_path):
+    options = ["--scale", "1", "--chunk-frames", "6", "--overlap", "1", "--color", "none"]
+    result = seedvr2("upscale", clip, tmp_path / "out.mkv", *models, *options, "--frames", "3", "--start", "2")
+    assert result.exit_code == 0, result.stderr
+    assert "Chunks have 4n+1 frames: 9 are taken instead of 6." in " ".join(result.stderr.split())
+    assert "3 frames, 32x24 to 32x24" in result.stdout
+    assert "chunks of 9 frames" in result.stdout
+    assert "its own text embedding" in " ".join(result.stderr.split())
+
+
+def test_the_same_bytes_run_after_run(clip, models, tmp_path):
+    targets = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    for target in targets:
+        result = seedvr2(
+            "upscale", clip, target, *models, "--scale", "2", "--chunk-frames", "5", "--input-noise", "0.2"
+        )
+        assert result.exit_code == 0, result.stderr
+    assert targets[0].read_bytes() == targets[1].read_bytes()
+
+
+def test_offload_changes_no_byte(clip, models, tmp_path):
+    options = ["--scale", "2", "--chunk-frames", "5", "--color", "none"]
+    for name, offload in (("a.mp4", "none"), ("b.mp4", "blocks")):
+        assert seedvr2("upscale", clip, tmp_path / name, *models, *options, "--offload", offload).exit_code == 0
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def write_picture(path: Path, pixels: np.ndarray, pix_fmt: str) -> Path:
+    import av
+
+    with av.open(str(path), "w", format="image2", options={"update": "1"}) as container:
+        stream = container.add_stream("png", rate=1)
+        stream.height, stream.width, stream.pix_fmt = *pixels.shape[:2], pix_fmt
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=pix_fmt)
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "dtype", "channels"),
+    [("gray", "u1", 0), ("gray16be", "u2", 0), ("rgb24", "u1", 3), ("rgb48be", "u2", 3), ("rgba", "u1", 4)],
+)
+def test_pictures_of_every_kind(pix_fmt, dtype, channels, models, tmp_path):
+    top = 255 if dtype == "u1" else 65535
+    rows, columns = np.mgrid[0:21, 0:30]
+    grey = ((rows + columns) / 49 * top).astype(dtype)
+    pixels = np.stack([grey] * channels, axis=-1) if channels else grey
+    source = write_picture(tmp_path / "in.png", pixels, pix_fmt)
+    target = tmp_path / "out.png"
+    result = seedvr2("upscale", source, target, *models, "--resolution", "32")
+    assert result.exit_code == 0, result.stderr
+    with open_source(target) as after:
+        assert (after.info.width, after.info.height) == (44, 32)
+        assert after.info.has_alpha == (channels == 4)
+        assert after.info.bit_depth == (8 if dtype == "u1" else 16)
+        picture = next(iter(after)).rgb
+    # The gradient from black to white is the source's, whatever the random models made of it.
+    assert picture[:, :4, :4].mean() < 0.35
+    assert picture[:, -4:, -4:].mean() > 0.65
+
+
+def test_a_sequence_of_pictures(models, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for index in range(3):
+        write_picture(folder / f"{index}.png", ramp(index, 32, 24), "rgb24")
+    target = tmp_path / "out"
+    result = seedvr2("upscale", folder, target, *models, "--scale", "1.5", "--color", "adain")
+    assert result.exit_code == 0, result.stderr
+    assert sorted(path.name for path in target.iterdir()) == ["000001.png", "000002.png", "000003.png"]
+
+
+def test_pictures_that_change_their_size_midway(models, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for index, width in enumerate((32, 32, 40)):
+        write_picture(folder / f"{index}.png", ramp(index, width, 24), "rgb24")
+    assert "expected 32x24" in refused("upscale", folder, tmp_path / "out", *models, "--scale", "1")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_clips(clip, models, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.mkv", "b.mkv"):
+        (folder / name).write_bytes(clip.read_bytes())
+    (folder / "broken.mp4").write_text("no clip")
+    target = tmp_path / "out"
+    result = seedvr2("upscale", folder, target, *models, "--scale", "1", "--frames", "2")
+    assert result.exit_code == 2
+    assert sorted(path.name for path in target.iterdir()) == ["a.mkv", "b.mkv"]
+    assert "1 of 3 clips failed" in result.stderr
+    assert "expected a folder" in refused("upscale", folder, tmp_path / "out.mp4", *models)
+
+
+def test_the_plan_says_everything_and_writes_nothing(clip, models, tmp_path):
+    target = tmp_path / "out.mp4"
+    result = seedvr2("upscale", clip, target, *models, "--scale", "2", "--plan")
+    assert result.exit_code == 0, result.stderr
+    said = " ".join(result.stdout.split())
+    for words in (
+        "32x24 to 64x48, 7 frames",
+        "1 of up to 45 frames",
+        "cpu, VAE in float32",
+        "memory",
+        "about",
+        "TFLOP",
+    ):
+        assert words in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--resolution", "0"], "expected a whole number from 16 to 16384, got 0"),
+        (["--resolution", "99999"], "got 99999"),
+        (["--scale", "0"], "expected a factor above 0"),
+        (["--scale", "2", "--resolution", "64"], "leave one of them out"),
+        (["--chunk-frames", "5", "--overlap", "5"], "fewer than a chunk has"),
+        (["--color", "sepia"], "expected one of lab"),
+        (["--noise", "white"], "expected one of position"),
+        (["--seed", "-1"], "seed"),
+        (["--input-noise", "2"], "from 0 to 1"),
+        (["--device", "tpu"], "device"),
+        (["--precision", "int4"], "dtype"),
+        (["--offload", "some"], "expected one of auto, none, blocks"),
+        (["--tile", "64", "--tile-overlap", "64"], "less than the tile size"),
+        (["--codec", "mjpeg9"], "codec"),
+        (["--start", "99"], "99"),
+    ],
+)
+def test_bad_options(clip, models, tmp_path, arguments, words):
+    assert words in refused("upscale", clip, tmp_path / "out.mp4", *models, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_and_damaged_model_files(clip, dit, tmp_path):
+    target = tmp_path / "out.mp4"
+    assert "found a diffusion transformer" in refused("upscale", clip, target, "--dit", dit, "--vae", dit)
+    assert "found a VAE" in refused("upscale", clip, target, "--dit", TINY_VAE, "--vae", TINY_VAE, "--text", dit)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(Path(dit).read_bytes()[:100_000])
+    assert "truncated" in refused("upscale", clip, target, "--dit", cut, "--vae", TINY_VAE)
+    without = GOLDEN / "dit_tiny_3b.safetensors"
+    sentence = refused("upscale", clip, target, "--dit", without, "--vae", TINY_VAE, HOME=str(tmp_path), **NO_MODELS)
+    assert "seedvr2 download pos_emb.pt" in sentence
+    assert not target.exists()
+
+
+def test_without_models_it_says_what_is_lacking(clip, dit, tmp_path):
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), **NO_MODELS}
+    sentence = refused("upscale", clip, tmp_path / "out.mp4", **home)
+    assert "seedvr2 download seedvr2_ema_3b_fp16.safetensors" in sentence
+    assert "--dit nano" in sentence
+    assert "ema_vae_fp16.safetensors" in refused("upscale", clip, tmp_path / "out.mp4", "--dit", dit, **home)
+    # Latents of one VAE mean nothing to the transformer of another.
+    assert "nano" in refused("upscale", clip, tmp_path / "out.mp4", "--dit", "nano", "--vae", TINY_VAE, **home)
+
+
+def test_an_existing_output_is_kept_unless_told(clip, models, tmp_path):
+    target = tmp_path / "out.mp4"
+    target.write_bytes(b"precious")
+    assert "overwrite" in refused("upscale", clip, target, *models, "--scale", "1")
+    assert target.read_bytes() == b"precious"
+    result = seedvr2("upscale", clip, target, *models, "--scale", "1", "--frames", "1", "--overwrite")
+    assert result.exit_code == 0
+    assert target.read_bytes() != b"precious"
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_what_was_finished_when_it_was_stopped_plays(models, tmp_path, ending):
+    long, target, partial = tmp_path / "long.mkv", tmp_path / "out.mkv", tmp_path / "out.partial.mkv"
+    with open_sink(long, width=32, height=24, options=SinkOptions(codec="ffv1")) as sink:
+        for _ in range(400):
+            sink.write(torch.rand(3, 24, 32))
+    command = [sys.executable, "-m", "seedvr2_engine", "upscale", str(long), str(target), *models, "--scale", "1"]
+    command += ["--chunk-frames", "5", "--codec", "ffv1", "--color", "none"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while process.poll() is None and not (partial.exists() and partial.stat().st_size > 100_000):
+        time.sleep(0.05)
+    process.send_signal(ending)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == (130 if ending == signal.SIGINT else -signal.SIGKILL), stderr
+    assert not target.exists()
+    assert "Traceback" not in stderr
+    with open_source(partial, damaged="keep") as source:
+        assert 1 <= sum(1 for _ in source) < 400
+    if ending == signal.SIGINT:
+        assert "what was finished is in" in stderr

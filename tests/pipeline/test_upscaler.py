@@ -1,0 +1,198 @@
+"""Clips of any size and length are upscaled, chunk by chunk, without visible borders and in bounded memory."""
+
+import weakref
+
+import pytest
+import torch
+
+from seedvr2_engine.errors import InvalidArgumentError
+from seedvr2_engine.models.dit import NaDiT
+from seedvr2_engine.pipeline.options import UpscaleOptions
+from seedvr2_engine.pipeline.upscaler import Progress, Upscaler
+
+from ..models.dit_cases import build_tiny
+from .golden_pipeline import EMPTY_TEXT, StubDiT, StubVAE
+from .picture_cases import scene
+
+
+def clip(count, height=20, width=28, channels=3):
+    frames = scene(count, height, width)
+    if channels == 4:
+        frames = torch.cat([frames, (frames[:, :1] > 0.5).float()], dim=1)
+    return list(frames)
+
+
+def stub(noise_share=0.0, **options) -> Upscaler:
+    options = {"scale": 2, "chunk_frames": 9, "overlap": 5, **options}
+    return Upscaler(StubDiT(noise_share), StubVAE(), UpscaleOptions(**options), text=EMPTY_TEXT)
+
+
+@pytest.fixture(scope="module")
+def tiny_dit() -> NaDiT:
+    return build_tiny("3b")
+
+
+def test_both_networks_together(tiny_vae, tiny_dit):
+    options = UpscaleOptions(resolution=33, chunk_frames=5, overlap=1, prepend_frames=2, input_noise=0.1)
+    upscaler = Upscaler(tiny_dit, tiny_vae, options, text=torch.randn(7, 64, generator=torch.manual_seed(0)))
+    runs = [torch.stack(list(upscaler.upscale(clip(7)))) for _ in range(2)]
+    assert runs[0].shape == (7, 3, 32, 46)
+    assert runs[0].dtype == torch.float32
+    assert runs[0].min() >= 0
+    assert runs[0].max() <= 1
+    assert runs[0].std() > 0.01
+    assert torch.equal(*runs)
+
+
+@pytest.mark.parametrize("color", ["lab", "wavelet", "wavelet_adaptive", "hsv", "adain", "none"])
+@pytest.mark.parametrize("count", [1, 4, 9, 10, 23])
+def test_count_and_size_are_kept(color, count):
+    out = list(stub(color=color).upscale(clip(count)))
+    assert [frame.shape for frame in out] == [(3, 40, 56)] * count
+
+
+def test_no_frames_give_no_frames():
+    assert list(stub().upscale([])) == []
+
+
+def test_alpha_is_upscaled_along():
+    out = list(stub().upscale(clip(3, channels=4)))
+    assert [frame.shape for frame in out] == [(4, 40, 56)] * 3
+    assert set(out[0][3].unique().tolist()) <= {0.0, 1.0} or out[0][3].std() > 0.3
+
+
+def test_one_decision_for_all_alphas(monkeypatch):
+    asked = []
+
+    def is_mask(alpha):
+        asked.append(alpha.shape[0])
+        return True
+
+    monkeypatch.setattr("seedvr2_engine.pipeline.upscaler.is_mask", is_mask)
+    list(stub().upscale(clip(23, channels=4)))
+    assert asked == [9]
+
+
+def test_prepended_frames_are_left_out():
+    plain = torch.stack(list(stub(color="none").upscale(clip(9))))
+    longer = torch.stack(list(stub(color="none", prepend_frames=4).upscale(clip(9))))
+    assert longer.shape == plain.shape
+    # The stub decodes latent j from frame 4j, and four frames in front keep that alignment.
+    torch.testing.assert_close(longer[1:5], plain[1:5])
+
+
+def test_frames_of_a_clip_that_repeats_are_alike_across_chunks():
+    """Noise belongs to positions, so that shared latents of neighbouring chunks agree to the last bit."""
+    frames = [clip(1)[0]] * 29
+    out = torch.stack(list(stub(noise_share=0.1, color="none").upscale(frames)))
+    whole = torch.stack(list(stub(noise_share=0.1, color="none", chunk_frames=29).upscale(frames)))
+    # Frames 1 to 3 of a later chunk come from a latent with the same number as in the whole clip.
+    torch.testing.assert_close(out[5:9], whole[5:9])
+    torch.testing.assert_close(out[9:13], whole[9:13])
+
+
+def test_reference_noise_starts_anew():
+    frames = [clip(1)[0]] * 17
+    options = {"noise_share": 0.1, "color": "none", "overlap": 0, "chunk_frames": 5}
+    out = torch.stack(list(stub(**options, noise="reference").upscale(frames)))
+    torch.testing.assert_close(out[1], out[6])
+    other = torch.stack(list(stub(**options).upscale(frames)))
+    assert (other[1] - other[6]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(("option", "value"), [("seed", 43), ("input_noise", 0.5), ("latent_noise", 0.5)])
+def test_what_noise_depends_on(option, value):
+    first = torch.stack(list(stub(noise_share=0.1).upscale(clip(5))))
+    other = torch.stack(list(stub(noise_share=0.1, **{option: value}).upscale(clip(5))))
+    assert (first - other).abs().max() > 1e-3
+
+
+def test_input_noise_has_the_strength_it_says():
+    upscaler = stub(scale=1, color="none", chunk_frames=1, overlap=0, input_noise=0.8)
+    seen = []
+    upscaler.vae = StubVAE()
+    encode = upscaler.vae.stream_encode
+
+    def watched(frames, **how):
+        def pass_on():
+            for frame in frames:
+                seen.append(frame)
+                yield frame
+
+        return encode(pass_on(), **how)
+
+    upscaler.vae.stream_encode = watched
+    list(upscaler.upscale([torch.full((3, 160, 160), 0.5)]))
+    assert seen[0].std().item() == pytest.approx(0.025 * 0.8, rel=0.02)
+
+
+class Watched:
+    """Frames whose lives can be counted."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.alive: weakref.WeakSet = weakref.WeakSet()
+        self.most = 0
+
+    def __iter__(self):
+        picture = clip(1)[0]
+        for _ in range(self.count):
+            frame = picture.clone()
+            self.alive.add(frame)
+            self.most = max(self.most, len(self.alive))
+            yield frame
+            del frame
+
+
+def test_the_number_of_frames_alive_does_not_depend_on_the_length():
+    most = []
+    for count in (40, 160):
+        frames = Watched(count)
+        assert sum(1 for _ in stub(color="none").upscale(frames)) == count
+        most.append(frames.most)
+    assert most[1] == most[0] <= 2 * 9
+
+
+def test_frames_are_taken_as_chunks_need_them():
+    taken = []
+
+    def source():
+        for index, frame in enumerate(clip(30)):
+            taken.append(index)
+            yield frame
+
+    stream = stub().upscale(source())
+    next(stream)
+    assert len(taken) == 9
+
+
+def test_progress_of_every_stage_reaches_the_end():
+    steps: list[Progress] = []
+    list(stub(prepend_frames=2).upscale(clip(21), steps.append))
+    for stage in ("encode", "transform", "decode", "color"):
+        frames = [step.frames for step in steps if step.stage == stage]
+        assert min(frames) >= 0
+        assert max(frames) == frames[-1] == 21
+
+
+def test_an_error_in_the_callback_cancels():
+    def cancel(step: Progress) -> None:
+        if step.stage == "decode" and step.frames > 9:
+            raise InterruptedError
+
+    stream = stub().upscale(clip(40), cancel)
+    # The five frames that the second chunk shares with the first are not out yet.
+    assert [next(stream).shape[0] for _ in range(4)] == [3] * 4
+    with pytest.raises(InterruptedError):
+        next(stream)
+
+
+@pytest.mark.parametrize("second", [torch.rand(3, 20, 30), torch.rand(4, 20, 28), torch.rand(20, 28)])
+def test_other_shapes_midway_are_refused(second):
+    with pytest.raises(InvalidArgumentError, match="frame 1: expected"):
+        list(stub().upscale([clip(1)[0], second]))
+
+
+def test_whole_numbers_are_refused():
+    with pytest.raises(InvalidArgumentError, match=r"frame 0: expected floating point .* got torch.uint8"):
+        list(stub().upscale([torch.zeros(3, 8, 8, dtype=torch.uint8)]))
