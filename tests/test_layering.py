@@ -25,6 +25,7 @@ LEVEL = {
     "loading_dit": 5,
     "pipeline": 6,
     "cli": 7,
+    "comfy": 7,
 }
 # Between rooms of one level only these modules may be imported.
 EXCEPTIONS = {("checkpoint", "models.config"), ("checkpoint", "models.dit_config"), ("kernels", "quant")}
