@@ -1,8 +1,9 @@
-"""Peak memory of `seedvr2 reconstruct` against the length of the clip: it must not grow.
+"""Peak memory of `seedvr2 reconstruct` or `upscale` against the length of the clip: it must not grow.
 
-Run: python benchmarks/memory.py [WIDTH HEIGHT FRAMES ...]     (default: 160 96 60 600)
+Run: python benchmarks/memory.py [--job upscale --dit FILE] [--size 160x96] [--frames 60 600]
 """
 
+import argparse
 import resource
 import subprocess
 import sys
@@ -23,27 +24,37 @@ def write_clip(path: Path, width: int, height: int, frames: int) -> None:
             sink.write(torch.stack(waves) * 0.5 + 0.5)
 
 
-def peak_bytes(source: Path, target: Path) -> int:
+def peak_bytes(job: list[str], source: Path, target: Path) -> int:
     """Run the command in a process of its own and return its largest resident size."""
-    command = [sys.executable, "-m", "seedvr2_engine", "reconstruct", str(source), str(target), "--vae", "nano"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    command = [sys.executable, "-m", "seedvr2_engine", job[0], str(source), str(target), *job[1:]]
     subprocess.run(command, check=True, capture_output=True)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     # Linux keeps the largest of all children: a later run that stays below an earlier one cannot be told apart.
     return max(before, peak) * 1024
 
 
-def main(width: int, height: int, lengths: list[int]) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--job", choices=("reconstruct", "upscale"), default="reconstruct")
+    parser.add_argument("--dit", default="nano")
+    parser.add_argument("--span", choices=("clip", "chunk"), default="clip")
+    parser.add_argument("--size", default="160x96")
+    parser.add_argument("--frames", type=int, nargs="+", default=[60, 600])
+    options = parser.parse_args()
+    width, height = map(int, options.size.split("x"))
+    job = [options.job, "--vae", "nano"]
+    if options.job == "upscale":
+        job += ["--dit", options.dit, "--scale", "1", "--chunk-frames", "25", "--vae-span", options.span]
     with tempfile.TemporaryDirectory() as folder:
         first: int | None = None
-        for frames in sorted(lengths):
+        for frames in sorted(options.frames):
             source, target = Path(folder) / f"{frames}.mp4", Path(folder) / f"{frames}-out.mp4"
             write_clip(source, width, height, frames)
-            peak = peak_bytes(source, target)
+            peak = peak_bytes(job, source, target)
             first = first or peak
-            print(f"{width}x{height}, {frames:4d} frames: {peak / 2**20:7.1f} MiB, {peak / first:.3f} of the shortest")
+            print(f"{options.size}, {frames:4d} frames: {peak / 2**20:7.1f} MiB, {peak / first:.3f} of the shortest")
 
 
 if __name__ == "__main__":
-    numbers = [int(argument) for argument in sys.argv[1:]] or [160, 96, 60, 600]
-    main(numbers[0], numbers[1], numbers[2:])
+    main()

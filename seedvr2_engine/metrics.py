@@ -48,7 +48,7 @@ class ClipQuality:
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     """Return the PSNR in dB of two float tensors of equal shape in [0,1]; infinite if they are equal."""
-    return _decibel(_mean_squared_error(a, b))
+    return decibel(_mean_squared_error(a, b))
 
 
 def ssim(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -81,7 +81,7 @@ class QualityMeter:
         """Compare two float (3,H,W) frames in [0,1], on one device, and return their figures."""
         error = _mean_squared_error(frame, reference)
         quality = FrameQuality(
-            psnr_db=_decibel(error),
+            psnr_db=decibel(error),
             ssim=ssim(frame, reference) if min(frame.shape[-2:]) >= _WINDOW_PX else None,
         )
         self._frames += 1
@@ -100,7 +100,7 @@ class QualityMeter:
             raise InvalidArgumentError("QualityMeter: expected at least one frame, got none; add frames first.")
         return ClipQuality(
             frames=self._frames,
-            psnr_db=_decibel(self._mse_sum / self._frames),
+            psnr_db=decibel(self._mse_sum / self._frames),
             mean_psnr_db=self._psnr_sum / self._frames,
             min_psnr_db=self._psnr_min,
             mean_ssim=self._ssim_sum / self._ssims if self._ssims else None,
@@ -113,7 +113,8 @@ def _mean_squared_error(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a.double() - b.double()).square().mean())
 
 
-def _decibel(mean_squared_error: float) -> float:
+def decibel(mean_squared_error: float) -> float:
+    """The PSNR in dB for a peak of 1; infinite for no error."""
     return -10 * math.log10(mean_squared_error) if mean_squared_error > 0 else math.inf
 
 

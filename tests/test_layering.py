@@ -24,8 +24,9 @@ LEVEL = {
     "loading": 5,
     "loading_dit": 5,
     "pipeline": 6,
-    "cli": 7,
-    "comfy": 7,
+    "bench": 7,
+    "cli": 8,
+    "comfy": 8,
 }
 # Between rooms of one level only these modules may be imported.
 EXCEPTIONS = {("checkpoint", "models.config"), ("checkpoint", "models.dit_config"), ("kernels", "quant")}

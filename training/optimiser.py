@@ -50,8 +50,15 @@ def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
 class Optimiser:
     """One update of all weights from one flat gradient."""
 
-    def __init__(self, weights: FlatWeights, *, matrix_rate: float, vector_rate: float) -> None:
-        """Peak learning rates of Muon and of Adam; `step` scales both."""
+    def __init__(
+        self,
+        weights: FlatWeights,
+        *,
+        matrix_rate: float,
+        vector_rate: float,
+        adam_names: tuple[str, ...] = ADAM_NAMES,
+    ) -> None:
+        """Peak learning rates of Muon and of Adam, which `step` scales; beginnings of names of Adam's matrices."""
         self.weights = weights
         self.matrix_rate = matrix_rate
         self.vector_rate = vector_rate
@@ -61,7 +68,7 @@ class Optimiser:
         self.groups: dict[tuple[int, int], list[str]] = {}
         self.vectors: list[str] = []
         for name, shape in weights.shapes.items():
-            if len(shape) == 1 or name.startswith(ADAM_NAMES):
+            if len(shape) == 1 or name.startswith(adam_names):
                 self.vectors.append(name)
             else:
                 self.groups.setdefault((shape[0], math.prod(shape[1:])), []).append(name)

@@ -1,6 +1,7 @@
 """Everything a training run needs to go on after an interruption, in files of bounded size, without pickle."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -26,11 +27,16 @@ class Progress:
     """The learning curve: one row a report."""
 
 
-def save_state(folder: Path, vectors: dict[str, Tensor], progress: Progress) -> None:
-    """Write flat vectors as sharded safetensors, and the progress as JSON, into `folder`."""
+def save_state(
+    folder: Path, vectors: dict[str, Tensor], progress: Progress, *, stored_as: Mapping[str, torch.dtype] = STORED_AS
+) -> None:
+    """Write flat vectors as sharded safetensors, and the progress as JSON, into `folder`.
+
+    stored_as: number formats by a vector's name; FP32 for the others.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, vector in vectors.items():
-        stored = vector.detach().cpu().to(STORED_AS.get(name, torch.float32))
+        stored = vector.detach().cpu().to(stored_as.get(name, torch.float32))
         for index, shard in enumerate(stored.split(SHARD_BYTES // stored.element_size())):
             save_file({name: shard.clone()}, folder / f"{name}-{index}.safetensors")
     (folder / "progress.json").write_text(json.dumps(asdict(progress)))

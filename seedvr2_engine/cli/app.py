@@ -9,7 +9,7 @@ import typer
 
 from .. import __version__
 from ..errors import SeedVR2Error
-from . import clips, doctor, files, plan, upscale
+from . import bench, bench_upscale, clips, compare, doctor, files, plan, upscale
 from .console import EXIT_BAD_INPUT, EXIT_INTERRUPTED, fail
 
 
@@ -44,6 +44,7 @@ app = typer.Typer(
 )
 for _command in (
     upscale.upscale,
+    compare.compare,
     clips.reconstruct,
     plan.plan,
     doctor.doctor,
@@ -53,6 +54,11 @@ for _command in (
     files.models,
 ):
     app.command()(_with_exit_codes(_command))
+_bench = typer.Typer(name="bench", help="Measure on the machine at hand; nothing gets a time before it is right.")
+_bench.callback()(lambda: None)
+_bench.command("upscale")(_with_exit_codes(bench_upscale.bench_upscale))
+_bench.command("vae")(_with_exit_codes(bench.vae))
+app.add_typer(_bench)
 
 
 def _print_version(wanted: bool) -> None:

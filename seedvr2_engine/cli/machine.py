@@ -109,7 +109,7 @@ def print_plan(
     resize = options.resize((info.height, info.width))
     available = total_memory_bytes(machine.device)
     seen = forecast(machine.sizes(models), resize, options, frames=info.selected_frames, memory_bytes=available)
-    memory, work = seen.memory, seen.work
+    memory, work, chunks = seen.memory, seen.work, seen.division.chunks
     seconds = work.seconds(matrix_rate(machine.device, machine.dit_dtype))
     height, width = resize.output
     size = f"{info.width}x{info.height} to {width}x{height}, {info.selected_frames} frames"
@@ -123,7 +123,8 @@ def print_plan(
         ("machine", machine.describe()),
         (
             "chunks",
-            f"{seen.chunk_count} of up to {seen.chunks.chunk_frames} frames; neighbours share {seen.chunks.overlap}",
+            f"{seen.chunk_count} of up to {chunks.chunk_frames} frames; neighbours share {chunks.overlap}; "
+            f"the VAE sees {'the clip as one' if seen.division.vae_span == 'clip' else 'each on its own'}",
         ),
         ("colours", options.color),
         (

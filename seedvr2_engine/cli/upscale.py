@@ -65,6 +65,10 @@ def upscale(
     overlap: Annotated[
         int | None, typer.Option(help="Frames that neighbouring chunks share.", rich_help_panel=_CHUNKS)
     ] = None,
+    vae_span: Annotated[
+        str,
+        typer.Option(help="What the VAE sees as one: clip, chunk (less memory), or auto.", rich_help_panel=_CHUNKS),
+    ] = "auto",
     prepend_frames: Annotated[
         int, typer.Option(help="Mirrored frames before the first one, left out again.", rich_help_panel=_CHUNKS)
     ] = 0,
@@ -119,6 +123,7 @@ def upscale(
         input_noise=input_noise,
         latent_noise=latent_noise,
         noise=noise,  # type: ignore[arg-type]
+        vae_span=None if vae_span == "auto" else vae_span,  # type: ignore[arg-type]
         tile=None if tile is None else TileSpec(tile, tile_overlap),
     )
     sink = SinkOptions(

@@ -111,7 +111,7 @@ def run_job(job: Job, request: Request) -> Result:
         height, width = resize.output
         with open_sink(job.target, width=width, height=height, source=info, options=request.sink) as sink:
             upscaler = request.upscaler()
-            plan = upscaler.chunk_plan(resize)
+            plan = upscaler.division((info.height, info.width)).chunks
             began = time.perf_counter()
             with _memory_errors(upscaler, job, plan.chunk_frames):
                 _pass_frames(clip, upscaler, sink, job)

@@ -94,7 +94,7 @@ def check_step(step: Step, backend: Backend, device: torch.device) -> Check:
         with exact_float32(), torch.no_grad():
             outcome = _run(step, backend, device)
         error = _relative_rms(outcome.actual, outcome.expected)
-        wrong = outcome.wrong or _verdict(outcome, error)
+        wrong = _verdict(outcome, error) or outcome.wrong
     except Exception as failure:  # Whatever a compiler or a driver raises is a finding here, not an end.
         wrong = f"does not run: {type(failure).__name__}: {(str(failure).splitlines() or [''])[0][:200]}"
     return Check(step.layer, step.kernel, step.format, describe_config(step.config), error, wrong)

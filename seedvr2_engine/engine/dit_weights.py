@@ -13,6 +13,7 @@ from ..checkpoint.detect_dit import dit_tensor_names
 from ..checkpoint.reader import Checkpoint
 from ..errors import CheckpointError
 from ..models.config import Shape
+from ..models.dit import NaDiT
 from ..models.dit_config import DiTConfig
 from .block_images import PACKED_TYPES, BlockImage, Weight
 from .dit import StreamedDiT
@@ -67,6 +68,22 @@ def load_streamed(
         if not (name.startswith("blocks.") and len(shape) == 2)
     }
     return StreamedDiT(config, images, offloaded=offload), small
+
+
+def streamed(dit: NaDiT) -> StreamedDiT:
+    """The same model with its blocks' matrices on the host; block after block leaves the device."""
+    images: list[BlockImage] = []
+    small: dict[str, Tensor] = {}
+    for layer, block in enumerate(dit.blocks):
+        large = {name: tensor for name, tensor in block.state_dict().items() if tensor.ndim == 2}
+        weights = (Weight(name, tuple(tensor.shape), tensor) for name, tensor in large.items())
+        images.append(BlockImage.of(weights, dit.device, pinned=True))
+        small |= {f"blocks.{layer}.{n}": t for n, t in block.state_dict().items() if n not in large}
+        block.to("meta")
+    small |= {name: tensor for name, tensor in dit.state_dict().items() if not name.startswith("blocks.")}
+    out = StreamedDiT(dit.config, images, offloaded=True)
+    out.load_state_dict(small, strict=False, assign=True)
+    return out.requires_grad_(False).eval()
 
 
 def _weights(

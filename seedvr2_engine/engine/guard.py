@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..checkpoint.hub import user_cache
+from ..metrics import decibel
 from ..models.vae import VideoVAE
 from ..quant import QuantRecipe
 from .sensitivity import decoder_layers, layer_errors, mean_squared_error, picture
@@ -68,6 +70,8 @@ class GuardResult:
     """PSNR of the recipe as it is now."""
     kept: tuple[KeptLayer, ...] = ()
     """Layers moved to 16 bits, the most sensitive first."""
+    seconds: float = 0.0
+    """What measuring took, engines and the compiling of their kernels included."""
     from_cache: bool = False
     """Whether an earlier run measured it, of the same weights on the same architecture."""
 
@@ -80,7 +84,7 @@ class GuardResult:
     def describe(self) -> str:
         """One line for people."""
         line = f"decodes within {self.psnr_db:.1f} dB of the plain model (limit {self.min_psnr_db:.0f} dB"
-        line += ", measured in an earlier run)" if self.from_cache else ")"
+        line += ", measured in an earlier run)" if self.from_cache else f", measured in {self.seconds:.1f} s)"
         if self.kept:
             names = ", ".join(layer.name for layer in self.kept)
             line += f"; {self.before_db:.1f} dB before {len(self.kept)} layers were kept in 16 bits: {names}"
@@ -106,6 +110,7 @@ def guard(
     known = None if cache_file is None else _read(cache_file, min_psnr_db)
     if known is not None:
         return known, build(known.applied_to(recipe))
+    began = time.monotonic()
     latent = vae.encode(probe_clip() if clip is None else clip)
     exact = picture(vae.decode(latent))
 
@@ -121,11 +126,12 @@ def guard(
         left = dict(sorted(layer_errors(vae, latent, names, recipe).items(), key=lambda item: -item[1]))
         while measured > allowed and left:
             for name in _to_keep(left, measured, allowed):
-                kept.append(KeptLayer(name, _decibel(left.pop(name))))
+                kept.append(KeptLayer(name, decibel(left.pop(name))))
             del engine  # Its memory is needed for the next.
             engine = build(GuardResult(0, 0, 0, tuple(kept)).applied_to(recipe))
             measured = error(engine)
-    result = GuardResult(min_psnr_db, _decibel(before), _decibel(measured), tuple(kept))
+    seconds = round(time.monotonic() - began, 2)
+    result = GuardResult(min_psnr_db, decibel(before), decibel(measured), tuple(kept), seconds)
     if cache_file is not None:
         _write(cache_file, result)
     return result, engine
@@ -177,10 +183,6 @@ def _to_keep(left: dict[str, float], measured: float, allowed: float) -> list[st
         if remaining * correction <= _HEADROOM * allowed:
             break
     return names
-
-
-def _decibel(error: float) -> float:
-    return -10 * math.log10(error) if error > 0 else math.inf
 
 
 def _read(path: Path, min_psnr_db: float) -> GuardResult | None:

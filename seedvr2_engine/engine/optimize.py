@@ -190,7 +190,7 @@ def serve_engine(
     result: GuardResult | None = None
     if recipe.is_quantized and settings.min_psnr_db is not None:
         # The plain model is wanted where the engine is: on a CPU its small clip would take a minute.
-        judge = vae if vae.device == device else copy.deepcopy(vae).to(device)
+        judge = vae if _is_same_place(vae.device, device) else copy.deepcopy(vae).to(device)
         cache = cache_path(vae, recipe, spec.sm)
         result, engine = guard(judge, recipe, build, min_psnr_db=settings.min_psnr_db, cache_file=cache)
         del judge
@@ -200,6 +200,11 @@ def serve_engine(
     for note in notes:
         log.warning("VAE: %s.", note)
     return ServedVAE(engine, lambda: report_engine(engine, settings, decision, result, notes))
+
+
+def _is_same_place(a: torch.device, b: torch.device) -> bool:
+    # PyTorch calls the first GPU `cuda` as well as `cuda:0`.
+    return a.type == b.type and (a.index or 0) == (b.index or 0)
 
 
 def _notes(result: GuardResult | None) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Literal, overload
 
@@ -18,6 +19,7 @@ from ..quant import QuantRecipe
 from .backend import Backend
 from .bind import PICTURE_DTYPE
 from .calibrate import activation_maxima
+from .inputs import batches, check_frames, check_input, check_slices
 from .lanes import Lane
 from .session import Session
 from .weights import WeightStore
@@ -65,13 +67,35 @@ class VAEEngine:
         self.device_spec = device_spec
         self.options = options or EngineOptions()
         self.device = torch.device(device)
+        self.backend = backend
         maxima = activation_maxima(vae) if recipe.precision == "int8" else None
         self.weights = WeightStore(vae.state_dict(), self.device, maxima)
-        self.session = Session(vae.config, backend, self.weights, self.device)
-        if not self.options.uses_graphs:
-            self.session.graphs = None
+        self.session = self._new_session()
         self._plans: dict[tuple[VAEShape, TileSpec | None], ExecutionPlan] = {}
         self._budget = self.options.budget_bytes
+
+    def with_recipe(self, recipe: QuantRecipe) -> "VAEEngine":
+        """The same engine with other formats; layers whose format stays share their packed weights.
+
+        The recipe's 8-bit format must be this one's, which it was calibrated for. Memory of this engine is released.
+        """
+        if recipe.is_quantized and recipe.precision != self.recipe.precision:
+            raise InvalidArgumentError(
+                f"recipe: expected the engine's format {self.recipe.precision}, got {recipe.precision}; "
+                "make a new engine."
+            )
+        self.release()
+        other = copy(self)
+        other.recipe = recipe
+        other.session = other._new_session()
+        other._plans = {}
+        return other
+
+    def _new_session(self) -> Session:
+        session = Session(self.config, self.backend, self.weights, self.device)
+        if not self.options.uses_graphs:
+            session.graphs = None
+        return session
 
     @property
     def dtype(self) -> torch.dtype:
@@ -131,12 +155,9 @@ class VAEEngine:
         tile: spatial tiles; None leaves it to the plan. slice_frames is checked, and changes nothing: the engine always
         goes one latent frame at a time. return_distribution: (mean, log-variance clamped to [-30, 20]).
         """
-        self._check_slices(slice_frames)
-        _check_input("video", video, self.config.image_channels)
-        if video.shape[2] % FRAMES_PER_STEP != 1:
-            raise InvalidArgumentError(
-                f"video: expected 4n+1 frames (1, 5, 9, ...), got {video.shape[2]}; repeat the last frame to fill up."
-            )
+        check_slices(slice_frames)
+        check_input("video", video, self.config.image_channels)
+        check_frames(video.shape[2])
         moments = self._whole("encode", video, tile)
         mean, logvar = moments.chunk(2, dim=1)
         return (mean, logvar.clamp(-30, 20)) if return_distribution else mean
@@ -147,8 +168,8 @@ class VAEEngine:
 
         Arguments as in `encode`.
         """
-        self._check_slices(slice_frames)
-        _check_input("latent", latent, self.config.latent_channels)
+        check_slices(slice_frames)
+        check_input("latent", latent, self.config.latent_channels)
         return self._whole("decode", latent, tile)
 
     @torch.no_grad()
@@ -159,12 +180,12 @@ class VAEEngine:
 
         Their number must be 4n+1 in the end (InvalidArgumentError otherwise). Arguments as in `encode`.
         """
-        self._check_slices(slice_frames)
+        check_slices(slice_frames)
         lanes: list[Lane] = []
         try:
-            for batch in _batches(frames):
+            for batch in batches(frames):
                 video = torch.stack(batch, dim=2)
-                _check_input("frame", video, self.config.image_channels)
+                check_input("frame", video, self.config.image_channels)
                 if len(batch) not in (1, FRAMES_PER_STEP) or (lanes and len(batch) == 1):
                     raise InvalidArgumentError(
                         "frames: expected 4n+1 (1, 5, 9, ...), and the last four are not complete; "
@@ -185,12 +206,12 @@ class VAEEngine:
 
         Each latent frame's pictures come out before the next latent frame is asked for. Arguments as in `encode`.
         """
-        self._check_slices(slice_frames)
+        check_slices(slice_frames)
         lanes: list[Lane] = []
         try:
             for frame in latents:
                 latent = frame[:, :, None] if frame.ndim == 4 else frame
-                _check_input("latent", latent, self.config.latent_channels)
+                check_input("latent", latent, self.config.latent_channels)
                 lanes = lanes or self._lanes("decode", latent, None, tile)
                 yield from _step(lanes, latent).unbind(dim=2)
         finally:
@@ -289,36 +310,8 @@ class VAEEngine:
         cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         return max(0, free + cached + self.session.memory_bytes + self.weights.nbytes - RESERVE_BYTES)
 
-    def _check_slices(self, slice_frames: int | None) -> None:
-        if slice_frames is not None and (slice_frames < FRAMES_PER_STEP or slice_frames % FRAMES_PER_STEP):
-            raise InvalidArgumentError(
-                f"slice_frames: expected a positive multiple of {FRAMES_PER_STEP} (or None), got {slice_frames}."
-            )
-
 
 def _step(lanes: list[Lane], x: Tensor) -> Tensor:
     """The next step of every clip of a batch."""
     results = [lane.step(part) for lane, part in zip(lanes, x, strict=True)]
     return torch.stack(results) if len(results) > 1 else results[0][None]
-
-
-def _batches(frames: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """The first frame, then four at a time; the last may be fewer."""
-    batch: list[Tensor] = []
-    size = 1
-    for frame in frames:
-        batch.append(frame)
-        if len(batch) == size:
-            yield batch
-            batch, size = [], FRAMES_PER_STEP
-    if batch:
-        yield batch
-
-
-def _check_input(name: str, x: Tensor, channels: int) -> None:
-    if x.ndim != 5 or x.shape[1] != channels or 0 in x.shape:
-        raise InvalidArgumentError(
-            f"{name}: expected shape (N, {channels}, T, H, W) without empty axes, got {tuple(x.shape)}."
-        )
-    if not x.is_floating_point():
-        raise InvalidArgumentError(f"{name}: expected floating-point numbers, got {x.dtype}; convert it first.")

@@ -13,6 +13,10 @@ from ..kernels.upsample import ComposedUpsampler, compose_upsampler
 from ..plan.types import Step
 from ..quant import smoothing_factors
 
+SMOOTHING = 0.85
+"""How much of a channel's outliers moves into the weights. Nano VAE, INT8, PSNR of four decoded clips against FP32 in
+dB with 0.5, 0.7 and 0.85: 34.0, 32.9, 34.2, 29.5; 35.0, 36.0, 35.9, 38.1; 36.0, 37.5, 37.1, 39.6."""
+
 
 class LayerWeights(NamedTuple):
     """What a convolution reads besides its frames."""
@@ -136,7 +140,7 @@ class WeightStore:
         return self._smoothing[step.layer]
 
     def _factors(self, layer: str, weight_amax: Tensor) -> Tensor:
-        return smoothing_factors(self._amax[layer].to(self._device), weight_amax)
+        return smoothing_factors(self._amax[layer].to(self._device), weight_amax, SMOOTHING)
 
 
 def _key(step: Step) -> tuple[str, int, str]:

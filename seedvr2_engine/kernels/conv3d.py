@@ -18,7 +18,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..errors import InvalidArgumentError
 from .dispatch import ConvConfig, ConvProblem, shortcut_block_k
-from .epilogue import finish
+from .epilogue import finish, prefetch_tile
 from .layout import DTYPES, OUTPUT_DTYPES
 from .operands import Additions, ConvOutput, ConvWeights, FrameWindow
 
@@ -134,7 +134,7 @@ def conv3d_kernel(
     BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     BLOCK_KS: tl.constexpr, SPLITS: tl.constexpr, SCALED: tl.constexpr, INTEGER: tl.constexpr, TMA: tl.constexpr,
     HAS_EXPONENTS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
-    STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr,
+    STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr, PREFETCH: tl.constexpr,
 ):  # fmt: skip
     """One tile: product, scale and shortcut; then bias, residual, store and statistics, in `SPLITS` parts."""
     CHANNEL_BLOCKS: tl.constexpr = CO // BLOCK_N
@@ -157,6 +157,10 @@ def conv3d_kernel(
         column += phase % 2
     kernel_set = tl.load(table + t * (KT + 1) + KT) * PHASES + phase
     weight_row = kernel_set * CO + block_n * BLOCK_N
+
+    tile = (t, phase, grid_h, grid_w)
+    if PREFETCH:
+        prefetch_tile(residual, tile, block_n * BLOCK_N, GRID_H, GRID_W, CO, BLOCK_H, BLOCK_W, BLOCK_N)
 
     frame0 = tl.load(table + t * (KT + 1))
     frame1 = tl.load(table + t * (KT + 1) + (1 if KT > 1 else 0))
@@ -199,7 +203,6 @@ def conv3d_kernel(
             b = load_matrix(shortcut_weight, block_n * BLOCK_N, c, CS, BLOCK_N, BLOCK_KS, TMA)
             value = tl.dot(a, b.T, value)
 
-    tile = (t, phase, grid_h, grid_w)
     finish(
         value, tile, kernel_set, block_n * BLOCK_N, y, partials, bias, residual, GRID_H, GRID_W,
         CO, PHASES, BLOCK_H, BLOCK_W, SPLITS, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE,
@@ -258,6 +261,8 @@ def constants(problem: ConvProblem, config: ConvConfig) -> dict[str, Any]:
         "HAS_EXPONENTS": problem.is_quantized,
         "HAS_RESIDUAL": problem.has_residual,
         "STATISTIC_ROWS": problem.statistic_rows,
+        # The interpreter has no inline assembly.
+        "PREFETCH": problem.has_residual and not triton.knobs.runtime.interpret,
         "WHOLE": grid_h % config.tile_h == 0 and grid_w % config.tile_w == 0,
     }
 

@@ -266,7 +266,9 @@ def _hopper(problem: ConvProblem) -> ConvConfig:
             return ConvConfig(8, 16, 256, block_k, warps=8, stages=3, uses_tma=False, epilogue_parts=4)
         return ConvConfig(8, 16, 128, block_k, warps=4, stages=3, uses_tma=False, epilogue_parts=4)
     # Two programs of 128 channels share an SM, so that one multiplies while the other finishes its tile.
-    parts = 1 if problem.phases == 4 or problem.shortcut_channels or problem.format == "int8" else 2
+    parts = 2
+    if problem.phases == 4 or problem.shortcut_channels or (problem.format == "int8" and not problem.has_residual):
+        parts = 1
     return ConvConfig(1, 128, 128, block_k, warps=4, stages=3, uses_tma=True, epilogue_parts=parts)
 
 

@@ -30,17 +30,19 @@ STEP_FRAMES = 4
 
 @dataclass(frozen=True)
 class ChunkPlan:
-    """How a clip is cut."""
+    """How a clip, or the stream of its latents, is cut."""
 
     chunk_frames: int
-    """Frames of a chunk, 4n+1."""
+    """Frames of a chunk, 4n+1; of a stream of latents any number."""
     overlap: int = 0
     """Frames that neighbouring chunks share, fewer than a chunk has; with 1, 5, 9, ... they share whole latents."""
     tail: Tail = "context"
     """How the last chunk is filled."""
+    unit: int = STEP_FRAMES
+    """Frames of a latent but for the first; 1 where latents are cut."""
 
     def __post_init__(self) -> None:
-        if self.chunk_frames < 1 or self.chunk_frames % STEP_FRAMES != 1:
+        if self.chunk_frames < 1 or (self.chunk_frames - 1) % self.unit:
             raise InvalidArgumentError(
                 f"chunk frames: expected 4n+1 (1, 5, 9, ...), got {self.chunk_frames}; "
                 f"try {padded_count(max(1, self.chunk_frames))}."
@@ -55,6 +57,13 @@ class ChunkPlan:
     def step(self) -> int:
         """Frames from one chunk's start to the next one's."""
         return self.chunk_frames - self.overlap
+
+    @property
+    def of_latents(self) -> "ChunkPlan":
+        """The same for the stream of latents that belongs to the clip: as many latents, the shared ones rounded up."""
+        latents = (self.chunk_frames - 1) // self.unit + 1
+        shared = min(padded_count(self.overlap, self.unit) // self.unit + 1, latents - 1) if self.overlap else 0
+        return ChunkPlan(latents, shared, self.tail, unit=1)
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,8 @@ class Chunk(Generic[Frame]):
     """Where they lie."""
     frames: tuple[Frame, ...]
     """4n+1 frames: `span.lead` of context, `span.frames` of the clip, and padding."""
+    unit: int = STEP_FRAMES
+    """Frames of a latent, as in the plan."""
 
     @property
     def latents(self) -> range:
@@ -89,13 +100,13 @@ class Chunk(Generic[Frame]):
 
         Where chunks do not start at a multiple of four, the nearest number is taken.
         """
-        first = (self.span.start - self.span.lead + STEP_FRAMES // 2) // STEP_FRAMES
-        return range(first, first + (len(self.frames) - 1) // STEP_FRAMES + 1)
+        first = (self.span.start - self.span.lead + self.unit // 2) // self.unit
+        return range(first, first + (len(self.frames) - 1) // self.unit + 1)
 
 
-def padded_count(frames: int) -> int:
-    """The least number of the form 4n+1 that is not below `frames` (at least 1)."""
-    return frames + -(frames - 1) % STEP_FRAMES
+def padded_count(frames: int, unit: int = STEP_FRAMES) -> int:
+    """The least number of the form 4n+1 (or unit * n + 1) that is not below `frames` (at least 1)."""
+    return frames + -(frames - 1) % unit
 
 
 def pad_after(count: int, extra: int) -> list[int]:
@@ -123,6 +134,19 @@ def prepend_mirrored(frames: Iterable[Frame], extra: int) -> Iterator[Frame]:
     if opening:
         yield from (opening[i] for i in pad_before(len(opening), extra))
     yield from stream
+
+
+def filled_up(frames: Iterable[Frame], unit: int = STEP_FRAMES) -> Iterator[Frame]:
+    """A clip lengthened to 4n+1 frames by running back from its end."""
+    count = 0
+    last: deque[Frame] = deque(maxlen=unit)
+    for frame in frames:
+        count += 1
+        last.append(frame)
+        yield frame
+    if count:
+        tail = list(last)
+        yield from (tail[i] for i in pad_after(len(tail), padded_count(count, unit) - count)[len(tail) :])
 
 
 def chunk_spans(total: int, plan: ChunkPlan) -> Iterator[Span]:
@@ -186,7 +210,7 @@ def joined(
 
 
 def _span(start: int, stop: int, plan: ChunkPlan) -> Span:
-    lead = plan.chunk_frames - padded_count(stop - start) if start and plan.tail == "context" else 0
+    lead = plan.chunk_frames - padded_count(stop - start, plan.unit) if start and plan.tail == "context" else 0
     return Span(start, stop, lead)
 
 
@@ -194,5 +218,5 @@ def _chunk(held: list[Frame], base: int, span: Span, plan: ChunkPlan) -> Chunk[F
     frames = held[span.start - span.lead - base : span.stop - base]
     if plan.tail == "uniform":
         frames = [frames[i] for i in pad_after(len(frames), plan.chunk_frames - len(frames))]
-    order = pad_after(len(frames), padded_count(len(frames)) - len(frames))
-    return Chunk(span, tuple(frames[i] for i in order))
+    order = pad_after(len(frames), padded_count(len(frames), plan.unit) - len(frames))
+    return Chunk(span, tuple(frames[i] for i in order), plan.unit)

@@ -1,6 +1,7 @@
 """The noise that a clip's chunks are upscaled with: of latents, of conditions, and of pictures."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -47,28 +48,26 @@ class ClipNoise:
         )
         return first, second
 
-    def of_pictures(self, numbers: range, size: Size) -> Iterator[Tensor]:
-        """Noise (3, H, W), float32, of the pictures with these numbers; not yet scaled."""
-        if self._kind == "reference":
-            return iter(self._reference_pictures(len(numbers), size))
-        return (
-            latent_noise(self._seed, range(i, i + 1), size, channels=3, stream=_PICTURE_STREAM, device=self._device)[
-                0
-            ].movedim(-1, 0)
-            for i in numbers
-        )
+    def of_pictures(self, numbers: range | None, size: Size) -> Iterator[Tensor]:
+        """Noise (3, H, W), float32, of pictures with these numbers, or with all from 0 on, at full strength."""
+        drawn = self._reference_pictures(numbers, size) if self._kind == "reference" else self._pictures(numbers, size)
+        return (noise * INPUT_NOISE_SHARE for noise in drawn)
 
-    def _reference_pictures(self, count: int, size: Size) -> Tensor:
+    def _pictures(self, numbers: range | None, size: Size) -> Iterator[Tensor]:
+        for i in count() if numbers is None else numbers:
+            noise = latent_noise(
+                self._seed, range(i, i + 1), size, channels=3, stream=_PICTURE_STREAM, device=self._device
+            )
+            yield noise[0].movedim(-1, 0)
+
+    def _reference_pictures(self, numbers: range | None, size: Size) -> Iterator[Tensor]:
         if self._generator is None:
             # The largest seed wraps around; the reference itself stops below 2^32.
             seed = (self._seed + _REFERENCE_SEED_OFFSET) % (1 << 64)
             self._generator = torch.Generator(self._device).manual_seed(seed)
-        # The reference draws for a view (3, T, H, W) of pictures that follow each other in memory.
-        memory = torch.empty((count, 3, *size), device=self._device)
-        return memory.transpose(0, 1).normal_(generator=self._generator).transpose(0, 1)
-
-
-def with_noise(pictures: Iterable[Tensor], noise: Iterable[Tensor], strength: float) -> Iterator[Tensor]:
-    """Add noise to pictures (3, H, W) in [-1, 1], one by one. strength: 0 to 1."""
-    for picture, drawn in zip(pictures, noise, strict=True):
-        yield picture + (INPUT_NOISE_SHARE * strength) * drawn
+        while True:
+            # The reference draws for a view (3, T, H, W) of a chunk's pictures, which follow each other in memory.
+            memory = torch.empty((1 if numbers is None else len(numbers), 3, *size), device=self._device)
+            yield from memory.transpose(0, 1).normal_(generator=self._generator).transpose(0, 1)
+            if numbers is not None:
+                return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..models.dit import NaDiT
 from ..models.sampler import LAST_TIMESTEP
 from ..models.vae import VideoVAE
-from .chunks import ChunkPlan, chunk_spans, padded_count
-from .memory import MemoryEstimate, Sizes, estimate_memory, longest_chunk
+from .chunks import chunk_spans, padded_count
+from .memory import Division, MemoryEstimate, Sizes, estimate_memory, fitting_division
 from .options import UpscaleOptions
 from .resize import ResizePlan
 
@@ -42,7 +42,7 @@ class Forecast:
     """What one clip will take."""
 
     resize: ResizePlan
-    chunks: ChunkPlan
+    division: Division
     chunk_count: int
     memory: MemoryEstimate
     work: Work
@@ -51,18 +51,21 @@ class Forecast:
 def forecast(sizes: Sizes, resize: ResizePlan, options: UpscaleOptions, *, frames: int, memory_bytes: int) -> Forecast:
     """What a clip of so many frames takes. memory_bytes: of the device, for the length of chunks if that is open."""
     total = frames + options.prepend_frames
-    fitting = options.chunk_frames or longest_chunk(sizes, resize, options, memory_bytes)
-    plan = options.chunks(fitting)
-    spans = list(chunk_spans(total, plan))
+    division = fitting_division(sizes, resize, options, memory_bytes)
+    plan = division.chunks
     taken = padded_count(min(total, plan.chunk_frames))
-    one = _chunk_work(sizes, resize, taken)
-    count = len(spans)
+    chunk_frames = min(plan.chunk_frames, taken)
+    count = sum(1 for _ in chunk_spans(padded_count(total), plan))
+    one = _chunk_work(sizes, resize, chunk_frames)
+    # The VAE passes every frame once, or those that chunks share twice.
+    vae_chunks = count if division.vae_span == "chunk" else padded_count(total) / chunk_frames
+    fitted = replace(division, chunks=replace(plan, chunk_frames=chunk_frames, overlap=min(plan.overlap, taken - 1)))
     return Forecast(
         resize=resize,
-        chunks=plan,
+        division=division,
         chunk_count=count,
-        memory=estimate_memory(sizes, resize, options, taken),
-        work=Work(one.encode * count, one.transform * count, one.decode * count),
+        memory=estimate_memory(sizes, resize, options, fitted),
+        work=Work(one.encode * vae_chunks, one.transform * count, one.decode * vae_chunks),
     )
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
 
 from ..device import total_memory_bytes
+from ..models.causal import CausalCache
 from ..models.config import VAEConfig
 from ..models.dit import NaDiT
 from ..models.dit_config import DiTConfig
 from ..models.vae import VideoVAE
-from .chunks import padded_count
+from .chunks import ChunkPlan, padded_count
 from .color import SLICE_METHODS
-from .options import UpscaleOptions
+from .options import UpscaleOptions, VaeSpan
 from .resize import CELL_PX, ResizePlan
 
 LONGEST_CHUNK_FRAMES = 45
 """Longer chunks gain little: the frames that neighbours share are a ninth of these."""
 SHORTEST_CHUNK_FRAMES = 5
+WORTHWHILE_CHUNK_FRAMES = 21
+"""Chunks that the transformer must be left with for the VAE to see the clip as one."""
 USABLE_SHARE = 0.8
 """Share of a device's memory that is planned with; the rest is for the context, fragmentation and other programs."""
 
@@ -74,44 +80,90 @@ def sizes_of(dit: NaDiT, vae: VideoVAE) -> Sizes:
     )
 
 
-def estimate_memory(sizes: Sizes, resize: ResizePlan, options: UpscaleOptions, chunk_frames: int) -> MemoryEstimate:
-    """What clips of this size take in chunks of this length."""
+@dataclass(frozen=True)
+class Division:
+    """How clips are cut."""
+
+    chunks: ChunkPlan
+    vae_span: VaeSpan
+    """What the VAE sees as one."""
+
+
+def divide(dit: NaDiT, vae: VideoVAE, resize: ResizePlan, options: UpscaleOptions) -> Division:
+    """Cut as asked for, and otherwise so that the estimate is within the memory of the VAE's device.
+
+    The device's whole memory counts and not what is free at the moment, so that results do not depend on what else
+    runs.
+    """
+    if options.chunk_frames is not None and options.vae_span is not None:
+        return Division(options.chunks(options.chunk_frames), options.vae_span)
+    return fitting_division(sizes_of(dit, vae), resize, options, total_memory_bytes(vae.device))
+
+
+def fitting_division(sizes: Sizes, resize: ResizePlan, options: UpscaleOptions, memory_bytes: int) -> Division:
+    """As `divide`, for a device with so much memory.
+
+    The VAE sees the whole clip if that leaves room for chunks as asked for, or of 21 frames. What is left open takes
+    its smallest value where nothing fits.
+    """
+    if options.vae_span != "chunk":
+        division = _longest(sizes, resize, options, "clip", memory_bytes)
+        if division is not None and (options.vae_span or division.chunks.chunk_frames >= WORTHWHILE_CHUNK_FRAMES):
+            return division
+        if division is not None and options.chunk_frames is not None:
+            return division
+    span = options.vae_span or "chunk"
+    smallest = options.chunk_frames or max(SHORTEST_CHUNK_FRAMES, padded_count((options.overlap or 0) + 1))
+    return _longest(sizes, resize, options, span, memory_bytes) or Division(options.chunks(smallest), span)
+
+
+def estimate_memory(sizes: Sizes, resize: ResizePlan, options: UpscaleOptions, division: Division) -> MemoryEstimate:
+    """What clips of this size take when they are cut like this."""
     height, width = resize.padded
     pixels = height * width
     seen = pixels if options.tile is None else min(pixels, options.tile.sizes_px[0] * options.tile.sizes_px[1])
     channels = max(sizes.vae.block_out_channels[:2])
     slice_numbers = (options.slice_frames + 1) * sizes.vae_element_bytes
+    chunk_frames, overlap = division.chunks.chunk_frames, division.chunks.overlap
     waiting = chunk_frames if options.color in SLICE_METHODS else 0
-    overlap = options.chunks(chunk_frames).overlap
     output = resize.output[0] * resize.output[1] * 3
+    past_encoder, past_decoder = (n * pixels * sizes.vae_element_bytes for n in past_per_pixel(sizes.vae))
+    keeps_past = division.vae_span == "clip"
     return MemoryEstimate(
         weights_bytes=sizes.weights_bytes,
-        vae_bytes=round(seen * channels * slice_numbers * _VAE_COPIES),
-        transformer_bytes=_transformer_bytes(sizes, pixels, chunk_frames) if sizes.shares_device else 0,
+        vae_bytes=round(seen * channels * slice_numbers * _VAE_COPIES + keeps_past * past_encoder),
+        transformer_bytes=_transformer_bytes(sizes, pixels, chunk_frames) * sizes.shares_device
+        + round(keeps_past * (past_encoder + past_decoder)),
         frames_bytes=output * (waiting * sizes.vae_element_bytes + overlap * 4)
         + output // 3 * _COLOR_PLANES * 4
         + _CURVE_BYTES.get(options.color, 0),
     )
 
 
-def chunk_frames_that_fit(dit: NaDiT, vae: VideoVAE, resize: ResizePlan, options: UpscaleOptions) -> int:
-    """The longest chunk, 4n+1 frames from 5 to 45, whose estimate is within the memory of the VAE's device.
+@lru_cache(maxsize=4)
+def past_per_pixel(config: VAEConfig) -> tuple[float, float]:
+    """Numbers that the causal caches of encoder and decoder hold, for each pixel of a frame."""
+    edge = 64
+    with torch.device("meta"), torch.no_grad():
+        vae = VideoVAE(config)
+        caches = CausalCache(), CausalCache()
+        vae.encoder(torch.empty(1, 3, 5, edge, edge), caches[0])
+        vae.decoder(torch.empty(1, config.latent_channels, 2, edge // 8, edge // 8), caches[1])
+    encoder, decoder = (cache.nbytes / torch.float32.itemsize / edge**2 for cache in caches)
+    return encoder, decoder
 
-    The device's whole memory counts and not what is free at the moment, so that results do not depend on what else
-    runs.
-    """
-    return longest_chunk(sizes_of(dit, vae), resize, options, total_memory_bytes(vae.device))
 
-
-def longest_chunk(sizes: Sizes, resize: ResizePlan, options: UpscaleOptions, memory_bytes: int) -> int:
-    """As `chunk_frames_that_fit`, for a device with so much memory; 5 also where not even that fits."""
-    without = replace(options, chunk_frames=None)
-    overlap = options.overlap or 0
-    least = max(SHORTEST_CHUNK_FRAMES, padded_count(overlap + 1))
-    for frames in range(max(LONGEST_CHUNK_FRAMES, least), least, -4):
-        if estimate_memory(sizes, resize, without, frames).peak_bytes <= USABLE_SHARE * memory_bytes:
-            return frames
-    return least
+def _longest(
+    sizes: Sizes, resize: ResizePlan, options: UpscaleOptions, span: VaeSpan, memory_bytes: int
+) -> Division | None:
+    """The longest chunks that fit, from 45 frames down to 5, or those asked for; None if there are none."""
+    least = max(SHORTEST_CHUNK_FRAMES, padded_count((options.overlap or 0) + 1))
+    lengths = range(max(LONGEST_CHUNK_FRAMES, least), least - 1, -4)
+    for frames in lengths if options.chunk_frames is None else (options.chunk_frames,):
+        division = Division(options.chunks(frames), span)
+        if estimate_memory(sizes, resize, options, division).peak_bytes <= USABLE_SHARE * memory_bytes:
+            return division
+    return None
 
 
 def _transformer_bytes(sizes: Sizes, pixels: int, chunk_frames: int) -> int:

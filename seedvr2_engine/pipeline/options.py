@@ -12,6 +12,13 @@ from .resize import MAX_EDGE_PX, ResizePlan, Size, plan_resize
 NoiseKind = Literal["position", "reference"]
 """Noise that belongs to a position of the clip, or the public reference's, which starts anew for every chunk."""
 
+VaeSpan = Literal["clip", "chunk"]
+"""What the VAE sees as one: the whole clip, streamed, so that chunks concern the transformer alone; or each chunk.
+
+`clip` leaves no border in encoding and decoding and does neither twice, but keeps the VAE's memory of the clip's past
+while the transformer runs. `chunk` is the public reference's way.
+"""
+
 DEFAULT_RESOLUTION_PX = 1080
 MIN_RESOLUTION_PX = 16
 MAX_SCALE = 16.0
@@ -43,6 +50,8 @@ class UpscaleOptions:
     """Noise on the source's latents, 0 to 1; the more, the freer the model draws."""
     noise: NoiseKind = "position"
     """What the noise depends on."""
+    vae_span: VaeSpan | None = None
+    """What the VAE sees as one; the clip where its memory suffices, or else a chunk."""
     slice_frames: int = 4
     """Frames that the VAE works on at a time, a multiple of 4; the result is the same at any value."""
     tile: TileSpec | None = None
@@ -68,6 +77,8 @@ class UpscaleOptions:
             raise InvalidArgumentError(f"slice frames: expected a positive multiple of 4, got {self.slice_frames}.")
         _check_choice("colour method", self.color, COLOR_METHODS)
         _check_choice("noise", self.noise, get_args(NoiseKind))
+        if self.vae_span is not None:
+            _check_choice("VAE span", self.vae_span, get_args(VaeSpan))
         if self.chunk_frames is not None:
             self.chunks(self.chunk_frames)
 

@@ -4,6 +4,15 @@ import json
 
 import pytest
 import torch
+import typer
+
+from seedvr2_engine.bench.cases import Case
+from seedvr2_engine.bench.results import Results
+from seedvr2_engine.bench.vae import Row
+from seedvr2_engine.cli import bench as bench_command
+from seedvr2_engine.cli import doctor as doctor_command
+from seedvr2_engine.engine.checks import Check
+from seedvr2_engine.engine.doctor import DoctorReport, inspect_machine
 
 from .test_commands import refused, seedvr2
 
@@ -87,3 +96,63 @@ def test_doctor_without_a_gpu_says_so_and_lists_versions(tmp_path):
     assert facts["checks"] == []
     assert facts["machine"]["gpu"] is None
     assert "exists already" in refused("doctor", "--report", report)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--size", "1280x720x20"], "4n+1 frames"),
+        (["--size", "big"], "WIDTHxHEIGHTxFRAMES"),
+        (["--device", "cpu"], "expected a CUDA GPU"),
+    ],
+)
+def test_bench_refuses(arguments, words):
+    assert words in refused("bench", "vae", *arguments)
+
+
+RIGHT = Check("decoder.conv_in", "conv3d", "fp16", "tile 8x16", 1e-4, "")
+WRONG = Check("decoder.conv_out", "fold", "fp16", "", 0.5, "relative error 5.0e-01")
+
+
+def test_doctor_lists_every_kernel_and_ends_well(capsys):
+    machine = inspect_machine(torch.device("cpu"))
+    doctor_command._print_checks((RIGHT, WRONG))
+    table = capsys.readouterr().out
+    assert "tile 8x16" in table
+    assert "1.0e-04" in table
+    doctor_command._conclude(DoctorReport(machine, "", (RIGHT,), 1.0))
+    assert "All 1 kernels are right" in capsys.readouterr().out
+
+
+def test_doctor_names_what_is_wrong(capsys):
+    machine = inspect_machine(torch.device("cpu"))
+    with pytest.raises(typer.Exit) as ending:
+        doctor_command._conclude(DoctorReport(machine, "", (RIGHT, WRONG), 1.0))
+    assert ending.value.exit_code == doctor_command.EXIT_WRONG
+    said = capsys.readouterr().err
+    assert "1 of 2 kernels are wrong: fold fp16 (decoder.conv_out): relative error 5.0e-01" in said
+
+
+def test_the_table_of_a_benchmark(capsys):
+    case = Case("decode", 1280, 720, 21)
+    row = Row(
+        case, "fp8", "", 0.02, 51.25, 300.0, 4.0, 5, 70.0, 1100.0, 0.75, int(5.6e9), int(5.5e9), "whole frames"
+    )  # fmt: skip
+    machine = inspect_machine(torch.device("cpu"))
+    rows = (row, Row(case, "int8", "decoder.conv_in is wrong"))
+    bench_command._print(Results(machine, "2026-01-01T00:00:00Z", "abc", "random", {"fp8": 1459.0}, rows))
+    said = capsys.readouterr().out
+    for words in (
+        "decode 1280x720x21",
+        "300.0",
+        "70.0",
+        "1100",
+        "75%",
+        "5.60",
+        "5.50",
+        "51.2",
+        "whole frames",
+        "fp8 1459",
+    ):
+        assert words in said
+    assert "decoder.conv_in is wrong" in said

@@ -8,9 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from seedvr2_engine.pipeline import clip_stages
 from seedvr2_engine.pipeline import upscaler as module
 from seedvr2_engine.pipeline.alpha import is_mask, upscale_alpha
 from seedvr2_engine.pipeline.chunks import ChunkPlan, joined
+from seedvr2_engine.pipeline.memory import Division
 from seedvr2_engine.pipeline.options import UpscaleOptions
 from seedvr2_engine.pipeline.resize import resample
 from seedvr2_engine.pipeline.upscaler import Upscaler
@@ -53,14 +55,14 @@ def options_of(settings, **changes):
 def as_reference(monkeypatch):
     """The reference's tails and cross-fade."""
 
-    def plan(self, _resize):
+    def division(self, _size):
         options = self.options
         tail = "uniform" if self.uniform else "short"
-        return ChunkPlan(options.chunk_frames, options.overlap, tail)
+        return Division(ChunkPlan(options.chunk_frames, options.overlap, tail), "chunk")
 
-    monkeypatch.setattr(Upscaler, "chunk_plan", plan)
+    monkeypatch.setattr(Upscaler, "division", division)
     monkeypatch.setattr(Upscaler, "uniform", False, raising=False)
-    monkeypatch.setattr(module, "to_model_input", resampled_twice)
+    monkeypatch.setattr(clip_stages, "to_model_input", resampled_twice)
     monkeypatch.setattr(module, "joined", lambda results, overlap: joined(results, overlap, reference_weights))
     return monkeypatch
 

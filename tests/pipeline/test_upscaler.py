@@ -23,7 +23,7 @@ def clip(count, height=20, width=28, channels=3):
 
 
 def stub(noise_share=0.0, **options) -> Upscaler:
-    options = {"scale": 2, "chunk_frames": 9, "overlap": 5, **options}
+    options = {"scale": 2, "chunk_frames": 9, "overlap": 5, "vae_span": "clip", "color": "wavelet", **options}
     return Upscaler(StubDiT(noise_share), StubVAE(), UpscaleOptions(**options), text=EMPTY_TEXT)
 
 
@@ -32,8 +32,9 @@ def tiny_dit() -> NaDiT:
     return build_tiny("3b")
 
 
-def test_both_networks_together(tiny_vae, tiny_dit):
-    options = UpscaleOptions(resolution=33, chunk_frames=5, overlap=1, prepend_frames=2, input_noise=0.1)
+@pytest.mark.parametrize("span", ["clip", "chunk", None])
+def test_both_networks_together(tiny_vae, tiny_dit, span):
+    options = UpscaleOptions(resolution=33, chunk_frames=5, overlap=1, prepend_frames=2, input_noise=0.1, vae_span=span)
     upscaler = Upscaler(tiny_dit, tiny_vae, options, text=torch.randn(7, 64, generator=torch.manual_seed(0)))
     runs = [torch.stack(list(upscaler.upscale(clip(7)))) for _ in range(2)]
     assert runs[0].shape == (7, 3, 32, 46)
@@ -44,10 +45,13 @@ def test_both_networks_together(tiny_vae, tiny_dit):
     assert torch.equal(*runs)
 
 
-@pytest.mark.parametrize("color", ["lab", "wavelet", "wavelet_adaptive", "hsv", "adain", "none"])
-@pytest.mark.parametrize("count", [1, 4, 9, 10, 23])
-def test_count_and_size_are_kept(color, count):
-    out = list(stub(color=color).upscale(clip(count)))
+@pytest.mark.parametrize(
+    ("color", "count"),
+    [("lab", 10), ("wavelet_adaptive", 10), ("hsv", 10), ("wavelet", 10), *(("adain", n) for n in (1, 4, 9, 10, 23))],
+)
+@pytest.mark.parametrize("span", ["clip", "chunk"])
+def test_count_and_size_are_kept(color, count, span):
+    out = list(stub(color=color, vae_span=span).upscale(clip(count)))
     assert [frame.shape for frame in out] == [(3, 40, 56)] * count
 
 
@@ -55,36 +59,48 @@ def test_no_frames_give_no_frames():
     assert list(stub().upscale([])) == []
 
 
-def test_alpha_is_upscaled_along():
-    out = list(stub().upscale(clip(3, channels=4)))
+@pytest.mark.parametrize("span", ["clip", "chunk"])
+def test_alpha_is_upscaled_along(span):
+    out = list(stub(vae_span=span).upscale(clip(3, channels=4)))
     assert [frame.shape for frame in out] == [(4, 40, 56)] * 3
     assert set(out[0][3].unique().tolist()) <= {0.0, 1.0} or out[0][3].std() > 0.3
 
 
-def test_one_decision_for_all_alphas(monkeypatch):
+@pytest.mark.parametrize("span", ["clip", "chunk"])
+def test_one_decision_for_all_alphas(monkeypatch, span):
     asked = []
 
     def is_mask(alpha):
         asked.append(alpha.shape[0])
         return True
 
-    monkeypatch.setattr("seedvr2_engine.pipeline.upscaler.is_mask", is_mask)
-    list(stub().upscale(clip(23, channels=4)))
+    monkeypatch.setattr("seedvr2_engine.pipeline.clip_stages.is_mask", is_mask)
+    list(stub(vae_span=span).upscale(clip(40, channels=4)))
     assert asked == [9]
 
 
-def test_prepended_frames_are_left_out():
-    plain = torch.stack(list(stub(color="none").upscale(clip(9))))
-    longer = torch.stack(list(stub(color="none", prepend_frames=4).upscale(clip(9))))
+@pytest.mark.parametrize("span", ["clip", "chunk"])
+def test_prepended_frames_are_left_out(span):
+    plain = torch.stack(list(stub(color="none", vae_span=span).upscale(clip(9))))
+    longer = torch.stack(list(stub(color="none", vae_span=span, prepend_frames=4).upscale(clip(9))))
     assert longer.shape == plain.shape
     # The stub decodes latent j from frame 4j, and four frames in front keep that alignment.
     torch.testing.assert_close(longer[1:5], plain[1:5])
 
 
-def test_frames_of_a_clip_that_repeats_are_alike_across_chunks():
+def test_a_transformer_that_sees_no_neighbours_leaves_no_border():
+    """The VAE passes the clip as one, so that chunks of a transformer without attention make no difference at all."""
+    whole = torch.stack(list(stub(noise_share=0.1, chunk_frames=45, color="wavelet").upscale(clip(37))))
+    for chunk_frames, overlap in ((9, 0), (9, 1), (9, 5), (21, 5), (5, 3)):
+        upscaler = stub(noise_share=0.1, chunk_frames=chunk_frames, overlap=overlap, color="wavelet")
+        torch.testing.assert_close(torch.stack(list(upscaler.upscale(clip(37)))), whole)
+
+
+@pytest.mark.parametrize("span", ["clip", "chunk"])
+def test_frames_of_a_clip_that_repeats_are_alike_across_chunks(span):
     """Noise belongs to positions, so that shared latents of neighbouring chunks agree to the last bit."""
     frames = [clip(1)[0]] * 29
-    out = torch.stack(list(stub(noise_share=0.1, color="none").upscale(frames)))
+    out = torch.stack(list(stub(noise_share=0.1, color="none", vae_span=span).upscale(frames)))
     whole = torch.stack(list(stub(noise_share=0.1, color="none", chunk_frames=29).upscale(frames)))
     # Frames 1 to 3 of a later chunk come from a latent with the same number as in the whole clip.
     torch.testing.assert_close(out[5:9], whole[5:9])
@@ -93,7 +109,7 @@ def test_frames_of_a_clip_that_repeats_are_alike_across_chunks():
 
 def test_reference_noise_starts_anew():
     frames = [clip(1)[0]] * 17
-    options = {"noise_share": 0.1, "color": "none", "overlap": 0, "chunk_frames": 5}
+    options = {"noise_share": 0.1, "color": "none", "overlap": 0, "chunk_frames": 5, "vae_span": "chunk"}
     out = torch.stack(list(stub(**options, noise="reference").upscale(frames)))
     torch.testing.assert_close(out[1], out[6])
     other = torch.stack(list(stub(**options).upscale(frames)))
@@ -107,23 +123,28 @@ def test_what_noise_depends_on(option, value):
     assert (first - other).abs().max() > 1e-3
 
 
-def test_input_noise_has_the_strength_it_says():
-    upscaler = stub(scale=1, color="none", chunk_frames=1, overlap=0, input_noise=0.8)
-    seen = []
-    upscaler.vae = StubVAE()
-    encode = upscaler.vae.stream_encode
+class WatchedVAE(StubVAE):
+    """Keeps what it is to encode."""
 
-    def watched(frames, **how):
-        def pass_on():
-            for frame in frames:
-                seen.append(frame)
-                yield frame
+    def __init__(self) -> None:
+        self.seen: list[torch.Tensor] = []
 
-        return encode(pass_on(), **how)
+    def stream_encode(self, frames, **how):
+        return super().stream_encode((self.seen.append(frame) or frame for frame in frames), **how)
 
-    upscaler.vae.stream_encode = watched
-    list(upscaler.upscale([torch.full((3, 160, 160), 0.5)]))
-    assert seen[0].std().item() == pytest.approx(0.025 * 0.8, rel=0.02)
+
+@pytest.mark.parametrize("kind", ["position", "reference"])
+@pytest.mark.parametrize("span", ["clip", "chunk"])
+def test_input_noise_has_the_strength_it_says(kind, span):
+    vae = WatchedVAE()
+    options = UpscaleOptions(
+        scale=1, color="none", chunk_frames=5, overlap=0, input_noise=0.8, vae_span=span, noise=kind
+    )
+    list(Upscaler(StubDiT(0.0), vae, options, text=EMPTY_TEXT).upscale([torch.full((3, 160, 160), 0.5)] * 9))
+    assert len(vae.seen) == (9 if span == "clip" else 10)
+    for picture in vae.seen:
+        assert picture.std().item() == pytest.approx(0.025 * 0.8, rel=0.02)
+    assert len({picture[0, 0, 0, 0].item() for picture in vae.seen[:9]}) == 9
 
 
 class Watched:
@@ -144,11 +165,12 @@ class Watched:
             del frame
 
 
-def test_the_number_of_frames_alive_does_not_depend_on_the_length():
+@pytest.mark.parametrize("span", ["clip", "chunk"])
+def test_the_number_of_frames_alive_does_not_depend_on_the_length(span):
     most = []
     for count in (40, 160):
         frames = Watched(count)
-        assert sum(1 for _ in stub(color="none").upscale(frames)) == count
+        assert sum(1 for _ in stub(color="none", vae_span=span).upscale(frames)) == count
         most.append(frames.most)
     assert most[1] == most[0] <= 2 * 9
 
@@ -166,9 +188,10 @@ def test_frames_are_taken_as_chunks_need_them():
     assert len(taken) == 9
 
 
-def test_progress_of_every_stage_reaches_the_end():
+@pytest.mark.parametrize("span", ["clip", "chunk"])
+def test_progress_of_every_stage_reaches_the_end(span):
     steps: list[Progress] = []
-    list(stub(prepend_frames=2).upscale(clip(21), steps.append))
+    list(stub(prepend_frames=2, vae_span=span).upscale(clip(21), steps.append))
     for stage in ("encode", "transform", "decode", "color"):
         frames = [step.frames for step in steps if step.stage == stage]
         assert min(frames) >= 0
@@ -180,7 +203,7 @@ def test_an_error_in_the_callback_cancels():
         if step.stage == "decode" and step.frames > 9:
             raise InterruptedError
 
-    stream = stub().upscale(clip(40), cancel)
+    stream = stub(vae_span="chunk").upscale(clip(40), cancel)
     # The five frames that the second chunk shares with the first are not out yet.
     assert [next(stream).shape[0] for _ in range(4)] == [3] * 4
     with pytest.raises(InterruptedError):

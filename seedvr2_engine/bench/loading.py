@@ -1,0 +1,47 @@
+"""The models of a benchmark: files, or the public sizes with random weights."""
+
+from __future__ import annotations
+
+import torch
+
+from ..engine.dit_weights import streamed
+from ..loading import load_vae
+from ..loading_dit import load_dit
+from ..models.config import VAEConfig
+from ..models.dit import NaDiT
+from ..models.dit_config import PUBLIC_3B, PUBLIC_7B
+from ..models.sampler import LAST_TIMESTEP
+from ..models.vae import VideoVAE
+from ..pipeline.clip_stages import Models
+from ..pipeline.options import UpscaleOptions
+from ..pipeline.upscaler import Upscaler
+from .upscale import random_dit, random_vae
+
+PUBLIC_TEXT_TOKENS = 58
+
+
+def bench_models(
+    names: tuple[str, str],
+    device: torch.device,
+    dtypes: tuple[torch.dtype, torch.dtype],
+    options: UpscaleOptions,
+    *,
+    offload: bool,
+) -> tuple[Upscaler, Models]:
+    """The upscaler, and its models by themselves. names, dtypes: of the transformer, and of the VAE."""
+    dit = _dit(names[0], device, dtypes[0], offload=offload)
+    vae = _vae(names[1], device, dtypes[1])
+    text = torch.randn(PUBLIC_TEXT_TOKENS, dit.config.text_width, generator=torch.manual_seed(0))
+    models = Models(dit, vae, dit.conditioning(text, LAST_TIMESTEP), len(text))
+    return Upscaler(dit, vae, options, text=text), models
+
+
+def _dit(name: str, device: torch.device, dtype: torch.dtype, *, offload: bool) -> NaDiT:
+    if name not in ("3b", "7b"):
+        return load_dit(name, device=device, dtype=dtype, offload=offload)
+    dit = random_dit(PUBLIC_3B if name == "3b" else PUBLIC_7B, device, dtype)
+    return streamed(dit) if offload else dit
+
+
+def _vae(name: str, device: torch.device, dtype: torch.dtype) -> VideoVAE:
+    return random_vae(VAEConfig(), device, dtype) if name == "public" else load_vae(name, device=device, dtype=dtype)

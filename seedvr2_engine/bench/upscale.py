@@ -1,0 +1,197 @@
+"""Time, memory and rates of an upscaling: every stage by itself, all models together, and from file to file."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..errors import InvalidArgumentError
+from ..models.config import VAEConfig
+from ..models.dit import NaDiT
+from ..models.dit_config import DiTConfig
+from ..models.noise import latent_noise
+from ..models.rope import rotary_frequencies
+from ..models.vae import VideoVAE
+from ..pipeline.ahead import made_ahead
+from ..pipeline.clip_stages import Models
+from ..pipeline.forecast import matrix_rate
+from ..pipeline.resize import ResizePlan
+from ..pipeline.stage_runs import StageRuns
+from ..pipeline.upscaler import Upscaler
+from ..video import SinkOptions, open_sink, open_source
+
+ATTENTION_TOLERANCE = 5e-2
+"""Largest relative RMS error of the variable-length attention kernel against PyTorch's own, in the model's velocity."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage took."""
+
+    name: str
+    milliseconds: float
+    """Median over the repeats, for all frames of the clip."""
+    frames_per_s: float
+    peak_bytes: int | None
+    """The most memory on the GPU while it ran, weights included; None on a CPU."""
+    flop: float | None
+    """Floating-point operations of matrix products and convolutions; None where there are none to speak of."""
+    share: float | None
+    """Share of the rate of a large matrix product in the same process and number format."""
+
+
+def random_dit(config: DiTConfig, device: torch.device, dtype: torch.dtype) -> NaDiT:
+    """A transformer with random weights of about the trained ones' size."""
+    with torch.device("meta"):
+        dit = NaDiT(config)
+    state = {}
+    for name, shape in config.tensor_shapes().items():
+        if name.endswith("freqs"):
+            state[name] = rotary_frequencies(config).to(device, dtype)
+        elif len(shape) == 2:
+            state[name] = torch.randn(shape, device=device, dtype=dtype) * shape[1] ** -0.5
+        else:
+            state[name] = torch.rand(shape, device=device, dtype=dtype) * 0.2 + (0.9 if "scale" in name else 0.0)
+    dit.load_state_dict(state, assign=True)
+    return dit.requires_grad_(False).eval()
+
+
+def random_vae(config: VAEConfig, device: torch.device, dtype: torch.dtype) -> VideoVAE:
+    """A VAE with PyTorch's initial weights."""
+    with torch.device(device):
+        vae = VideoVAE(config)
+    return vae.requires_grad_(False).eval().to(dtype)
+
+
+def check_models(upscaler: Upscaler) -> None:
+    """Refuse to measure models that give wrong numbers: raises InvalidArgumentError.
+
+    The velocity of a small clip must be finite, the same twice, and that of PyTorch's own attention.
+    """
+    dit, device = upscaler.dit, upscaler.dit.device
+    shape = (3, 16, 24)
+    video = latent_noise(0, range(shape[0]), shape[1:], channels=dit.config.in_channels, device=device)
+    text = latent_noise(1, range(1), (1, 7), channels=dit.config.text_width, device=device)[0, 0]
+    conditioning = dit.conditioning(text, 1000.0)
+    fast, plain = dit.geometry(shape, 7), dit.geometry(shape, 7, attention="sdpa")
+    with torch.no_grad():
+        first, second = (dit.velocity(video, fast, conditioning) for _ in range(2))
+        expected = dit.velocity(video, plain, conditioning).float()
+    error = float((first.float() - expected).norm() / expected.norm())
+    if not torch.isfinite(expected).all() or not torch.equal(first, second) or error > ATTENTION_TOLERANCE:
+        raise InvalidArgumentError(
+            f"transformer: expected finite velocities, the same twice and within {ATTENTION_TOLERANCE:g} of plain "
+            f"attention, found an error of {error:.3g}; nothing is timed."
+        )
+
+
+class Stopwatch:
+    """Times work on one device."""
+
+    def __init__(self, device: torch.device, repeats: int) -> None:
+        self._device = device
+        self._repeats = repeats
+
+    def measure(self, run: Callable[[], object], *, warm_up: bool = True) -> tuple[float, int | None]:
+        """Median milliseconds over the repeats, and peak bytes on a GPU."""
+        if warm_up:
+            run()
+        cuda = self._device.type == "cuda"
+        if cuda:
+            torch.cuda.reset_peak_memory_stats(self._device)
+        times_ms = []
+        for _ in range(self._repeats):
+            self._finish()
+            began = time.perf_counter()
+            run()
+            self._finish()
+            times_ms.append((time.perf_counter() - began) * 1e3)
+        return statistics.median(times_ms), torch.cuda.max_memory_allocated(self._device) if cuda else None
+
+    def _finish(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def bench_upscale(upscaler: Upscaler, models: Models, resize: ResizePlan, frames: int, repeats: int) -> Iterator[Stage]:
+    """Measure every stage on a clip of so many random frames, as soon as the models have passed their check."""
+    check_models(upscaler)
+    device = upscaler.vae.device
+    watch = Stopwatch(device, repeats)
+    rate = matrix_rate(device, upscaler.dit.dtype)
+    runs = StageRuns(models, upscaler.options, resize, frames)
+
+    def stage(name: str, run: Callable[[], object], *, has_products: bool) -> Stage:
+        with torch.no_grad():
+            flop = _flop(run) if has_products else None
+            milliseconds, peak = watch.measure(run, warm_up=not has_products)
+        share = None if flop is None else flop / (milliseconds / 1e3) / rate
+        return Stage(name, milliseconds, frames / milliseconds * 1e3, peak, flop, share)
+
+    yield stage("encode", runs.encode, has_products=True)
+    yield stage("transformer", runs.transform, has_products=True)
+    yield stage("decode", runs.decode, has_products=True)
+    yield stage("colours", runs.color, has_products=False)
+
+    def models_alone() -> None:
+        runs.encode()
+        runs.transform()
+        runs.decode()
+
+    yield stage("encode + transformer + decode", models_alone, has_products=True)
+    yield stage("all, frames in memory", lambda: _use_up(upscaler.upscale(runs.source)), has_products=False)
+    with TemporaryDirectory() as folder:
+        files = _Files(Path(folder), resize, runs.source)
+        yield stage("reading and writing", files.copy, has_products=False)
+        yield stage("all, from file to file", lambda: files.upscale(upscaler), has_products=False)
+
+
+class _Files:
+    """A clip on the disk, and a place for the result."""
+
+    def __init__(self, folder: Path, resize: ResizePlan, frames: Iterable[Tensor]) -> None:
+        self._source, self._target = folder / "in.mp4", folder / "out.mp4"
+        self._resize = resize
+        self._options = SinkOptions(overwrite=True, preset="veryfast")
+        height, width = resize.source
+        with open_sink(self._source, width=width, height=height, options=self._options) as sink:
+            for frame in frames:
+                sink.write(frame)
+
+    def copy(self) -> None:
+        """Read every frame, and write as many of the result's size."""
+        blank = torch.rand(3, *self._resize.output)
+        with open_source(self._source) as clip:
+            self._write(blank for _ in clip)
+
+    def upscale(self, upscaler: Upscaler) -> None:
+        """Read, upscale and write, each ahead of the next as `seedvr2 upscale` does it."""
+        with open_source(self._source) as clip:
+            pictures = made_ahead((frame.rgb for frame in clip), 4)
+            self._write(made_ahead(upscaler.upscale(pictures), 4))
+
+    def _write(self, frames: Iterable[Tensor]) -> None:
+        height, width = self._resize.output
+        with open_sink(self._target, width=width, height=height, options=self._options) as sink:
+            for frame in frames:
+                sink.write(frame)
+
+
+def _flop(run: Callable[[], object]) -> float:
+    """Counted in a run that is not timed."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return float(counter.get_total_flops())
+
+
+def _use_up(frames: Iterable[Tensor]) -> None:
+    for _ in frames:
+        pass

@@ -1,0 +1,100 @@
+"""What only a GPU can show: the entry, the guard's time, the doctor."""
+
+import pytest
+import torch
+
+from seedvr2_engine import optimize_3d_vae_for_blackwell
+from seedvr2_engine.bench.cases import random_vae
+from seedvr2_engine.device import device_spec
+from seedvr2_engine.engine.doctor import check_kernels, plans_to_check
+from seedvr2_engine.engine.guard import cache_path
+from seedvr2_engine.engine.sensitivity import mean_squared_error, picture
+from seedvr2_engine.loading import load_vae
+from seedvr2_engine.metrics import decibel
+from seedvr2_engine.models.config import VAEConfig
+from seedvr2_engine.plan.choices import choose_precision
+from seedvr2_engine.quant import QuantRecipe
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+]
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp16"])
+def test_the_entry_serves_close_pictures(precision):
+    vae = load_vae("nano", device=CUDA, dtype=torch.float16)
+    served = optimize_3d_vae_for_blackwell(vae, precision=precision)
+    assert served.is_engine
+    clip = torch.rand(1, 3, 9, 128, 200, device=CUDA) * 2 - 1
+    latent = vae.encode(clip)
+    exact = picture(load_vae("nano", device=CUDA).decode(latent))
+    decoded = served.decode(latent)
+    assert decibel(mean_squared_error(picture(decoded), exact).item()) > (38 if precision == "auto" else 60)
+    assert torch.equal(decoded, served.decode(latent))
+    assert served.report.graphs_captured > 0
+
+
+def test_turning_everything_off_is_the_plain_model():
+    vae = load_vae("nano", device=CUDA, dtype=torch.float16)
+    served = optimize_3d_vae_for_blackwell(
+        vae,
+        enable_fp8=False,
+        enable_channels_last_3d=False,
+        enable_flash_attention=False,
+        enable_cuda_graphs=False,
+        enable_tf32=False,
+        enable_cudnn_benchmark=False,
+    )
+    latent = torch.randn(1, 16, 2, 8, 8, device=CUDA)
+    assert torch.equal(served.decode(latent), vae.decode(latent))
+    assert not any(measure.applied for measure in served.report.measures)
+
+
+def test_global_switches_are_as_they_were():
+    before = torch.backends.cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    served = optimize_3d_vae_for_blackwell(load_vae("nano", device=CUDA, dtype=torch.float16))
+    served.decode(torch.randn(1, 16, 2, 8, 8, device=CUDA))
+    after = torch.backends.cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    assert after == before
+
+
+@pytest.mark.slow
+def test_the_guard_repairs_an_outlier_at_full_width():
+    vae = random_vae(VAEConfig(), CUDA).half()
+    healthy = optimize_3d_vae_for_blackwell(vae, min_psnr_db=1.0).report.guard
+    resnet = vae.decoder.up_blocks[2].resnets[1]
+    resnet.norm1.weight[3] *= 5e3
+    resnet.norm1.bias[3] *= 5e3
+    resnet.conv1.weight[:, 3] /= 5e3
+    limit = healthy.psnr_db - 0.5
+    report = optimize_3d_vae_for_blackwell(vae, min_psnr_db=limit).report
+    assert report.guard.before_db < limit
+    assert report.guard.psnr_db >= limit
+    assert report.guard.kept[0].name == "decoder.up_blocks.2.resnets.1.conv1"
+
+
+def test_the_choice_is_cached_by_the_weights():
+    vae = load_vae("nano", device=CUDA, dtype=torch.float16)
+    spec = device_spec(CUDA)
+    format = choose_precision("auto", spec).format
+    first = optimize_3d_vae_for_blackwell(vae).report.guard
+    assert cache_path(vae, QuantRecipe(format), spec.sm).exists()
+    second = optimize_3d_vae_for_blackwell(vae).report.guard
+    assert second.from_cache
+    assert second.kept == first.kept
+
+
+@pytest.mark.slow
+def test_the_doctor_finds_every_kernel_right():
+    spec = device_spec(CUDA)
+    format = choose_precision("auto", spec).format
+    checks = check_kernels(plans_to_check(spec, (format,), VAEConfig()), CUDA)
+    assert len(checks) > 20
+    assert [check for check in checks if check.wrong] == []

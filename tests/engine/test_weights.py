@@ -1,0 +1,64 @@
+"""Packed weights are as large as planned; calibration finds every layer and leaves the model as it was."""
+
+import pytest
+import torch
+
+from seedvr2_engine.engine import weights
+from seedvr2_engine.engine.calibrate import activation_maxima, calibration_clips
+from seedvr2_engine.errors import InvalidArgumentError
+from seedvr2_engine.models.vae import VideoVAE
+from seedvr2_engine.plan import VAEShape
+from seedvr2_engine.plan.memory import ALIGNMENT
+from seedvr2_engine.quant import QuantRecipe
+
+from .conftest import MakeEngine, relative
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp8", "int8"])
+@pytest.mark.parametrize("part", ["decode", "encode"])
+def test_packed_weights_are_as_large_as_planned(make_engine: MakeEngine, precision: str, part: str) -> None:
+    engine = make_engine(precision)
+    plan = engine.plan(VAEShape(part, 24, 32, 5))
+    engine.session.reserve(plan)
+    tensors = 4 * sum(step.problem is not None for step in (*plan.first.steps, *plan.steady.steps))
+    norms = sum(8 * step.size[2] for step in plan.first.steps if step.norm)
+    rounding = plan.memory.weights - norms - engine.weights.nbytes
+    assert 0 <= rounding <= tensors * ALIGNMENT
+    assert engine.session.memory_bytes == plan.memory.arena + plan.memory.rings
+
+
+def test_calibration_sees_every_layer_that_int8_quantises(tiny_vae: VideoVAE, make_engine: MakeEngine) -> None:
+    maxima = activation_maxima(tiny_vae)
+    engine = make_engine("int8")
+    for part in ("decode", "encode"):
+        for step in engine.plan(VAEShape(part, 24, 32, 5)).convolutions():
+            if step.format == "int8":
+                assert step.problem is not None
+                assert maxima[step.layer].shape == (step.problem.channels_in,)
+                assert (maxima[step.layer] > 0).all()
+    assert not any(module._forward_pre_hooks for module in tiny_vae.modules())
+    assert all(torch.equal(a, b) for a, b in zip(calibration_clips(), calibration_clips(), strict=True))
+
+
+def test_smoothing_is_taken_back_by_the_weights(make_engine, tiny_vae, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With factors a hundredfold apart INT8 is spoilt, but what is computed stays the model: the factors cancel."""
+    z = torch.randn(1, 16, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    expected = tiny_vae.decode(z)
+    smooth = relative(make_engine("int8").decode(z), expected)
+    monkeypatch.setattr(weights, "SMOOTHING", 0.0)
+    rough = relative(make_engine("int8").decode(z), expected)
+    assert smooth < rough < 1
+
+
+def test_another_recipe_shares_packed_layers(make_engine: MakeEngine, tiny_vae: VideoVAE) -> None:
+    engine = make_engine("fp8")
+    z = torch.randn(1, 16, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    engine.decode(z)
+    packed = dict(engine.weights._packed)
+    kept = engine.with_recipe(engine.recipe.keeping_high("decoder.up_blocks.3", "the test wants it"))
+    fresh = make_engine(kept.recipe)
+    assert torch.equal(kept.decode(z), fresh.decode(z))
+    assert all(kept.weights._packed[key] is value for key, value in packed.items())
+    assert relative(kept.decode(z), tiny_vae.decode(z)) < relative(engine.decode(z), tiny_vae.decode(z))
+    with pytest.raises(InvalidArgumentError, match="make a new engine"):
+        engine.with_recipe(QuantRecipe("int8"))

@@ -1,0 +1,153 @@
+"""What the small transformer is trained on: latents of procedural clips, sharp and degraded.
+
+Filming, degrading and encoding a clip takes longer than training on it once, so every pair of latents stays in a pool
+for a while and is drawn several times, with other noise and in other company.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from seedvr2_engine.models.noise import latent_noise
+from training.degrade import degrade, enlarge
+from training.network import NANO, Network, Weights, norm_silu
+from training.scenes import ClipShape
+
+SCALES = ((0.7, 2.0), (0.1, 4 / 3), (0.1, 3.0), (0.1, 4.0))
+"""Probability of a factor between the degraded clip's size and the sharp one's."""
+USES = 4
+"""How often a pair is trained on, on average."""
+POOL_BATCHES = 3
+"""Batches that a pool holds."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Clips of one shape, as the transformer and its losses see them."""
+
+    condition: Tensor
+    """Latents of the degraded, enlarged clips, as the pipeline samples them; (N, T, H, W, 16), FP32."""
+    target: Tensor
+    """Latents of the sharp clips (their mean); the same shape."""
+    sharp: Tensor
+    """The sharp clips (N, 3, F, 8H, 8W), uint8."""
+
+    def take(self, index: Tensor | slice) -> "Pairs":
+        """Some of the clips."""
+        return Pairs(self.condition[index], self.target[index], self.sharp[index])
+
+    def video(self) -> Tensor:
+        """The sharp clips in [-1, 1], FP32."""
+        return self.sharp.float() / 127.5 - 1
+
+
+class FrozenVAE:
+    """The small VAE that the transformer is trained for; latents are scaled as the pipeline's are."""
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        """Read the FP16 master (safetensors); on a GPU matrices are computed with in BF16."""
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self.weights: Weights = {
+            name: weight.to(device, dtype if weight.ndim > 1 else torch.float32)
+            for name, weight in load_file(path).items()
+        }
+        self.network = Network(_norm(device), soft=False)
+
+    @torch.no_grad()
+    def encode(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Video (N, 3, F, H, W) in [-1, 1] -> mean and deviation of its latents (N, T, H/8, W/8, 16)."""
+        mean, log_variance = self.network.encode(self.weights, video)
+        return mean * NANO.scaling_factor, torch.exp(log_variance / 2) * NANO.scaling_factor
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """The reverse of `encode`; gradients reach the latent."""
+        return self.network.decode(self.weights, latent / NANO.scaling_factor)
+
+
+def _norm(device: torch.device) -> Callable[[Tensor, Tensor, Tensor, float], Tensor]:
+    if device.type != "cuda":
+        return norm_silu
+    from training.norm_triton import norm_silu_triton  # CPU builds of PyTorch come without Triton.
+
+    return norm_silu_triton
+
+
+def make_pairs(rng: torch.Generator, vae: FrozenVAE, sharp: Tensor, scale: float) -> Pairs:
+    """Degrade sharp clips in [-1, 1] by one factor, and encode both kinds.
+
+    The pipeline samples the condition from the posterior; so is it here, with all or part of its deviation, so that
+    the posterior's mean is no stranger to the model either.
+    """
+    height, width = sharp.shape[-2:]
+    low = degrade(rng, sharp, (round(height / scale), round(width / scale)))
+    stored = ((sharp + 1) * 127.5).round().to(torch.uint8)
+    mean, deviation = vae.encode(torch.cat([enlarge(low, (height, width)), sharp]))
+    count = len(sharp)
+    noise = torch.randn(mean[:count].shape, generator=rng, device=rng.device)
+    share = torch.rand((count, 1, 1, 1, 1), generator=rng, device=rng.device)
+    return Pairs(mean[:count] + share * deviation[:count] * noise, mean[count:], stored)
+
+
+class Pool:
+    """Pairs of one shape; the newest replace the oldest."""
+
+    def __init__(self, batch: int) -> None:
+        """batch: clips that `draw` gives; the pool holds POOL_BATCHES times as many."""
+        self.batch = batch
+        self.capacity = POOL_BATCHES * batch
+        self.added = 0
+        self.pairs: Pairs | None = None
+
+    @property
+    def filled(self) -> int:
+        """Clips in the pool."""
+        return min(self.added, self.capacity)
+
+    def add(self, fresh: Pairs) -> None:
+        """Put clips in, in the place of the oldest."""
+        count = len(fresh.sharp)
+        if self.pairs is None:
+            self.pairs = Pairs(
+                *(torch.empty((self.capacity, *t.shape[1:]), dtype=t.dtype, device=t.device) for t in parts(fresh))
+            )
+        place = (torch.arange(count) + self.added) % self.capacity
+        for stored, new in zip(parts(self.pairs), parts(fresh), strict=True):
+            stored[place.to(stored.device)] = new
+        self.added += count
+
+    def draw(self, rng: torch.Generator) -> Pairs:
+        """A random batch, no clip twice."""
+        assert self.pairs is not None
+        index = torch.randperm(self.filled, generator=rng, device=rng.device)[: self.batch]
+        return self.pairs.take(index)
+
+
+def parts(pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
+    """The tensors of pairs."""
+    return pairs.condition, pairs.target, pairs.sharp
+
+
+def fresh_shape(shape: ClipShape) -> ClipShape:
+    """The clips that one step adds to the pool of a shape."""
+    return replace(shape, count=max(1, shape.count // USES))
+
+
+def pipeline_noise(seed: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """The noise (N, T, H, W, 16) that the pipeline starts from for `shape` (N, T, H, W), the same for every clip."""
+    count, frames, height, width = shape
+    return latent_noise(seed, range(frames), (height, width), device=device).expand(count, -1, -1, -1, -1)
+
+
+@torch.no_grad()
+def held_out_pairs(vae: FrozenVAE, sharp: Tensor, seed: int) -> tuple[Pairs, Tensor]:
+    """Pairs at the factor 2 to measure on, degraded the same way every time, and the enlarged clips in [-1, 1]."""
+    rng = torch.Generator(sharp.device).manual_seed(seed)
+    height, width = sharp.shape[-2:]
+    enlarged = enlarge(degrade(rng, sharp, (height // 2, width // 2)), (height, width))
+    mean, _ = vae.encode(torch.cat([enlarged, sharp]))
+    stored = ((sharp + 1) * 127.5).round().to(torch.uint8)
+    return Pairs(mean[: len(sharp)], mean[len(sharp) :], stored), enlarged
