@@ -174,7 +174,7 @@ def _check_content(path: Path, known: ModelFile, *, reads: bool) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _kind_of(path: str, size_bytes: int, changed_ns: int) -> Kind | None | Literal["other"]:
+def _kind_of(path: str, size_bytes: int, changed_ns: int) -> Kind | Literal["other"] | None:
     """What a file holds, from its header; None if it cannot be read. The numbers make a changed file a new one."""
     try:
         with open_checkpoint(path) as checkpoint:

@@ -64,7 +64,7 @@ class ManagedDiT:
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return self.resident.load_device  # type: ignore[no-any-return]
+        return self.resident.load_device
 
     def text(self, on_bytes: OnBytes | None = None) -> Tensor:
         """The embedding (tokens, text width): the checkpoint's own, or the public one, downloaded if need be."""

@@ -22,7 +22,7 @@ _PUBLIC_PACK = frozenset({"seedvr2_videoupscaler", "comfyui-seedvr2_videoupscale
 """Folders that it is installed in, by its registry and by git."""
 
 
-class SeedVR2EngineExtension(ComfyExtension):  # type: ignore[misc]  # ComfyUI has no types.
+class SeedVR2EngineExtension(ComfyExtension):
     """The pack as ComfyUI sees it."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

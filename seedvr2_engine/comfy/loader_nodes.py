@@ -214,7 +214,7 @@ def _model_inputs(kind: Kind, default: str) -> list[Any]:
 
 
 def _tile_inputs(part: str) -> list[Any]:
-    how = "The engine goes tile by tile only where memory wants it, and chooses the size; the plain model does as asked."
+    how = "The engine takes tiles only where memory wants them, and chooses the size; the plain model does as asked."
     return [
         io.Boolean.Input(f"{part}_tiled", default=False, optional=True, tooltip=how),
         io.Int.Input(f"{part}_tile_size", default=1024, min=64, step=32, optional=True, tooltip="Pixels."),

@@ -19,7 +19,7 @@ class ModelBody(torch.nn.Module):
     """What ComfyUI's books keep in place of the weights, which they must not move by themselves."""
 
 
-class Resident(ModelPatcher, Generic[T]):  # type: ignore[misc]  # ComfyUI has no types.
+class Resident(ModelPatcher, Generic[T]):
     """One model, or the room for it: whole on its device, or not there.
 
     ComfyUI loads it (`load_models_gpu`) and unloads it, for another model or by the unload button; the next use makes
@@ -65,8 +65,10 @@ class Resident(ModelPatcher, Generic[T]):  # type: ignore[misc]  # ComfyUI has n
     def model_patches_to(self, device: object) -> None:
         """Nothing: there are no patches."""
 
-    def partially_load(self, device_to: torch.device, extra_memory: float = 0, force_patch_weights: bool = False) -> int:
-        """Make the model; all of it, because none of it can be left out. Returns the bytes that were added."""
+    def partially_load(
+        self, device_to: torch.device, extra_memory: float = 0, force_patch_weights: bool = False
+    ) -> int:
+        """Make the model, all of it: none can be left out. Returns the bytes that were added."""
         before = self.loaded_size()
         if self._built is None:
             self._built = self._build()
@@ -84,7 +86,7 @@ class Resident(ModelPatcher, Generic[T]):  # type: ignore[misc]  # ComfyUI has n
         """Unload, unless ComfyUI only hands the model from one entry of its books to another."""
         if unpatch_all:
             self.unload()
-        return self.model  # type: ignore[no-any-return]
+        return self.model
 
 
 def bring(residents: Sequence[Resident[Any]], *, working_bytes: int = 0) -> None:

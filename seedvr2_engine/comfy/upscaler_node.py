@@ -1,11 +1,10 @@
 """The Video Upscaler node, as saved workflows know it."""
 
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from comfy_api.latest import io
 
-from ..pipeline.color import COLOR_METHODS
 from .choices import offload_devices
 from .loader_nodes import CATEGORY, DitSocket, VaeSocket
 from .upscaling import UpscaleRequest, managed_dit, managed_vae, upscale_image
@@ -26,7 +25,7 @@ class VideoUpscaler(io.ComfyNode):
             node_id=cls.NODE_ID,
             display_name=cls.NAME,
             category=CATEGORY,
-            description="Upscales frames with the SeedVR2 transformer and VAE; one picture or a clip, with or without alpha.",
+            description="Upscales a picture or a clip, with or without alpha, with the SeedVR2 transformer and VAE.",
             inputs=[
                 io.Image.Input("image", tooltip="Frames with or without alpha; the result is alike."),
                 DitSocket.Input("dit"),
@@ -80,7 +79,12 @@ def _size_inputs() -> list[Any]:
 def _batch_inputs() -> list[Any]:
     return [
         io.Int.Input(
-            "batch_size", default=5, min=1, max=16384, step=4, tooltip="Frames that go through the model together: 4n+1."
+            "batch_size",
+            default=5,
+            min=1,
+            max=16384,
+            step=4,
+            tooltip="Frames that pass the model together: 4n+1.",
         ),
         io.Boolean.Input(
             "uniform_batch_size", default=False, tooltip="Accepted for old workflows: all batches are uniform."
@@ -89,7 +93,13 @@ def _batch_inputs() -> list[Any]:
             "temporal_overlap", default=0, min=0, max=16, step=1, optional=True, tooltip="Frames that batches share."
         ),
         io.Int.Input(
-            "prepend_frames", default=0, min=0, max=32, step=1, optional=True, tooltip="Mirrored frames before the clip."
+            "prepend_frames",
+            default=0,
+            min=0,
+            max=32,
+            step=1,
+            optional=True,
+            tooltip="Mirrored frames in front.",
         ),
     ]
 

@@ -5,9 +5,10 @@ import types
 import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 
-class Interrupted(Exception):
+class InterruptedByUserError(Exception):
     """ComfyUI's InterruptProcessingException."""
 
 
@@ -53,7 +54,7 @@ class ModelPatcher:
 
 
 class ProgressBar:
-    made: list = []
+    made: ClassVar[list] = []
 
     def __init__(self, total):
         self.updates = []
@@ -97,7 +98,7 @@ class Management(types.ModuleType):
             self.countdown -= 1
             if self.countdown < 0:
                 self.countdown = None
-                raise Interrupted
+                raise InterruptedByUserError
 
 
 def install(models_dir: Path, custom_nodes: Path) -> types.SimpleNamespace:

@@ -159,8 +159,10 @@ def test_the_repository_is_a_custom_node_folder(comfyui):
 
 
 def test_importing_the_folder_imports_nothing():
-    code = "import sys, __init__; print([name for name in sys.modules if name.split('.')[0] in " \
+    code = (
+        "import sys, __init__; print([name for name in sys.modules if name.split('.')[0] in "
         "('torch', 'numpy', 'seedvr2_engine', 'comfy_api', 'triton')])"
+    )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
