@@ -169,6 +169,10 @@ async def in_the_browser(server: ComfyServer, chromium: str, shots: Path, folder
             expected = {key: node["inputs"] for key, node in own.items() if key in ours}
             found = {key: {name: node["inputs"].get(name) for name in expected[key]} for key, node in ours.items()}
             check(f"{file.stem} gives the prompt that its values mean", found == expected and bool(ours))
+            status, answer = await server.post("/prompt", {"prompt": prompt})
+            is_known = status == 200 or "Invalid image file" in str(answer) or "Invalid video file" in str(answer)
+            check(f"{file.stem} validates as the browser sends it", is_known, "" if is_known else answer)
+            await server.post("/interrupt")
 
 
 def log_is_clean(server: ComfyServer) -> None:

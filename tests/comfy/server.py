@@ -86,6 +86,10 @@ class ComfyServer:
             (self.base / name).mkdir(parents=True)
         (self.base / "custom_nodes" / "seedvr2_engine").symlink_to(REPOSITORY)
         (self.base / "custom_nodes" / "probe.py").write_text(_PROBE)
+        settings = self.base / "user" / "default" / "comfy.settings.json"
+        settings.parent.mkdir(parents=True)
+        # No page of templates over the first workflow.
+        settings.write_text(json.dumps({"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}))
         broken = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True).returncode != 0
         options = ["--cpu", "--port", self.address.split(":")[1], "--base-directory", str(self.base)]
         self._process = subprocess.Popen(

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 SKIPPED = ("Note", "MarkdownNote")
+BYPASSED = 4
 CONTROL = ("fixed", "increment", "decrement", "randomize")
 
 
@@ -28,21 +29,33 @@ def upscale_prompt(source: str, target: str, dit: str, **inputs: object) -> dict
 def prompt_of(file: Path, definitions: dict) -> dict:
     """The API prompt of a saved workflow, as the browser makes it: widgets by their order, links by their ids.
 
-    definitions: the server's `/object_info`. Muted (2) and bypassed (4) nodes are left out; none of the workflows here
-    has a bypassed node between others.
+    definitions: the server's `/object_info`. Muted nodes are left out; a bypassed one hands on its input of the same
+    type.
     """
     workflow = json.loads(file.read_text(encoding="utf-8"))
     nodes = {node["id"]: node for node in workflow["nodes"] if node["type"] not in SKIPPED and not node.get("mode")}
+    bypassed = {node["id"]: node for node in workflow["nodes"] if node.get("mode") == BYPASSED}
     sources = {link[0]: (link[1], link[2]) for link in workflow["links"]}
+
+    def origin_of(link: int) -> tuple[int, int] | None:
+        origin, slot = sources[link]
+        if origin in nodes:
+            return origin, slot
+        if origin not in bypassed:
+            return None
+        kind = bypassed[origin]["outputs"][slot]["type"]
+        passing = [own["link"] for own in bypassed[origin]["inputs"] if own["type"] == kind and own.get("link")]
+        return origin_of(passing[0]) if passing else None
+
     prompt = {}
     for node in nodes.values():
         definition = definitions[node["type"]]
         links = {slot["name"]: slot["link"] for slot in node.get("inputs", []) if slot.get("link") is not None}
         inputs = _widgets(definition, list(node.get("widgets_values") or []))
         for name, link in links.items():
-            origin, slot = sources[link]
-            if origin in nodes:
-                inputs[name] = [str(origin), slot]
+            origin = origin_of(link)
+            if origin is not None:
+                inputs[name] = [str(origin[0]), origin[1]]
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return prompt
 
