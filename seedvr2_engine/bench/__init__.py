@@ -1,1 +1,1 @@
-"""What it costs and what it is worth: time, memory and quality of the VAE, measured together or not at all."""
+"""What it costs and what it is worth: time, memory and quality, measured together or not at all."""

@@ -67,14 +67,14 @@ def plan(
 
 def _device(gpu: str | None) -> DeviceSpec:
     from ..device import device_spec, resolve_device
-    from ..plan.gpus import find_gpu
+    from ..plan.gpus import find_gpu, with_known_rates
 
     if gpu is not None:
         return find_gpu(gpu)
     place = resolve_device("auto")
     if place.type != "cuda":
         raise InvalidArgumentError("gpu: there is no CUDA GPU here to plan for; name one, such as --gpu rtx5070ti.")
-    return device_spec(place)
+    return with_known_rates(device_spec(place))
 
 
 def _config(vae: str | None) -> VAEConfig:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,11 @@ def _waves(frames: int, edge_px: int) -> Tensor:
         edges = torch.sign(torch.sin(2 * math.pi * (2 * h - w + 0.3 * color + 0.5 * t)))
         colors.append(0.3 * wave + 0.35 * edges + 0.1 * noise)
     return torch.stack(colors)[None].clamp(-1, 1)
+
+
+def calibrate_on(vae: VideoVAE, device: torch.device) -> dict[str, Tensor]:
+    """`activation_maxima`, computed on `device`; the model itself stays where it is."""
+    return activation_maxima(vae if vae.device == device else deepcopy(vae).to(device))
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from itertools import product
 
 import torch
 
@@ -23,8 +24,9 @@ from ..quant import QuantRecipe
 from .backend import Backend, triton_backend
 from .checks import Check, check_plan
 
-SIZE_PX = (232, 328)
-"""Rows and columns of the picture that the kernels are checked with: no tile divides them at any level."""
+SIZES_PX = ((232, 328), (72, 2024))
+"""Rows and columns of the pictures that the kernels are checked with: no tile divides them at any level, and wide
+pictures get other configurations than narrow ones."""
 PARTS: tuple[Part, ...] = ("decode", "encode")
 
 
@@ -103,9 +105,12 @@ def what_is_used(machine: Machine) -> str:
 
 
 def plans_to_check(
-    device: DeviceSpec, formats: Sequence[Format], config: VAEConfig, size_px: tuple[int, int] = SIZE_PX
+    device: DeviceSpec,
+    formats: Sequence[Format],
+    config: VAEConfig,
+    sizes_px: Sequence[tuple[int, int]] = SIZES_PX,
 ) -> list[ExecutionPlan]:
-    """A plan for each format and direction, whatever memory it takes.
+    """A plan for each format, direction and size (rows, columns), whatever memory it takes.
 
     Raises InvalidArgumentError for a format that the GPU does not offer.
     """
@@ -116,8 +121,8 @@ def plans_to_check(
             raise InvalidArgumentError(
                 f"format: expected one that {device.name} ({device.sm}) offers, {', '.join(offered)}; got {format}."
             )
-        for part in PARTS:
-            shape = VAEShape(part, *size_px, frames=None)
+        for part, (rows, columns) in product(PARTS, sizes_px):
+            shape = VAEShape(part, rows, columns, frames=None)
             plans.append(compile_vae_plan(config, QuantRecipe(format), device, shape, sys.maxsize))
     return plans
 

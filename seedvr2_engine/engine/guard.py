@@ -7,7 +7,6 @@ most of it (`sensitivity`) are kept high, as few as their measured errors say ar
 import hashlib
 import json
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -87,14 +86,14 @@ class GuardResult:
         line += ", measured in an earlier run)" if self.from_cache else f", measured in {self.seconds:.1f} s)"
         if self.kept:
             names = ", ".join(layer.name for layer in self.kept)
-            line += f"; {self.before_db:.1f} dB before {len(self.kept)} layers were kept in 16 bits: {names}"
+            line += f"; {self.before_db:.1f} dB before these were kept in 16 bits: {names}"
         return line
 
 
 def guard(
     vae: VideoVAE,
     recipe: QuantRecipe,
-    build: Callable[[QuantRecipe], E],
+    build: Callable[[QuantRecipe, E | None], E],
     *,
     min_psnr_db: float = DEFAULT_MIN_PSNR_DB,
     cache_file: Path | None = None,
@@ -102,14 +101,15 @@ def guard(
 ) -> tuple[GuardResult, E]:
     """Build an engine whose picture differs from the plain model's by `min_psnr_db` or less; return it and the figures.
 
-    build: makes the engine for a recipe; it is called once for each recipe that is tried, rarely more than twice.
+    build: makes the engine for a recipe, if need be from the engine that was tried before, which is not used any more;
+    it is called once for each recipe that is tried, rarely more than twice.
     cache_file: where the choice is kept (`cache_path`); None keeps nothing. If even 16 bits in every layer stay below
     the limit, that engine is returned and the figure says so. clip: what is decoded, (1, 3, 4n+1, H, W) in [-1, 1];
     None is `probe_clip()`.
     """
     known = None if cache_file is None else _read(cache_file, min_psnr_db)
     if known is not None:
-        return known, build(known.applied_to(recipe))
+        return known, build(known.applied_to(recipe), None)
     began = time.monotonic()
     latent = vae.encode(probe_clip() if clip is None else clip)
     exact = picture(vae.decode(latent))
@@ -117,19 +117,22 @@ def guard(
     def error(engine: E) -> float:
         return mean_squared_error(picture(engine.decode(latent)).to(exact.device), exact).item()
 
-    engine = build(recipe)
+    engine = build(recipe, None)
     measured = before = error(engine)
     kept: list[KeptLayer] = []
     allowed = 10 ** (-min_psnr_db / 10)
     if measured > allowed and recipe.is_quantized:
         names = [name for name in decoder_layers(vae) if recipe.layer_precision(name)[0] == recipe.precision]
         left = dict(sorted(layer_errors(vae, latent, names, recipe).items(), key=lambda item: -item[1]))
+        correction = 1.0
         while measured > allowed and left:
-            for name in _to_keep(left, measured, allowed):
+            for name in _to_keep(left, correction, allowed):
                 kept.append(KeptLayer(name, decibel(left.pop(name))))
-            del engine  # Its memory is needed for the next.
-            engine = build(GuardResult(0, 0, 0, tuple(kept)).applied_to(recipe))
+            engine = build(GuardResult(0, 0, 0, tuple(kept)).applied_to(recipe), engine)
             measured = error(engine)
+            # An outlier can cost the engine more than it costs the model of it, so the first choice trusts the layers'
+            # own figures; what is still missing after it is spread over the rest.
+            correction = max(1.0, measured / max(sum(left.values()), 1e-30))
     seconds = round(time.monotonic() - began, 2)
     result = GuardResult(min_psnr_db, decibel(before), decibel(measured), tuple(kept), seconds)
     if cache_file is not None:
@@ -171,11 +174,9 @@ def cache_path(vae: VideoVAE, recipe: QuantRecipe, architecture: str) -> Path:
     return user_cache().parent / "guard" / f"{key}.json"
 
 
-def _to_keep(left: dict[str, float], measured: float, allowed: float) -> list[str]:
+def _to_keep(left: dict[str, float], correction: float, allowed: float) -> list[str]:
     """The fewest layers, most sensitive first, whose removal from `left` should bring the error below the limit."""
-    # What the layers cause on their own does not add up exactly; the measured total corrects the sum.
     remaining = sum(left.values())
-    correction = measured / remaining if remaining > 0 else math.inf
     names = []
     for name, value in left.items():
         names.append(name)

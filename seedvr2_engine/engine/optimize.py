@@ -183,7 +183,9 @@ def serve_engine(
     plan = PlanOptions(fuses_attention=settings.enable_flash_attention, tile=settings.tile)
     options = EngineOptions(plan, budget, settings.enable_cuda_graphs)
 
-    def build(recipe: QuantRecipe) -> VAEEngine:
+    def build(recipe: QuantRecipe, previous: VAEEngine | None) -> VAEEngine:
+        if previous is not None:
+            return previous.with_recipe(recipe)
         return VAEEngine(vae, recipe, spec, backend, device=device, options=options)
 
     recipe = QuantRecipe(decision.format)
@@ -195,7 +197,7 @@ def serve_engine(
         result, engine = guard(judge, recipe, build, min_psnr_db=settings.min_psnr_db, cache_file=cache)
         del judge
     else:
-        engine = build(recipe)
+        engine = build(recipe, None)
     notes = _notes(result)
     for note in notes:
         log.warning("VAE: %s.", note)
@@ -210,12 +212,13 @@ def _is_same_place(a: torch.device, b: torch.device) -> bool:
 def _notes(result: GuardResult | None) -> tuple[str, ...]:
     if result is None or not result.kept:
         return ()
+    count = "1 layer" if len(result.kept) == 1 else f"{len(result.kept)} layers"
     if result.psnr_db < result.min_psnr_db:
         return (
-            f"even with {len(result.kept)} layers in 16 bits the picture is {result.psnr_db:.1f} dB from the plain "
+            f"even with {count} in 16 bits the picture is {result.psnr_db:.1f} dB from the plain "
             f"model's, not the {result.min_psnr_db:.0f} dB that were asked for",
         )
-    return (f"{len(result.kept)} layers are kept in 16 bits, because 8 bits would leave {result.before_db:.1f} dB",)
+    return (f"in 16 bits, because 8 would leave {result.before_db:.1f} dB: {count}, named in the report",)
 
 
 def report_engine(

@@ -73,6 +73,11 @@ class Session:
         """Bytes of arena and rings on the device."""
         return self._arena.nbytes + sum(rings.nbytes for rings in self._rings.values())
 
+    def reusable_bytes(self, part: Part) -> int:
+        """Bytes of what is held that a new plan of `part` may have: all but the rings of an open clip elsewhere."""
+        elsewhere = (rings.nbytes for other, rings in self._rings.items() if other != part and other in self._owners)
+        return self.memory_bytes - sum(elsewhere)
+
     def step(self, clip: Clip, x: Tensor) -> Tensor:
         """Take a clip on by one latent frame; the result is overwritten by the next step.
 
@@ -193,11 +198,22 @@ class Session:
         self._drop_bound()
         if self._arena.nbytes < memory.arena:
             self._arena = torch.empty(0, dtype=torch.uint8, device=self._device)
-            self._arena = torch.empty(memory.arena, dtype=torch.uint8, device=self._device)
+            self._arena = self._allocate(memory.arena, part)
         if rings is None or rings.nbytes < memory.rings:
             del rings
             self._rings.pop(part, None)
-            self._rings[part] = torch.empty(memory.rings, dtype=torch.uint8, device=self._device)
+            self._rings[part] = self._allocate(memory.rings, part)
+
+    def _allocate(self, size: int, part: Part) -> Tensor:
+        """Memory for `part`; where there is none left, the other direction gives its own back, for nothing is bound."""
+        assert not self._owners
+        try:
+            return torch.empty(size, dtype=torch.uint8, device=self._device)
+        except torch.cuda.OutOfMemoryError:
+            if set(self._rings) <= {part}:
+                raise
+        self._rings = {own: rings for own, rings in self._rings.items() if own == part}
+        return torch.empty(size, dtype=torch.uint8, device=self._device)
 
     def _set_tables(self, bound: BoundPlan, schedule: BoundSchedule, index: int, entered: bool) -> None:
         if index < len(bound.openings):

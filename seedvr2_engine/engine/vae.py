@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Literal, overload
 
 import torch
@@ -18,7 +19,7 @@ from ..plan.types import CELL_PX, FRAMES_PER_STEP, ExecutionPlan, Part, VAEShape
 from ..quant import QuantRecipe
 from .backend import Backend
 from .bind import PICTURE_DTYPE
-from .calibrate import activation_maxima
+from .calibrate import calibrate_on
 from .inputs import batches, check_frames, check_input, check_slices
 from .lanes import Lane
 from .session import Session
@@ -68,7 +69,7 @@ class VAEEngine:
         self.options = options or EngineOptions()
         self.device = torch.device(device)
         self.backend = backend
-        maxima = activation_maxima(vae) if recipe.precision == "int8" else None
+        maxima = calibrate_on(vae, self.device) if recipe.precision == "int8" else None
         self.weights = WeightStore(vae.state_dict(), self.device, maxima)
         self.session = self._new_session()
         self._plans: dict[tuple[VAEShape, TileSpec | None], ExecutionPlan] = {}
@@ -107,7 +108,7 @@ class VAEEngine:
         key = shape, tile
         if key not in self._plans:
             options = replace(self.options.plan, tile=tile) if tile is not None else self.options.plan
-            budget = self._budget if self._budget is not None else self._free_bytes()
+            budget = self._budget if self._budget is not None else self._free_bytes(shape.part)
             plan = compile_vae_plan(self.config, self.recipe, self.device_spec, shape, budget, options)
             if plan.refusals:
                 raise EngineUnsupportedError(
@@ -228,7 +229,15 @@ class VAEEngine:
         if not decodes:
             latents = (frames - 1) // FRAMES_PER_STEP + 1
             size = (2 * self.config.latent_channels, latents, x.shape[-2] // CELL_PX, x.shape[-1] // CELL_PX)
-        result = torch.empty(len(x), *size, dtype=PICTURE_DTYPE if decodes else torch.float32, device=self.device)
+        dtype = PICTURE_DTYPE if decodes else torch.float32
+        try:
+            result = torch.empty(len(x), *size, dtype=dtype, device=self.device)
+        except torch.cuda.OutOfMemoryError as error:
+            self._let_go()
+            raise EngineMemoryError(
+                f"engine: the result of this {part} takes {len(x) * prod(size) * dtype.itemsize / 1e9:.2f} GB of GPU "
+                f"memory and is not there; use stream_{part}, which gives it frame by frame."
+            ) from error
         for lane, clip, out in zip(lanes, x, result, strict=True):
             try:
                 lane.whole(clip, out)
@@ -262,7 +271,7 @@ class VAEEngine:
             self._let_go()
             raise EngineMemoryError(
                 f"engine: {part} {shape.width_px}x{shape.height_px} px was planned with {planned / 1e9:.2f} GB of GPU "
-                f"memory, then with {self._budget / 1e9:.2f} GB, and {self._free_bytes() / 1e9:.2f} GB can be had; "
+                f"memory, then with {self._budget / 1e9:.2f} GB, and {self._free_bytes(part) / 1e9:.2f} GB can be had; "
                 "close other programs, or set tile_size or a smaller picture."
             ) from error
 
@@ -303,12 +312,12 @@ class VAEEngine:
             self._plans[key] = plan
         return self._plans[key]
 
-    def _free_bytes(self) -> int:
+    def _free_bytes(self, part: Part) -> int:
         if self.device.type != "cuda":
             return 1 << 62
         free, _ = torch.cuda.mem_get_info(self.device)
         cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        return max(0, free + cached + self.session.memory_bytes + self.weights.nbytes - RESERVE_BYTES)
+        return max(0, free + cached + self.session.reusable_bytes(part) - RESERVE_BYTES)
 
 
 def _step(lanes: list[Lane], x: Tensor) -> Tensor:

@@ -125,6 +125,18 @@ def find_gpu(name: str) -> DeviceSpec:
     return known[key].spec()
 
 
+def with_known_rates(device: DeviceSpec) -> DeviceSpec:
+    """A GPU that was asked, with the table's rates and bandwidth where the table has it.
+
+    PyTorch tells clocks only from 2.8 on, and never whether a part is a professional one.
+    """
+    known = {_key(gpu.name): gpu for gpu in GPUS}.get(_key(device.name))
+    if known is None or known.sm != device.sm:
+        return device
+    spec = known.spec()
+    return replace(device, tflops=spec.tflops, bandwidth_bytes_per_s=spec.bandwidth_bytes_per_s)
+
+
 def _key(name: str) -> str:
     key = "".join(character for character in name.lower() if character.isalnum())
     for word in (*_NOISE, *_PACKAGES):

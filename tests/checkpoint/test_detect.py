@@ -32,6 +32,9 @@ class Listing(Checkpoint):
     def _read(self, info: TensorInfo, dtype: torch.dtype | None) -> torch.Tensor:
         raise NotImplementedError
 
+    def _read_packed(self, info: TensorInfo) -> None:
+        raise NotImplementedError
+
 
 class StrictListing(Listing):
     format = "safetensors"

@@ -7,6 +7,7 @@ import torch
 
 from seedvr2_engine.device import DeviceSpec, MatrixRates
 from seedvr2_engine.engine import EngineOptions, VAEEngine, bind, rings, twin_backend, vae
+from seedvr2_engine.engine.calibrate import activation_maxima
 from seedvr2_engine.kernels import layout, pack
 from seedvr2_engine.models.vae import VideoVAE
 from seedvr2_engine.plan import compile, walk
@@ -16,8 +17,18 @@ GPU = DeviceSpec("a GPU", "sm_120", 70, 101_376, 16 << 30, 9e11, MatrixRates(0, 
 MakeEngine = Callable[..., VAEEngine]
 
 
+@pytest.fixture(scope="session")
+def tiny_maxima(tiny_vae: VideoVAE) -> dict[str, torch.Tensor]:
+    return activation_maxima(tiny_vae)
+
+
 @pytest.fixture
-def make_engine(tiny_vae: VideoVAE) -> MakeEngine:
+def make_engine(
+    tiny_vae: VideoVAE, tiny_maxima: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> MakeEngine:
+    """Engines of the tiny model, which is calibrated once."""
+    monkeypatch.setattr(vae, "calibrate_on", lambda _vae, _device: tiny_maxima)
+
     def make(precision: str = "fp16", **options: object) -> VAEEngine:
         recipe = precision if isinstance(precision, QuantRecipe) else QuantRecipe(precision)
         return VAEEngine(tiny_vae, recipe, GPU, twin_backend(), device="cpu", options=EngineOptions(**options))

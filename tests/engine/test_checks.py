@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 # Read by Triton when it is imported.
 os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -14,6 +15,7 @@ pytest.importorskip("triton")
 from seedvr2_engine.engine.backend import triton_backend, twin_backend
 from seedvr2_engine.engine.checks import check_plan, check_step
 from seedvr2_engine.engine.doctor import (
+    SIZES_PX,
     DoctorReport,
     check_kernels,
     inspect_machine,
@@ -21,6 +23,7 @@ from seedvr2_engine.engine.doctor import (
     what_is_used,
 )
 from seedvr2_engine.errors import InvalidArgumentError
+from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.plan.gpus import find_gpu
 
 from ..conftest import TINY
@@ -30,7 +33,7 @@ CPU = torch.device("cpu")
 
 
 def plans(gpu="rtx4090", formats=("fp8",), size_px=(40, 24)):
-    return plans_to_check(find_gpu(gpu), formats, TINY, size_px)
+    return plans_to_check(find_gpu(gpu), formats, TINY, [size_px])
 
 
 def steps(plan, kernel):
@@ -103,6 +106,18 @@ def test_a_broken_convolution_is_named(damage, words):
     assert len(found) > 20
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_both_ways_through_the_kernel_are_checked(mixed):
+    decode, _ = plans(formats=("fp8",))
+    step = next(s for s in decode.steady.steps if s.problem is not None and s.format == "fp8")
+
+    def damage(window, weights, additions, out, problem, config):
+        if (window.exponents.unique().numel() > 1) == mixed:
+            out.y.mul_(1.05)
+
+    assert "relative error" in check_step(step, breaking("conv3d", damage), CPU).wrong
+
+
 @pytest.mark.parametrize(
     ("kernel", "damage", "step_kernel"),
     [
@@ -137,6 +152,21 @@ def test_what_does_not_run_is_a_finding():
     assert [check.kernel for check in wrong] == ["attention"]
     assert "RuntimeError: out of resource: shared memory" in wrong[0].wrong
     assert wrong[0].error is None
+
+
+@pytest.mark.parametrize("gpu", ["rtx3090", "rtx4090", "h200", "b200", "rtx5090"])
+def test_all_configurations_of_common_sizes_are_among_those_checked(gpu):
+    def configurations(sizes):
+        found = set()
+        for plan in plans_to_check(find_gpu(gpu), ("fp16",), VAEConfig(), sizes):
+            for step in (*plan.first.steps, *plan.steady.steps):
+                if step.problem is not None:
+                    found.add((step.config, replace(step.problem, height_px=0, width_px=0)))
+        return found
+
+    common = [(720, 1280), (1080, 1920), (1440, 2560), (2160, 3840)]
+    missing = configurations(common) - configurations(SIZES_PX)
+    assert not missing
 
 
 def test_a_format_that_the_gpu_lacks_is_refused():

@@ -98,6 +98,18 @@ def test_rings_on_the_host_change_nothing(make_engine: MakeEngine, share: float)
         assert torch.equal(getattr(engine, part)(x), expected)
 
 
+def test_eight_bit_rings_on_the_host_change_nothing(make_engine: MakeEngine) -> None:
+    """Exponents move on with their frames."""
+    shape, z = VAEShape("decode", 24, 32, 17), latent(5, 3, 4)
+    # Frames of very different ranges, so that their exponents differ.
+    z = z * torch.tensor([1.0, 40.0, 0.02, 9.0, 1.0])[:, None, None]
+    plain = make_engine("int8")
+    full = plain.plan(shape).memory
+    engine = make_engine("int8", budget_bytes=full.peak - full.rings // 2, plan=PlanOptions(allows_tiles=False))
+    assert engine.plan(shape).uses_host
+    assert torch.equal(engine.decode(z), plain.decode(z))
+
+
 @pytest.mark.usefixtures("exact")
 def test_streams_may_be_interleaved(make_engine: MakeEngine) -> None:
     engine = make_engine()
@@ -204,6 +216,27 @@ def test_out_of_memory_is_planned_again_once(make_engine: MakeEngine, monkeypatc
         warnings.simplefilter("ignore")
         with pytest.raises(EngineMemoryError, match="was planned with"):
             make_engine("fp8").decode(z)
+
+
+def test_one_direction_gives_way_to_the_other(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only one direction's memory is there, both still run in turn, even with a stream open."""
+    engine, z, v = make_engine("fp8"), latent(5, 3, 4), video(9, 24, 24)
+    decoded, encoded = engine.decode(z), engine.encode(v)
+    empty = torch.empty
+
+    def empty_of_one(*size: int, **arguments: object) -> Tensor:
+        if arguments.get("dtype") == torch.uint8 and size != (0,) and len(tight.session._rings) == 1:
+            raise torch.cuda.OutOfMemoryError("not there")
+        return empty(*size, **arguments)
+
+    tight = make_engine("fp8")
+    stream = tight.stream_decode(z.unbind(2))
+    frames = [next(stream)]
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "empty", empty_of_one)
+        mean = tight.encode(v)
+    assert torch.equal(mean, encoded)
+    assert torch.equal(torch.stack([*frames, *stream], 2), decoded)
 
 
 def _undisturbed(monkeypatch: pytest.MonkeyPatch, engine: VAEEngine, z: Tensor) -> Tensor:

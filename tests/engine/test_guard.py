@@ -53,7 +53,8 @@ class RoundedDecoder:
 def run(vae, clip, limit, precision="fp8", cache_file=None):
     tried = []
 
-    def build(recipe):
+    def build(recipe, previous):
+        assert (previous is None) == (not tried)
         tried.append(recipe)
         return RoundedDecoder(vae, recipe)
 
@@ -125,7 +126,7 @@ def test_a_picture_of_nan_never_passes(nano, clip):
         def decode(self, latent):
             return super().decode(latent) * (math.nan if not self.recipe.kept_high.get(VICTIM) else 1)
 
-    result, engine = guard(nano, QuantRecipe("fp8"), lambda r: Broken(nano, r), min_psnr_db=30, clip=clip)
+    result, engine = guard(nano, QuantRecipe("fp8"), lambda recipe, _: Broken(nano, recipe), min_psnr_db=30, clip=clip)
     assert result.before_db == 0
     assert result.psnr_db > 30
     assert engine.recipe.kept_high.get(VICTIM)

@@ -98,6 +98,8 @@ def test_flash_attention_off_is_pytorchs(vae):
 def test_cuda_graphs_off_records_none(vae):
     served = serve(vae, enable_cuda_graphs=False)
     assert served.server.session.graphs is None
+    assert not served.server.options.uses_graphs
+    assert serve(vae).server.options.uses_graphs
     assert measure(served, "CUDA graphs").detail == "switched off"
 
 
@@ -182,7 +184,7 @@ def test_the_guard_speaks_in_the_report(vae, monkeypatch, caplog):
     assert kept
     assert all(report.layers.kept_high[name].startswith("the guard keeps it") for name in kept)
     assert report.layers.by_format["fp16"] == 8 + len(kept)
-    assert "are kept in 16 bits" in caplog.text
+    assert "in 16 bits, because 8 would leave" in caplog.text
     assert f"Guard: decodes within {report.guard.psnr_db:.1f} dB" in report.text()
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from seedvr2_engine.engine import weights
-from seedvr2_engine.engine.calibrate import activation_maxima, calibration_clips
+from seedvr2_engine.engine.calibrate import calibration_clips
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.models.vae import VideoVAE
 from seedvr2_engine.plan import VAEShape
@@ -27,8 +27,8 @@ def test_packed_weights_are_as_large_as_planned(make_engine: MakeEngine, precisi
     assert engine.session.memory_bytes == plan.memory.arena + plan.memory.rings
 
 
-def test_calibration_sees_every_layer_that_int8_quantises(tiny_vae: VideoVAE, make_engine: MakeEngine) -> None:
-    maxima = activation_maxima(tiny_vae)
+def test_calibration_sees_every_layer_that_int8_quantises(tiny_vae, tiny_maxima, make_engine: MakeEngine) -> None:
+    maxima = tiny_maxima
     engine = make_engine("int8")
     for part in ("decode", "encode"):
         for step in engine.plan(VAEShape(part, 24, 32, 5)).convolutions():

@@ -1,9 +1,11 @@
 """The table of GPUs against facts that it is not made of: published rates, cores and bandwidths."""
 
+from dataclasses import replace
+
 import pytest
 
 from seedvr2_engine.errors import InvalidArgumentError
-from seedvr2_engine.plan.gpus import GPUS, find_gpu
+from seedvr2_engine.plan.gpus import GPUS, find_gpu, with_known_rates
 
 # name: CUDA cores, GB/s, and what NVIDIA publishes of the matrix rates (TFLOP/s, dense), in the format named.
 # The papers of GA102 and AD102 and of the Blackwell RTX parts give FP16 with FP32 accumulation. Where there are only
@@ -113,6 +115,18 @@ def test_names_are_taken_loosely(loose, name):
 
 def test_every_name_finds_its_own_row():
     assert [find_gpu(gpu.name).name for gpu in GPUS] == [gpu.name for gpu in GPUS]
+
+
+def test_a_gpu_at_hand_gets_the_rates_of_its_row():
+    row = find_gpu("l40s")
+    asked = replace(
+        row, name="NVIDIA L40S", vram_bytes=47 << 30, tflops=row.tflops.scaled(0), bandwidth_bytes_per_s=0.0
+    )
+    known = with_known_rates(asked)
+    assert (known.tflops, known.bandwidth_bytes_per_s) == (row.tflops, row.bandwidth_bytes_per_s)
+    assert (known.name, known.vram_bytes) == (asked.name, asked.vram_bytes)
+    for other in (replace(asked, name="NVIDIA L41"), replace(asked, sm="sm_90")):
+        assert with_known_rates(other) == other
 
 
 def test_unknown_names_are_refused_with_those_that_come_near():
