@@ -1,4 +1,4 @@
-"""SeedVR2 Engine: the causal video VAE and the transformer of SeedVR2, exact first, then fast.
+"""SeedVR2 Engine: the video upscaler SeedVR2 and its causal VAE, exact first, then fast.
 
 The public names are imported when they are first used; importing the package does no work.
 """
@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .checkpoint.text_embedding import load_text_embedding
     from .engine.optimize import optimize_3d_vae_for_blackwell
     from .errors import SeedVR2Error
     from .loading import load_vae
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from .models.dit_config import DiTConfig
     from .models.tiling import TileSpec
     from .models.vae import VideoVAE
+    from .pipeline.options import UpscaleOptions
+    from .pipeline.upscaler import Upscaler
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,9 +26,12 @@ __all__ = [
     "NaDiT",
     "SeedVR2Error",
     "TileSpec",
+    "UpscaleOptions",
+    "Upscaler",
     "VAEConfig",
     "VideoVAE",
     "load_dit",
+    "load_text_embedding",
     "load_vae",
     "optimize_3d_vae_for_blackwell",
 ]
@@ -35,9 +41,12 @@ _HOMES = {
     "NaDiT": ".models.dit",
     "SeedVR2Error": ".errors",
     "TileSpec": ".models.tiling",
+    "UpscaleOptions": ".pipeline.options",
+    "Upscaler": ".pipeline.upscaler",
     "VAEConfig": ".models.config",
     "VideoVAE": ".models.vae",
     "load_dit": ".loading_dit",
+    "load_text_embedding": ".checkpoint.text_embedding",
     "load_vae": ".loading",
     "optimize_3d_vae_for_blackwell": ".engine.optimize",
 }

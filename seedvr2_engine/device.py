@@ -36,6 +36,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_SHORT = {"fp16": "float16", "bf16": "bfloat16", "fp8": "auto", "mxfp8": "auto", "int8": "auto", "reference": "auto"}
 DTYPE_NAMES = ("auto", *_DTYPES)
 
 
@@ -49,7 +50,11 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def resolve_dit_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The transformer's dtype; `auto` is float32 on the CPU, and on a GPU bfloat16, which its weights were made in."""
+    """The transformer's dtype for a precision or dtype; `auto` is float32 on the CPU and bfloat16 on a GPU.
+
+    8-bit precisions are the VAE's, beside which the transformer's is `auto`.
+    """
+    name = _SHORT.get(name, name)
     if name == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return resolve_dtype(name, device)

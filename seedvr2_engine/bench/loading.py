@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..engine.dit_weights import streamed
+from ..engine.optimize import optimize_3d_vae_for_blackwell
 from ..loading import load_vae
 from ..loading_dit import load_dit
 from ..models.config import VAEConfig
@@ -14,6 +15,7 @@ from ..models.sampler import LAST_TIMESTEP
 from ..models.vae import VideoVAE
 from ..pipeline.clip_stages import Models
 from ..pipeline.options import UpscaleOptions
+from ..pipeline.reconstruct import VideoCodec
 from ..pipeline.upscaler import Upscaler
 from .upscale import random_dit, random_vae
 
@@ -27,10 +29,18 @@ def bench_models(
     options: UpscaleOptions,
     *,
     offload: bool,
+    precision: str | None = None,
 ) -> tuple[Upscaler, Models]:
-    """The upscaler, and its models by themselves. names, dtypes: of the transformer, and of the VAE."""
+    """The upscaler, and its models by themselves. names, dtypes: of the transformer, and of the VAE.
+
+    precision: the engine's, or None for the plain VAE.
+    """
     dit = _dit(names[0], device, dtypes[0], offload=offload)
-    vae = _vae(names[1], device, dtypes[1])
+    plain = _vae(names[1], device, dtypes[1])
+    vae: VideoCodec = plain
+    if precision is not None:
+        # The plain model is read once more for the guard, which wants it where the engine is.
+        vae = optimize_3d_vae_for_blackwell(plain, device=device, precision=precision, verbose=False)
     text = torch.randn(PUBLIC_TEXT_TOKENS, dit.config.text_width, generator=torch.manual_seed(0))
     models = Models(dit, vae, dit.conditioning(text, LAST_TIMESTEP), len(text))
     return Upscaler(dit, vae, options, text=text), models

@@ -10,6 +10,7 @@ import typer
 
 from ..errors import InvalidArgumentError
 from .console import out, readable_size
+from .machine import PLAIN_DTYPES
 
 if TYPE_CHECKING:
     from ..bench.upscale import Stage
@@ -25,7 +26,12 @@ def bench_upscale(
     frames: Annotated[int, typer.Option(help="Frames of the clip, 4n+1; one chunk.")] = 21,
     repeats: Annotated[int, typer.Option(help="Runs of each stage; the median counts.")] = 3,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="auto, fp8, mxfp8, int8, fp16 or bf16 for the VAE engine; float32, float16, bfloat16 without."
+        ),
+    ] = "auto",
     offload: Annotated[bool, typer.Option("--offload", help="Keep the transformer's blocks on the host.")] = False,
     color: Annotated[str, typer.Option(help="lab, wavelet, wavelet_adaptive, hsv, adain or none.")] = "lab",
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -46,7 +52,8 @@ def bench_upscale(
             f"{repeats}."
         )
     place = resolve_device(device)
-    dtypes = resolve_dit_dtype(precision, place), resolve_dtype(precision, place)
+    is_plain = precision in PLAIN_DTYPES or (precision == "auto" and place.type != "cuda")
+    dtypes = resolve_dit_dtype(precision, place), resolve_dtype(precision if is_plain else "auto", place)
     options = UpscaleOptions(
         scale=2,
         chunk_frames=frames,
@@ -54,13 +61,15 @@ def bench_upscale(
         vae_span="clip",
         color=color,  # type: ignore[arg-type]
     )
-    upscaler, models = bench_models((dit, vae), place, dtypes, options, offload=offload)
+    engine = None if is_plain else precision
+    upscaler, models = bench_models((dit, vae), place, dtypes, options, offload=offload, precision=engine)
     stages: list[Stage] = []
     for stage in measure(upscaler, models, options.resize((height // 2, width // 2)), frames, repeats):
         stages.append(stage)
         if not json:
             _print_stage(stage)
-    title = f"{width}x{height}, {frames} frames, transformer {dit} in {dtypes[0]}, VAE {vae} in {dtypes[1]}, {place}"
+    served = engine or str(dtypes[1])
+    title = f"{width}x{height}, {frames} frames, transformer {dit} in {dtypes[0]}, VAE {vae} in {served}, {place}"
     if json:
         facts = {"what": title, "torch": torch.__version__, "stages": [asdict(stage) for stage in stages]}
         typer.echo(dumps(facts, indent=2))

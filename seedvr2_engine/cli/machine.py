@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
     from ..pipeline.memory import Sizes
     from ..pipeline.options import UpscaleOptions
+    from ..pipeline.reconstruct import VideoCodec
     from ..pipeline.upscaler import Upscaler
     from .upscale_files import Job
 
+PLAIN_DTYPES = ("float32", "float16", "bfloat16")
 OFFLOADS = ("auto", "none", "blocks")
-# What is left of a GPU with this share taken by the transformer is too little for the activations of a common size.
-_LARGEST_SHARE = 0.5
+# A larger share of a GPU's memory is worth more to the activations: 7 GB of blocks pass a PCIe 4 bus in 0.3 s a chunk.
+_LARGEST_SHARE = 0.35
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,10 @@ class Machine:
     """Device, number formats, and whether the transformer's blocks stay on the host."""
 
     device: torch.device
+    precision: str
+    """The VAE's, as the engine names it; `reference` is the plain model."""
     vae_dtype: torch.dtype
+    """Of the plain VAE."""
     dit_dtype: torch.dtype
     offload: bool
 
@@ -38,18 +43,42 @@ class Machine:
         """Whether quantised weights stay packed, as `load_dit` decides it."""
         return self.device.type == "cuda"
 
-    def load(self, models: UpscaleModels, options: UpscaleOptions) -> Upscaler:
-        """Load the models."""
+    @property
+    def uses_engine(self) -> bool:
+        """Whether the VAE's kernels are to serve."""
+        return self.precision != "reference" and (self.device.type == "cuda" or self.precision != "auto")
+
+    def load(self, models: UpscaleModels, options: UpscaleOptions, source: tuple[int, int]) -> Upscaler:
+        """Load the models; source: (height, width) of the first clip, for what the engine may plan with."""
         from ..checkpoint.text_embedding import load_text_embedding
-        from ..loading import load_vae
         from ..loading_dit import load_dit
         from ..pipeline.upscaler import Upscaler
 
+        vae = self._load_vae(models, options, source)
         return Upscaler(
             load_dit(models.dit, device=self.device, dtype=self.dit_dtype, offload=self.offload),
-            load_vae(models.vae, device=self.device, dtype=self.vae_dtype),
+            vae,
             options,
             text=load_text_embedding(models.text),
+        )
+
+    def _load_vae(self, models: UpscaleModels, options: UpscaleOptions, source: tuple[int, int]) -> VideoCodec:
+        from ..device import total_memory_bytes
+        from ..engine.optimize import optimize_3d_vae_for_blackwell
+        from ..loading import load_vae
+        from ..pipeline.memory import engine_budget_bytes, estimate_memory, fitting_division
+
+        vae = load_vae(models.vae, device=self.device, dtype=self.vae_dtype)
+        if not self.uses_engine:
+            return vae
+        memory, sizes, resize = total_memory_bytes(self.device), self.sizes(models), options.resize(source)
+        estimate = estimate_memory(sizes, resize, options, fitting_division(sizes, resize, options, memory))
+        return optimize_3d_vae_for_blackwell(
+            vae,
+            device=self.device,
+            precision=self.precision,
+            vram_gb=engine_budget_bytes(estimate, memory) / 1e9,
+            verbose=False,
         )
 
     def sizes(self, models: UpscaleModels) -> Sizes:
@@ -63,16 +92,22 @@ class Machine:
         with open_checkpoint(models.dit) as dit, open_checkpoint(models.vae) as vae:
             dit_config, vae_config = detect_dit(dit), detect_vae(vae)
             weights = device_bytes(dit, dit_config, self.dit_dtype, offload=self.offload, packed=self.packed)
-            weights += sum(info.count for info in vae.tensors.values()) * self.vae_dtype.itemsize
-        return Sizes(vae_config, dit_config, self.vae_dtype.itemsize, self.dit_dtype.itemsize, weights)
+            if not self.uses_engine:
+                weights += sum(info.count for info in vae.tensors.values()) * self.vae_dtype.itemsize
+        return Sizes(
+            vae_config,
+            dit_config,
+            self.vae_dtype.itemsize,
+            self.dit_dtype.itemsize,
+            weights,
+            vae_plans_itself=self.uses_engine,
+        )
 
     def describe(self) -> str:
         """One line for people."""
-        names = [str(dtype).removeprefix("torch.") for dtype in (self.vae_dtype, self.dit_dtype)]
-        return (
-            f"{self.device}, VAE in {names[0]}, transformer in {names[1]}"
-            f"{', its blocks on the host' if self.offload else ''}"
-        )
+        plain, transformer = (str(dtype).removeprefix("torch.") for dtype in (self.vae_dtype, self.dit_dtype))
+        vae = f"VAE engine ({self.precision})" if self.uses_engine else f"VAE in {plain}"
+        return f"{self.device}, {vae}, transformer in {transformer}{', its blocks on the host' if self.offload else ''}"
 
 
 def plan_machine(models: UpscaleModels, device: torch.device, precision: str, offload: str) -> Machine:
@@ -84,13 +119,15 @@ def plan_machine(models: UpscaleModels, device: torch.device, precision: str, of
 
     if offload not in OFFLOADS:
         raise InvalidArgumentError(f"offload: expected one of {', '.join(OFFLOADS)}, got {offload!r}.")
-    vae_dtype, dit_dtype = resolve_dtype(precision, device), resolve_dit_dtype(precision, device)
+    plain = precision in ("reference", *PLAIN_DTYPES)
+    vae_dtype = resolve_dtype(precision if precision in PLAIN_DTYPES else "auto", device)
+    dit_dtype = resolve_dit_dtype(precision, device)
     wanted = offload == "blocks"
     if offload == "auto" and device.type == "cuda":
         with open_checkpoint(models.dit) as checkpoint:
             taken = device_bytes(checkpoint, detect_dit(checkpoint), dit_dtype, offload=False, packed=True)
         wanted = taken > _LARGEST_SHARE * total_memory_bytes(device)
-    return Machine(device, vae_dtype, dit_dtype, wanted)
+    return Machine(device, "reference" if plain else precision, vae_dtype, dit_dtype, wanted)
 
 
 def print_plan(
@@ -102,6 +139,7 @@ def print_plan(
     """
     from ..device import total_memory_bytes
     from ..pipeline.forecast import forecast, matrix_rate
+    from ..pipeline.memory import engine_budget_bytes
     from ..video import open_source
 
     with open_source(job.source, start=cut[0], frames=cut[1]) as clip:
@@ -110,6 +148,9 @@ def print_plan(
     available = total_memory_bytes(machine.device)
     seen = forecast(machine.sizes(models), resize, options, frames=info.selected_frames, memory_bytes=available)
     memory, work, chunks = seen.memory, seen.work, seen.division.chunks
+    vae = readable_size(memory.vae_bytes)
+    if machine.uses_engine:
+        vae = f"up to {readable_size(engine_budget_bytes(memory, available))}"
     seconds = work.seconds(matrix_rate(machine.device, machine.dit_dtype))
     height, width = resize.output
     size = f"{info.width}x{info.height} to {width}x{height}, {info.selected_frames} frames"
@@ -130,7 +171,7 @@ def print_plan(
         (
             "memory",
             f"about {readable_size(memory.peak_bytes)} of {readable_size(available)}: weights "
-            f"{readable_size(memory.weights_bytes)}, VAE {readable_size(memory.vae_bytes)} or transformer "
+            f"{readable_size(memory.weights_bytes)}, VAE {vae} or transformer "
             f"{readable_size(memory.transformer_bytes)}, frames {readable_size(memory.frames_bytes)}",
         ),
         (

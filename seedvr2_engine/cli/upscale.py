@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import cache
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,7 +42,11 @@ def upscale(
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MODELS)] = "auto",
     precision: Annotated[
-        str, typer.Option(help="auto, float32, float16 or bfloat16.", rich_help_panel=_MODELS)
+        str,
+        typer.Option(
+            help="auto; fp8, mxfp8, int8, fp16, bf16: the engine; float32, float16, bfloat16: not.",
+            rich_help_panel=_MODELS,
+        ),
     ] = "auto",
     offload: Annotated[
         str,
@@ -145,9 +148,12 @@ def upscale(
             print_plan(job, models, machine, options, (start, frames))
         return
 
-    @cache
-    def load() -> Upscaler:
-        return machine.load(models, options)
+    loaded: list[Upscaler] = []
+
+    def load(size: tuple[int, int]) -> Upscaler:
+        if not loaded:
+            loaded.append(machine.load(models, options, size))
+        return loaded[0]
 
     request = Request(load, options, sink, start, frames)
     err.print(models.describe(), markup=False)

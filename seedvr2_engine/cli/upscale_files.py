@@ -70,8 +70,8 @@ class Result:
 class Request:
     """What all jobs of a command share."""
 
-    upscaler: Callable[[], Upscaler]
-    """Gives the models, loaded when the first job has found its files in order."""
+    upscaler: Callable[[tuple[int, int]], Upscaler]
+    """Gives the models for a (height, width), loaded when the first job has found its files in order."""
     options: UpscaleOptions
     sink: SinkOptions
     start: int
@@ -110,7 +110,7 @@ def run_job(job: Job, request: Request) -> Result:
         resize = request.options.resize((info.height, info.width))
         height, width = resize.output
         with open_sink(job.target, width=width, height=height, source=info, options=request.sink) as sink:
-            upscaler = request.upscaler()
+            upscaler = request.upscaler((info.height, info.width))
             plan = upscaler.division((info.height, info.width)).chunks
             began = time.perf_counter()
             with _memory_errors(upscaler, job, plan.chunk_frames):

@@ -13,11 +13,11 @@ from torch import Tensor
 from ..models.dit import Conditioning, NaDiT
 from ..models.geometry import Geometry
 from ..models.sampler import dit_input, noise_condition, sample
-from ..models.vae import VideoVAE
 from .alpha import is_mask, upscale_alpha
 from .clip_noise import ClipNoise
 from .color import correct_frame, measure_curves
 from .options import UpscaleOptions
+from .reconstruct import VideoCodec
 from .resize import ResizePlan, crop_to_output, to_model_input
 
 LATENT_SCALE = 0.9152
@@ -47,7 +47,7 @@ class Models:
     """What a clip passes through."""
 
     dit: NaDiT
-    vae: VideoVAE
+    vae: VideoCodec
     conditioning: Conditioning
     """What the transformer computes from text and timestep alone."""
     text_tokens: int

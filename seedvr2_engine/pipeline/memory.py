@@ -8,6 +8,8 @@ from functools import lru_cache
 import torch
 
 from ..device import total_memory_bytes
+from ..engine.serve import ServedVAE
+from ..engine.vae import VAEEngine
 from ..models.causal import CausalCache
 from ..models.config import VAEConfig
 from ..models.dit import NaDiT
@@ -16,6 +18,7 @@ from ..models.vae import VideoVAE
 from .chunks import ChunkPlan, padded_count
 from .color import SLICE_METHODS
 from .options import UpscaleOptions, VaeSpan
+from .reconstruct import VideoCodec
 from .resize import CELL_PX, ResizePlan
 
 LONGEST_CHUNK_FRAMES = 45
@@ -25,6 +28,10 @@ WORTHWHILE_CHUNK_FRAMES = 21
 """Chunks that the transformer must be left with for the VAE to see the clip as one."""
 USABLE_SHARE = 0.8
 """Share of a device's memory that is planned with; the rest is for the context, fragmentation and other programs."""
+
+ENGINE_SHARE = 0.35
+"""Share of a device's memory that the engine is left in any case; with less it works, but more slowly."""
+ENGINE_USABLE_SHARE = 0.9
 
 # Copies of the widest full-resolution activation that the plain VAE holds at once; measured on an H200 as the peak of
 # `python -m benchmarks.plain_vae` (22.4 GB at 1280x720, slices of 4, FP16, 256 channels).
@@ -47,6 +54,8 @@ class Sizes:
     """Weights of both models, as they lie on the device."""
     shares_device: bool = True
     """Whether both models are on one device."""
+    vae_plans_itself: bool = False
+    """Whether the engine serves as the VAE, which makes do with what it is left and counts its own weights."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ class MemoryEstimate:
 
     weights_bytes: int
     vae_bytes: int
-    """Activations of the encoder or decoder, for a slice of time."""
+    """Activations of the encoder or decoder, for a slice of time; 0 for the engine, see `engine_budget_bytes`."""
     transformer_bytes: int
     """Activations of the transformer, for a chunk."""
     frames_bytes: int
@@ -67,9 +76,12 @@ class MemoryEstimate:
         return self.weights_bytes + self.frames_bytes + max(self.vae_bytes, self.transformer_bytes)
 
 
-def sizes_of(dit: NaDiT, vae: VideoVAE) -> Sizes:
+def sizes_of(dit: NaDiT, vae: VideoCodec) -> Sizes:
     """The sizes of two models as they are loaded; weights that are kept elsewhere do not count."""
-    tensors = [*vae.parameters(), *dit.parameters(), *dit.buffers()]
+    served = vae.server if isinstance(vae, ServedVAE) else vae
+    tensors = [*dit.parameters(), *dit.buffers()]
+    if isinstance(served, VideoVAE):
+        tensors += served.parameters()
     return Sizes(
         vae=vae.config,
         dit=dit.config,
@@ -77,6 +89,7 @@ def sizes_of(dit: NaDiT, vae: VideoVAE) -> Sizes:
         dit_element_bytes=dit.dtype.itemsize,
         weights_bytes=sum(tensor.nbytes for tensor in tensors if tensor.device == vae.device) + dit.resident_bytes,
         shares_device=dit.device == vae.device,
+        vae_plans_itself=isinstance(served, VAEEngine),
     )
 
 
@@ -89,7 +102,7 @@ class Division:
     """What the VAE sees as one."""
 
 
-def divide(dit: NaDiT, vae: VideoVAE, resize: ResizePlan, options: UpscaleOptions) -> Division:
+def divide(dit: NaDiT, vae: VideoCodec, resize: ResizePlan, options: UpscaleOptions) -> Division:
     """Cut as asked for, and otherwise so that the estimate is within the memory of the VAE's device.
 
     The device's whole memory counts and not what is free at the moment, so that results do not depend on what else
@@ -103,17 +116,17 @@ def divide(dit: NaDiT, vae: VideoVAE, resize: ResizePlan, options: UpscaleOption
 def fitting_division(sizes: Sizes, resize: ResizePlan, options: UpscaleOptions, memory_bytes: int) -> Division:
     """As `divide`, for a device with so much memory.
 
-    The VAE sees the whole clip if that leaves room for chunks as asked for, or of 21 frames. What is left open takes
-    its smallest value where nothing fits.
+    The plain VAE sees the whole clip if that leaves room for chunks as asked for, or of 21 frames; the engine always.
+    What is left open takes its smallest value where nothing fits.
     """
-    if options.vae_span != "chunk":
-        division = _longest(sizes, resize, options, "clip", memory_bytes)
-        if division is not None and (options.vae_span or division.chunks.chunk_frames >= WORTHWHILE_CHUNK_FRAMES):
-            return division
-        if division is not None and options.chunk_frames is not None:
-            return division
-    span = options.vae_span or "chunk"
     smallest = options.chunk_frames or max(SHORTEST_CHUNK_FRAMES, padded_count((options.overlap or 0) + 1))
+    # The engine keeps a clip's past within what it is given.
+    span = options.vae_span or ("clip" if sizes.vae_plans_itself else None)
+    if span is None:
+        division = _longest(sizes, resize, options, "clip", memory_bytes)
+        if division is not None and division.chunks.chunk_frames >= _worthwhile_frames(options):
+            return division
+        span = "chunk"
     return _longest(sizes, resize, options, span, memory_bytes) or Division(options.chunks(smallest), span)
 
 
@@ -128,16 +141,24 @@ def estimate_memory(sizes: Sizes, resize: ResizePlan, options: UpscaleOptions, d
     waiting = chunk_frames if options.color in SLICE_METHODS else 0
     output = resize.output[0] * resize.output[1] * 3
     past_encoder, past_decoder = (n * pixels * sizes.vae_element_bytes for n in past_per_pixel(sizes.vae))
-    keeps_past = division.vae_span == "clip"
+    keeps_past = division.vae_span == "clip" and not sizes.vae_plans_itself
     return MemoryEstimate(
         weights_bytes=sizes.weights_bytes,
-        vae_bytes=round(seen * channels * slice_numbers * _VAE_COPIES + keeps_past * past_encoder),
+        vae_bytes=0
+        if sizes.vae_plans_itself
+        else round(seen * channels * slice_numbers * _VAE_COPIES + keeps_past * past_encoder),
         transformer_bytes=_transformer_bytes(sizes, pixels, chunk_frames) * sizes.shares_device
         + round(keeps_past * (past_encoder + past_decoder)),
         frames_bytes=output * (waiting * sizes.vae_element_bytes + overlap * 4)
         + output // 3 * _COLOR_PLANES * 4
         + _CURVE_BYTES.get(options.color, 0),
     )
+
+
+def engine_budget_bytes(estimate: MemoryEstimate, memory_bytes: int) -> int:
+    """What the engine may plan with beside a transformer that takes so much, on a device with so much memory."""
+    taken = estimate.weights_bytes + estimate.transformer_bytes + estimate.frames_bytes
+    return max(round(ENGINE_SHARE * memory_bytes), round(ENGINE_USABLE_SHARE * memory_bytes) - taken)
 
 
 @lru_cache(maxsize=4)
@@ -161,9 +182,21 @@ def _longest(
     lengths = range(max(LONGEST_CHUNK_FRAMES, least), least - 1, -4)
     for frames in lengths if options.chunk_frames is None else (options.chunk_frames,):
         division = Division(options.chunks(frames), span)
-        if estimate_memory(sizes, resize, options, division).peak_bytes <= USABLE_SHARE * memory_bytes:
+        if _fits(sizes, estimate_memory(sizes, resize, options, division), span, memory_bytes):
             return division
     return None
+
+
+def _worthwhile_frames(options: UpscaleOptions) -> int:
+    return 1 if options.chunk_frames is not None else WORTHWHILE_CHUNK_FRAMES
+
+
+def _fits(sizes: Sizes, estimate: MemoryEstimate, span: VaeSpan, memory_bytes: int) -> bool:
+    room = USABLE_SHARE * memory_bytes - estimate.weights_bytes - estimate.frames_bytes
+    if sizes.vae_plans_itself:
+        return estimate.transformer_bytes <= room - ENGINE_SHARE * memory_bytes
+    # What the VAE takes for a slice is the same in chunks of any length.
+    return estimate.transformer_bytes <= room and (span == "chunk" or estimate.vae_bytes <= room)
 
 
 def _transformer_bytes(sizes: Sizes, pixels: int, chunk_frames: int) -> int:

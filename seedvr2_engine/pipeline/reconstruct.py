@@ -20,6 +20,14 @@ class VideoCodec(Protocol):
     def config(self) -> VAEConfig:
         """The model's hyper-parameters."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where results are."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of decoded pictures."""
+
     def stream_encode(
         self, frames: Iterable[Tensor], *, slice_frames: int = ..., tile: TileSpec | None = ...
     ) -> Iterator[Tensor]:

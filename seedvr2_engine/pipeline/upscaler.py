@@ -18,12 +18,12 @@ from torch import Tensor
 from ..errors import InvalidArgumentError
 from ..models.dit import NaDiT
 from ..models.sampler import LAST_TIMESTEP
-from ..models.vae import VideoVAE
 from .chunks import Chunk, ChunkPlan, chunked, filled_up, joined, prepend_mirrored
 from .clip_stages import ClipStages, Models, Progress, ProgressCallback
 from .color import SLICE_METHODS
 from .memory import Division, divide
 from .options import UpscaleOptions
+from .reconstruct import VideoCodec
 
 __all__ = ["Progress", "ProgressCallback", "Upscaler"]
 
@@ -31,7 +31,7 @@ __all__ = ["Progress", "ProgressCallback", "Upscaler"]
 class Upscaler:
     """Upscales clips and pictures with one pair of models; keeps nothing of one clip for the next."""
 
-    def __init__(self, dit: NaDiT, vae: VideoVAE, options: UpscaleOptions | None = None, *, text: Tensor) -> None:
+    def __init__(self, dit: NaDiT, vae: VideoCodec, options: UpscaleOptions | None = None, *, text: Tensor) -> None:
         """Compute what follows from the text alone. text: the embedding (tokens, text width) that the model runs with.
 
         dit, vae: models that belong together, each on its device and in its number format.

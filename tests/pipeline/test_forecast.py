@@ -1,6 +1,7 @@
 """Memory and time are foreseen from shapes alone, and chunks are as long as memory allows."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from seedvr2_engine.pipeline.memory import (
     LONGEST_CHUNK_FRAMES,
     USABLE_SHARE,
     Sizes,
+    engine_budget_bytes,
     estimate_memory,
     fitting_division,
     past_per_pixel,
@@ -48,13 +50,26 @@ def test_more_memory_never_gives_shorter_chunks(span):
     divisions = [fitting_division(PUBLIC, resize, options, gb * GB) for gb in (8, 16, 24, 32, 48, 80, 141)]
     lengths = [division.chunks.chunk_frames for division in divisions]
     spans = [division.vae_span for division in divisions]
-    if span is not None:
-        assert lengths == sorted(lengths)
-    assert lengths[0] == 5
+    assert span is None or lengths == sorted(lengths)
     assert (lengths[-1], spans[-1]) == (LONGEST_CHUNK_FRAMES, span or "clip")
     assert spans == sorted(spans)  # `chunk` before `clip`
+    assert fitting_division(PUBLIC, resize, options, GB).chunks.chunk_frames == 5
     for division, gb in itertools.islice(zip(divisions, (8, 16, 24, 32, 48, 80, 141), strict=True), 4, None):
         assert estimate_memory(PUBLIC, resize, options, division).peak_bytes <= USABLE_SHARE * gb * GB
+
+
+def test_the_engine_gets_what_the_transformer_leaves():
+    sizes = replace(PUBLIC, vae_plans_itself=True)
+    options = UpscaleOptions(resolution=1080)
+    resize = options.resize((540, 960))
+    for gb in (12, 16, 24, 80):
+        division = fitting_division(sizes, resize, options, gb * GB)
+        assert division.vae_span == "clip"
+        estimate = estimate_memory(sizes, resize, options, division)
+        budget = engine_budget_bytes(estimate, gb * GB)
+        assert budget >= 0.35 * gb * GB
+        if gb > 16:
+            assert budget + estimate.peak_bytes <= 0.91 * gb * GB
 
 
 def test_what_was_asked_for_is_kept():
