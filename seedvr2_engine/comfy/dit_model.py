@@ -22,7 +22,7 @@ from .residency import Resident
 
 log = logging.getLogger(__name__)
 
-LARGEST_SHARE = 0.5
+LARGEST_SHARE = 0.35
 """Of a GPU's memory; a transformer that takes more leaves its blocks on the host without being asked."""
 
 

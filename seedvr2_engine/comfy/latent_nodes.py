@@ -15,9 +15,8 @@ from ..pipeline.reconstruct import filled_frames, from_model_range
 from .choices import DEFAULT_VAE, check_model, download_folder, identity_of, locate, model_names
 from .loader_nodes import CATEGORY, VaeSocket
 from .progress import NodeProgress
-from .residency import make_room
 from .upscaling import check_image, frames_of, managed_vae
-from .vae_model import ManagedVAE, working_bytes
+from .vae_model import ManagedVAE, prepare_for
 
 log = logging.getLogger(__name__)
 
@@ -134,14 +133,14 @@ def encode_image(image: Tensor, vae: ManagedVAE) -> dict[str, Any]:
     progress = NodeProgress(frames)
     cell = vae.config.spatial_compression
     size = (height + -height % cell, width + -width % cell)
-    make_room([vae.resident], vae.device, working_bytes(vae.served, "encode", size, None))
+    served = prepare_for(vae, "encode", size)
 
     def pictures() -> Iterator[Tensor]:
         for done, frame in enumerate(filled_frames(frames_of(image[..., :3]), vae.config)):
             yield frame.to(vae.device)
             progress.step(done)
 
-    latents = [latent.float().cpu() for latent in vae.stream_encode(pictures())]
+    latents = [latent.float().cpu() for latent in served.stream_encode(pictures())]
     return {"samples": torch.stack(latents, dim=2), SOURCE_KEY: (frames, height, width)}
 
 
@@ -157,12 +156,15 @@ def decode_latent(latent: dict[str, Any], vae: ManagedVAE) -> Tensor:
         )
     cell, steps = vae.config.spatial_compression, samples.shape[2]
     whole = (vae.config.temporal_compression * (steps - 1) + 1, cell * samples.shape[3], cell * samples.shape[4])
-    frames, height, width = latent.get(SOURCE_KEY, whole)
+    source = latent.get(SOURCE_KEY, whole)
+    # Other nodes may have cut or enlarged the latents.
+    fits = all(0 <= length - own < unit for length, own, unit in zip(whole, source, (4, cell, cell), strict=True))
+    frames, height, width = source if fits else whole
     progress = NodeProgress(frames)
-    make_room([vae.resident], vae.device, working_bytes(vae.served, "decode", whole[1:], None))
+    served = prepare_for(vae, "decode", whole[1:])
     result = torch.empty(frames, height, width, 3)
     slices = (samples[:, :, step].to(vae.device) for step in range(steps))
-    for index, decoded in zip(range(frames), vae.stream_decode(slices), strict=False):
+    for index, decoded in zip(range(frames), served.stream_decode(slices), strict=False):
         picture = from_model_range(decoded[0, :, :height, :width])
         result[index] = picture.movedim(0, -1)
         progress.step(index + 1, picture=picture)

@@ -9,16 +9,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ..device import total_memory_bytes
+from ..engine.vae import VAEEngine
 from ..errors import DeviceMemoryError, InvalidArgumentError, SeedVR2Error
-from ..models.vae import VideoVAE
 from ..pipeline.chunks import padded_count
 from ..pipeline.color import ColorMethod
-from ..pipeline.memory import estimate_memory, sizes_of
+from ..pipeline.memory import MemoryEstimate, engine_budget_bytes, estimate_memory, sizes_of
 from ..pipeline.options import UpscaleOptions
 from ..pipeline.upscaler import Progress, Upscaler
 from .dit_model import DiTRequest, ManagedDiT, find_dit_model
 from .progress import STAGE_SHARES, NodeProgress
-from .residency import bring, make_room
+from .residency import Resident, bring, make_room
 from .vae_model import ManagedVAE, VAERequest, load_vae_model
 
 log = logging.getLogger(__name__)
@@ -100,11 +101,11 @@ def upscale_image(image: Tensor, dit: ManagedDiT, vae: ManagedVAE, request: Upsc
     transformer = dit.resident.built
     assert transformer is not None
     frames, height, width = image.shape[:3]
-    upscaler = Upscaler(transformer, cast(VideoVAE, vae), options, text=dit.text())
+    upscaler = Upscaler(transformer, vae.served, options, text=dit.text(NodeProgress(1).on_bytes))
     resize = options.resize((height, width))
     division = upscaler.division((height, width))
-    memory = estimate_memory(sizes_of(transformer, cast(VideoVAE, vae)), resize, options, division)
-    make_room([vae.resident, dit.resident], vae.device, memory.peak_bytes - memory.weights_bytes)
+    memory = estimate_memory(sizes_of(transformer, vae.served), resize, options, division)
+    _make_room(dit, vae, memory)
     log.log(
         logging.INFO if request.enable_debug else logging.DEBUG,
         "[SeedVR2] %d frames, %dx%d to %dx%d, chunks of %d that share %d, the VAE sees the %s; about %.2f GB",
@@ -124,6 +125,19 @@ def upscale_image(image: Tensor, dit: ManagedDiT, vae: ManagedVAE, request: Upsc
     seconds = time.perf_counter() - began
     log.info("[SeedVR2] %d frames in %.1f s (%.2f a second)", frames, seconds, frames / seconds)
     return result
+
+
+def _make_room(dit: ManagedDiT, vae: ManagedVAE, memory: MemoryEstimate) -> None:
+    """Other models leave the GPU as far as this clip needs it; the engine gets what the transformer leaves."""
+    needed, engine = memory.peak_bytes, vae.served.server
+    if isinstance(engine, VAEEngine):
+        whole = total_memory_bytes(vae.device)
+        budget = engine_budget_bytes(memory, whole)
+        engine.limit(budget)
+        needed = min(needed + budget, whole)
+    residents: list[Resident[Any]] = [vae.resident, dit.resident]
+    taken = sum(resident.loaded_size() for resident in residents if resident.load_device == vae.device)
+    make_room(residents, vae.device, max(0, needed - taken))
 
 
 def check_image(image: Tensor) -> None:

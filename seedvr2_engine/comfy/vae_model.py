@@ -1,12 +1,12 @@
 """The VAE that the loader node hands on: loaded, optimised, and behind ComfyUI's memory management."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..checkpoint.detect import detect_vae
 from ..checkpoint.reader import open_checkpoint
@@ -18,12 +18,11 @@ from ..engine.vae import VAEEngine
 from ..loading import load_vae
 from ..models.config import VAEConfig
 from ..models.tiling import TileSpec
-from ..models.vae import VideoVAE
 from ..plan.choices import memory_budget_bytes
 from ..plan.compile import compile_vae_plan
 from ..plan.types import ExecutionPlan, Part, VAEShape
 from .choices import OnBytes, locate, resolve_offload
-from .residency import Resident, bring
+from .residency import Resident, bring, make_room
 
 log = logging.getLogger(__name__)
 
@@ -81,16 +80,13 @@ class ResidentVAE(Resident[ServedVAE]):
             built.server.release()
 
 
+@dataclass(frozen=True, eq=False)
 class ManagedVAE:
-    """Encodes and decodes like `VideoVAE`; brings its weights back when ComfyUI has unloaded them.
+    """Encodes and decodes like `VideoVAE`; brings its weights back when ComfyUI has unloaded them."""
 
-    The engine chooses tiles by memory; the plain model takes those of the request.
-    """
-
-    def __init__(self, resident: ResidentVAE, config: VAEConfig, request: VAERequest) -> None:
-        self.resident = resident
-        self.config = config
-        self._tiles = request.encode_tile, request.decode_tile
+    resident: ResidentVAE
+    config: VAEConfig
+    """The model's hyper-parameters."""
 
     @property
     def served(self) -> ServedVAE:
@@ -101,56 +97,29 @@ class ManagedVAE:
         return self.resident.built
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes, and its results are."""
+        return self.resident.load_device
+
+    @property
     def report(self) -> EngineReport:
         """What serves, and how it came to that."""
         return self.served.report
 
-    @property
-    def device(self) -> torch.device:
-        """Where results are."""
-        return self.served.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Number format of decoded pictures."""
-        return self.served.dtype
-
-    @property
-    def tiles(self) -> tuple[TileSpec | None, TileSpec | None]:
-        """What encoding and decoding go through; (None, None) leaves it to the engine."""
-        return (None, None) if self.served.is_engine else self._tiles
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """The plain model's; none of the engine, which keeps its own kind."""
-        server = self.served.server
-        return server.parameters() if isinstance(server, VideoVAE) else iter(())
-
     def encode(self, video: Tensor) -> Tensor:
         """(N, 3, 4n+1, H, W) in [-1, 1] -> posterior mean (N, 16, n+1, H/8, W/8), unscaled."""
-        return self.served.encode(video, tile=self.tiles[0])
+        return self.served.encode(video)
 
     def decode(self, latent: Tensor) -> Tensor:
         """(N, 16, n+1, h, w), unscaled -> (N, 3, 4n+1, 8h, 8w), nominally in [-1, 1]."""
-        return self.served.decode(latent, tile=self.tiles[1])
-
-    def stream_encode(
-        self, frames: Iterable[Tensor], *, slice_frames: int = 4, tile: TileSpec | None = None
-    ) -> Iterator[Tensor]:
-        """As `VideoVAE.stream_encode`."""
-        return self.served.stream_encode(frames, slice_frames=slice_frames, tile=tile or self.tiles[0])
-
-    def stream_decode(
-        self, latents: Iterable[Tensor], *, slice_frames: int = 4, tile: TileSpec | None = None
-    ) -> Iterator[Tensor]:
-        """As `VideoVAE.stream_decode`."""
-        return self.served.stream_decode(latents, slice_frames=slice_frames, tile=tile or self.tiles[1])
+        return self.served.decode(latent)
 
 
 def load_vae_model(request: VAERequest, on_bytes: OnBytes | None = None) -> dict[str, Any]:
     """Find or download, verify, load and optimise; returns what the loader node hands on."""
     resolve_offload(request.offload_device, keeps=request.cache_model)
     device = resolve_device(request.device)
-    _ = request.encode_tile, request.decode_tile  # Their errors come before a download.
+    tiles = request.encode_tile, request.decode_tile  # Their errors come before a download.
     path = locate(request.model, "vae", on_bytes)
     log.info("[VAE Loader] Loading VAE model: %s", request.model)
     log.info("[VAE Loader] Path: %s", path)
@@ -164,7 +133,7 @@ def load_vae_model(request: VAERequest, on_bytes: OnBytes | None = None) -> dict
     dtype = resolve_dtype("auto", device)
 
     def build() -> ServedVAE:
-        return optimize_3d_vae_for_blackwell(
+        served = optimize_3d_vae_for_blackwell(
             load_vae(path, dtype=dtype),
             device=device,
             precision=request.precision if optimizes else "reference",
@@ -172,8 +141,9 @@ def load_vae_model(request: VAERequest, on_bytes: OnBytes | None = None) -> dict
             enable_fp8=is_gguf or request.precision != "auto",
             verbose=False,
         )
+        return served if served.is_engine else served.with_tiles(*tiles)
 
-    vae = ManagedVAE(ResidentVAE(device, weights * dtype.itemsize, build), config, request)
+    vae = ManagedVAE(ResidentVAE(device, weights * dtype.itemsize, build), config)
     served = vae.served
     log.info("[VAE Loader] ✓ Model loaded successfully: %.1f million parameters", weights / 1e6)
     _log_engine(served)
@@ -203,29 +173,28 @@ def _log_engine(served: ServedVAE) -> None:
     log.info("%s", report.text())
 
 
-def working_bytes(served: ServedVAE, part: Part, size: tuple[int, int], frames: int | None) -> int:
-    """GPU memory that the engine would take beside its weights where all of the GPU's is free; 0 for the plain model.
+def prepare_for(vae: ManagedVAE, part: Part, size: tuple[int, int]) -> ServedVAE:
+    """The VAE, with the GPU's memory for a stream of frames of (rows, columns) in pixels; other models make room."""
+    served = vae.served
+    if isinstance(served.server, VAEEngine):
+        engine = served.server
+        engine.limit(memory_budget_bytes(engine.device_spec, None))
+        make_room([vae.resident], vae.device, _plan(engine, part, size).memory.peak - vae.resident.loaded_size())
+    return served
 
-    size: rows and columns in pixels. frames: None for a stream.
-    """
-    if not isinstance(served.server, VAEEngine):
-        return 0
-    memory = _plan(served.server, part, size, frames).memory
-    return memory.peak - memory.weights
 
-
-def _plan(engine: VAEEngine, part: Part, size: tuple[int, int], frames: int | None) -> ExecutionPlan:
-    # Not `engine.plan`, which keeps what it planned with the memory that is free right now.
+def _plan(engine: VAEEngine, part: Part, size: tuple[int, int]) -> ExecutionPlan:
+    # As the engine would plan it with the whole GPU, but not kept by the engine.
     spec, options = engine.device_spec, engine.options
     budget = options.budget_bytes or memory_budget_bytes(spec, None)
-    return compile_vae_plan(engine.config, engine.recipe, spec, VAEShape(part, *size, frames), budget, options.plan)
+    return compile_vae_plan(engine.config, engine.recipe, spec, VAEShape(part, *size, None), budget, options.plan)
 
 
 def _decode_tiles(served: ServedVAE, request: VAERequest) -> dict[str, Any]:
     """What the decoder does at a nominal size: as asked for, or as the engine's planner chooses."""
     if not isinstance(served.server, VAEEngine):
         return {}
-    tile_px = _plan(served.server, "decode", NOMINAL_PX, None).tile_px
+    tile_px = _plan(served.server, "decode", NOMINAL_PX).tile_px
     edge = max(NOMINAL_PX if tile_px is None else tile_px)
     if tile_px is None:
         log.info("[VAE Loader] Tiles: none are needed at %dx%d", NOMINAL_PX[1], NOMINAL_PX[0])

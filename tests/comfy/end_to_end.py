@@ -3,7 +3,7 @@
     COMFYUI_PATH=... python tests/comfy/end_to_end.py [--workflows FOLDER] [--chromium FILE] [--shots FOLDER]
 
 Run it with ComfyUI's Python. --workflows: a folder of workflow files of the public pack, with `example_inputs` in it;
-they must validate as they are, and run with the small models. Ends with status 1 where something is not as it should be.
+they must validate as they are, and run with the small models. Ends with status 1 where something is wrong.
 """
 
 import argparse
@@ -95,7 +95,9 @@ async def interrupts(server: ComfyServer) -> None:
     whole = await server.run(upscale_prompt("clip41.safetensors", "long.safetensors", DIT, seed=1))
     gaps = [after - before for before, after in zip(whole.progress, whole.progress[1:], strict=False)]
     for stop_after in (3, len(whole.progress) // 2):
-        run = await server.run(upscale_prompt("clip41.safetensors", "none.safetensors", DIT, seed=2), stop_after=stop_after)
+        run = await server.run(
+            upscale_prompt("clip41.safetensors", "none.safetensors", DIT, seed=2), stop_after=stop_after
+        )
         answered = run.stopped_after if run.stopped_after is not None else 99.0
         check("the button stops within a slice", run.outcome == "execution_interrupted" and answered <= max(gaps) + 0.5,
               f"{answered:.2f} s at message {stop_after}; the longest step takes {max(gaps):.2f} s")  # fmt: skip
@@ -178,7 +180,9 @@ async def in_the_browser(server: ComfyServer, chromium: str, shots: Path, folder
 def log_is_clean(server: ComfyServer) -> None:
     text = server.log.read_text()
     imported = [line for line in text.splitlines() if "custom_nodes/seedvr2_engine" in line and "seconds" in line]
-    check("the pack is imported", bool(imported) and "IMPORT FAILED" not in "".join(imported), "".join(imported).strip())
+    check(
+        "the pack is imported", bool(imported) and "IMPORT FAILED" not in "".join(imported), "".join(imported).strip()
+    )
     for line in ("[VAE Loader] Loading VAE model: nano", "[VAE Loader] Format: GGUF", "_ENGINE]"):
         check(f"the console shows {line}", line in text)
 

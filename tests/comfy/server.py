@@ -29,7 +29,7 @@ runpy.run_path("main.py", run_name="__main__")
 """
 
 # Two nodes that carry tensors past 8-bit picture files.
-_PROBE = '''
+_PROBE = """
 import os, torch, folder_paths
 from safetensors.torch import load_file, save_file
 
@@ -47,7 +47,7 @@ class WriteFrames:
         return {}
 
 NODE_CLASS_MAPPINGS = {"ReadFrames": ReadFrames, "WriteFrames": WriteFrames}
-'''
+"""
 
 
 @dataclass
