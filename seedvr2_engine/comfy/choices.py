@@ -13,6 +13,7 @@ from ..checkpoint.detect import is_dit, is_vae
 from ..checkpoint.hub import download, has_content_of
 from ..checkpoint.reader import open_checkpoint
 from ..checkpoint.registry import MODEL_FILES, ModelFile
+from ..device import resolve_device
 from ..errors import CheckpointError, InvalidArgumentError, ModelFileError
 from ..loading import NANO_VAE
 from ..loading_dit import NANO_DIT, dit_file
@@ -43,6 +44,12 @@ def devices() -> list[str]:
 def offload_devices() -> list[str]:
     """Devices where something can wait, and `none`."""
     return ["none", "cpu", *(name for name in devices() if name.startswith("cuda"))]
+
+
+def place_of(name: str) -> torch.device:
+    """The device of this name, with its number, by which ComfyUI's books know it; raises InvalidArgumentError."""
+    device = resolve_device(name)
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def own_folders() -> list[Path]:

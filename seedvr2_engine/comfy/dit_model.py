@@ -13,11 +13,11 @@ from ..checkpoint.detect import model_names
 from ..checkpoint.detect_dit import POSITIVE_TEXT, detect_dit
 from ..checkpoint.reader import open_checkpoint
 from ..checkpoint.text_embedding import PUBLIC_TEXT, load_text_embedding
-from ..device import resolve_device, resolve_dit_dtype, total_memory_bytes
+from ..device import resolve_dit_dtype, total_memory_bytes
 from ..engine.dit_weights import device_bytes
 from ..loading_dit import load_dit
 from ..models.dit import NaDiT
-from .choices import OnBytes, locate, resolve_offload
+from .choices import OnBytes, locate, place_of, resolve_offload
 from .residency import Resident
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class ManagedDiT:
 def find_dit_model(request: DiTRequest, on_bytes: OnBytes | None = None) -> ManagedDiT:
     """Find or download a transformer and read its header; the weights are loaded when they are first used."""
     resolve_offload(request.offload_device, keeps=request.cache_model)
-    device = resolve_device(request.device)
+    device = place_of(request.device)
     dtype = resolve_dit_dtype("auto", device)
     path = locate(request.model, "dit", on_bytes)
     packed = device.type == "cuda"

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..checkpoint.convert import WRITABLE_TYPES, convert_to_gguf
 from ..errors import InvalidArgumentError
-from ..pipeline.reconstruct import filled_frames, from_model_range
+from ..pipeline.reconstruct import filled_frames
 from .choices import DEFAULT_VAE, check_model, download_folder, identity_of, locate, model_names
+from .host_frames import write_frames
 from .loader_nodes import CATEGORY, VaeSocket
 from .progress import NodeProgress
 from .upscaling import check_image, frames_of, managed_vae
@@ -164,8 +165,6 @@ def decode_latent(latent: dict[str, Any], vae: ManagedVAE) -> Tensor:
     served = prepare_for(vae, "decode", whole[1:])
     result = torch.empty(frames, height, width, 3)
     slices = (samples[:, :, step].to(vae.device) for step in range(steps))
-    for index, decoded in zip(range(frames), served.stream_decode(slices), strict=False):
-        picture = from_model_range(decoded[0, :, :height, :width])
-        result[index] = picture.movedim(0, -1)
-        progress.step(index + 1, picture=picture)
+    for index in write_frames((picture[0] for picture in served.stream_decode(slices)), result):
+        progress.step(index + 1, picture=result[index].movedim(-1, 0))
     return result

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..checkpoint.detect import detect_vae
 from ..checkpoint.reader import open_checkpoint
-from ..device import device_spec, resolve_device, resolve_dtype
+from ..device import device_spec, resolve_dtype
 from ..engine.optimize import optimize_3d_vae_for_blackwell
 from ..engine.report import EngineReport
 from ..engine.serve import ServedVAE
@@ -21,7 +21,7 @@ from ..models.tiling import TileSpec
 from ..plan.choices import memory_budget_bytes
 from ..plan.compile import compile_vae_plan
 from ..plan.types import ExecutionPlan, Part, VAEShape
-from .choices import OnBytes, locate, resolve_offload
+from .choices import OnBytes, locate, place_of, resolve_offload
 from .residency import Resident, bring, make_room
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class ManagedVAE:
 def load_vae_model(request: VAERequest, on_bytes: OnBytes | None = None) -> dict[str, Any]:
     """Find or download, verify, load and optimise; returns what the loader node hands on."""
     resolve_offload(request.offload_device, keeps=request.cache_model)
-    device = resolve_device(request.device)
+    device = place_of(request.device)
     tiles = request.encode_tile, request.decode_tile  # Their errors come before a download.
     path = locate(request.model, "vae", on_bytes)
     log.info("[VAE Loader] Loading VAE model: %s", request.model)
