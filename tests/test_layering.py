@@ -26,6 +26,7 @@ LEVEL = {
     "pipeline": 6,
     "bench": 7,
     "cli": 8,
+    "comfy": 8,
 }
 # Between rooms of one level only these modules may be imported.
 EXCEPTIONS = {("checkpoint", "models.config"), ("checkpoint", "models.dit_config"), ("kernels", "quant")}

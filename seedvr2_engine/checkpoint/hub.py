@@ -110,7 +110,7 @@ def local_models(folders: Sequence[Path] | None = None, *, verify: bool = False)
             size_bytes = path.stat().st_size
             verified: bool | None = None
             if known is not None and (verify or size_bytes != known.size_bytes):
-                verified = _has_content_of(path, known)
+                verified = has_content_of(path, known)
             found.append(LocalModel(path.relative_to(folder).as_posix(), path, size_bytes, known, verified))
     return found
 
@@ -138,12 +138,12 @@ def download(
         raise ModelFileError(f"{model.name!r}: expected a plain file name; correct the registry entry.")
     folder = user_cache() if folder is None else folder
     target = folder / model.name
-    if _has_content_of(target, model):
+    if has_content_of(target, model):
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _only_process(target):
-            if not _has_content_of(target, model):
+            if not has_content_of(target, model):
                 partial = folder / f"{model.name}.{model.sha256[:8]}.partial"
                 _check_space(model, partial)
                 cached = _from_hub_cache(model)
@@ -214,7 +214,7 @@ def _sections(file: Path) -> dict[str, dict[str, object]]:
     return {str(name): section for name, section in content.items() if section is not None}
 
 
-def _has_content_of(path: Path, model: ModelFile) -> bool:
+def has_content_of(path: Path, model: ModelFile) -> bool:
     """Whether `path` is a file of the size and SHA-256 of `model`; `ModelFileError` if it cannot be read."""
     if not path.is_file() or path.stat().st_size != model.size_bytes:
         return False
@@ -265,7 +265,7 @@ def _from_hub_cache(model: ModelFile) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(model.repository, model.path, revision=model.revision)
-    if not isinstance(cached, str) or not _has_content_of(Path(cached), model):
+    if not isinstance(cached, str) or not has_content_of(Path(cached), model):
         return None
     return Path(cached)
 
@@ -284,7 +284,7 @@ def _check_online(model: ModelFile, local_files_only: bool) -> None:
 
 def _move_into_place(model: ModelFile, partial: Path, target: Path) -> None:
     """Rename the verified `partial` to `target` (same folder, so atomic), setting wrong bytes aside."""
-    if not _has_content_of(partial, model):
+    if not has_content_of(partial, model):
         aside = _set_aside(partial, target)
         raise ModelFileError(
             f"{model.name}: expected {model.size_bytes:,} bytes with SHA-256 {model.sha256}, but what "

@@ -1,5 +1,6 @@
 """What users hold: the engine or the plain model behind the plain model's four methods, and the report about it."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Literal, overload
@@ -34,8 +35,14 @@ class ServedVAE:
         """tile: what a call that names none means. switches: PyTorch's own, set around every call."""
         self.server = server
         self._report = report
-        self._tile = tile
+        self._tiles = tile, tile
         self._switches = switches or _as_they_are
+
+    def with_tiles(self, encode: TileSpec | None, decode: TileSpec | None) -> "ServedVAE":
+        """The same server, whose calls go through these tiles where they name none."""
+        other = copy.copy(self)
+        other._tiles = encode, decode
+        return other
 
     @property
     def report(self) -> EngineReport:
@@ -91,7 +98,7 @@ class ServedVAE:
         return_distribution: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """As `VideoVAE.encode`."""
-        tile = tile or self._tile
+        tile = tile or self._tiles[0]
         with self._switches():
             if return_distribution:
                 return self.server.encode(video, slice_frames=slice_frames, tile=tile, return_distribution=True)
@@ -100,19 +107,21 @@ class ServedVAE:
     def decode(self, latent: Tensor, *, slice_frames: int | None = None, tile: TileSpec | None = None) -> Tensor:
         """As `VideoVAE.decode`."""
         with self._switches():
-            return self.server.decode(latent, slice_frames=slice_frames, tile=tile or self._tile)
+            return self.server.decode(latent, slice_frames=slice_frames, tile=tile or self._tiles[1])
 
     def stream_encode(
         self, frames: Iterable[Tensor], *, slice_frames: int = 4, tile: TileSpec | None = None
     ) -> Iterator[Tensor]:
         """As `VideoVAE.stream_encode`."""
-        return self._stepwise(self.server.stream_encode(frames, slice_frames=slice_frames, tile=tile or self._tile))
+        return self._stepwise(self.server.stream_encode(frames, slice_frames=slice_frames, tile=tile or self._tiles[0]))
 
     def stream_decode(
         self, latents: Iterable[Tensor], *, slice_frames: int = 4, tile: TileSpec | None = None
     ) -> Iterator[Tensor]:
         """As `VideoVAE.stream_decode`."""
-        return self._stepwise(self.server.stream_decode(latents, slice_frames=slice_frames, tile=tile or self._tile))
+        return self._stepwise(
+            self.server.stream_decode(latents, slice_frames=slice_frames, tile=tile or self._tiles[1])
+        )
 
     def _stepwise(self, results: Iterator[Tensor]) -> Iterator[Tensor]:
         # The switches are put back while the caller works with a result.

@@ -118,6 +118,12 @@ class VAEEngine:
             self._plans[key] = plan
         return self._plans[key]
 
+    def limit(self, budget_bytes: int) -> None:
+        """Plan with so much GPU memory from now on; another figure than before drops the plans made until now."""
+        if budget_bytes != self._budget:
+            self._budget = budget_bytes
+            self._plans.clear()
+
     def release(self) -> None:
         """Give working memory and graphs back; weights stay. Open streams go on afterwards."""
         self.session.release()

@@ -49,13 +49,23 @@ def reconstruct(
     done, so memory does not depend on their number. All frames must have one size (InvalidArgumentError).
     """
     sizes: deque[tuple[int, int]] = deque()
-    padded = _fill_up(_prepared(frames, vae.config.spatial_compression, sizes), vae.config.temporal_compression)
-    latents = vae.stream_encode(padded, slice_frames=slice_frames, tile=tile)
+    latents = vae.stream_encode(filled_frames(frames, vae.config, sizes), slice_frames=slice_frames, tile=tile)
     for frame in vae.stream_decode(latents, slice_frames=slice_frames, tile=tile):
         if not sizes:
             return
         height, width = sizes.popleft()
         yield from_model_range(frame[0, :, :height, :width])
+
+
+def filled_frames(
+    frames: Iterable[Tensor], config: VAEConfig, sizes: deque[tuple[int, int]] | None = None
+) -> Iterator[Tensor]:
+    """Pictures (3, H, W) in [0, 1] to what an encoder takes: 4n+1 frames (1, 3, 8h, 8w) in [-1, 1].
+
+    sizes: gets (height, width) of every picture before it was filled up.
+    """
+    sizes = deque(maxlen=1) if sizes is None else sizes
+    return _fill_up(_prepared(frames, config.spatial_compression, sizes), config.temporal_compression)
 
 
 def to_model_range(rgb: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""The nodes of ComfyUI: thin, and the only room that imports ComfyUI."""

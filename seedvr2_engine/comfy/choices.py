@@ -1,0 +1,190 @@
+"""What the nodes offer and where it lies: devices, model names, folders, and the file that a name means."""
+
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import folder_paths
+import torch
+
+from ..checkpoint.detect import is_dit, is_vae
+from ..checkpoint.hub import download, has_content_of
+from ..checkpoint.reader import open_checkpoint
+from ..checkpoint.registry import MODEL_FILES, ModelFile
+from ..device import resolve_device
+from ..errors import CheckpointError, InvalidArgumentError, ModelFileError
+from ..loading import NANO_VAE
+from ..loading_dit import NANO_DIT, dit_file
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["vae", "dit", "text"]
+OnBytes = Callable[[int, int], None]
+"""Called with (bytes here, bytes in all) while a file is downloaded; raise from it to cancel."""
+
+DEFAULT_VAE = "ema_vae_fp16.safetensors"
+DEFAULT_DIT = "seedvr2_ema_3b_fp8_e4m3fn.safetensors"
+NANO = "nano"
+"""The small models that come with the package."""
+
+_SUFFIXES = frozenset({".safetensors", ".gguf"})
+_SHARED_TYPES = {"vae": "vae", "dit": "diffusion_models"}
+
+
+def devices() -> list[str]:
+    """Devices that models can run on, the best first."""
+    found = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return [*found, "cpu"]
+
+
+def offload_devices() -> list[str]:
+    """Devices where something can wait, and `none`."""
+    return ["none", "cpu", *(name for name in devices() if name.startswith("cuda"))]
+
+
+def place_of(name: str) -> torch.device:
+    """The device of this name, with its number, by which ComfyUI's books know it; raises InvalidArgumentError."""
+    device = resolve_device(name)
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def own_folders() -> list[Path]:
+    """Folders registered under SEEDVR2 in any letter case, and ComfyUI's `models/SEEDVR2`, which takes downloads."""
+    registered = [name for name in folder_paths.folder_names_and_paths if name.lower() == "seedvr2"]
+    folders = [Path(folder) for name in registered for folder in folder_paths.get_folder_paths(name)]
+    models = Path(folder_paths.models_dir)
+    own = [entry for entry in models.iterdir() if entry.name.lower() == "seedvr2"] if models.is_dir() else []
+    return list(dict.fromkeys([*folders, *(own or [models / "SEEDVR2"])]))
+
+
+def download_folder() -> Path:
+    """Where downloads and conversions go: the first folder of the pack's own."""
+    return own_folders()[0]
+
+
+def model_names(kind: Kind) -> list[str]:
+    """The public files, the small model of this package, and what lies in ComfyUI's folders.
+
+    A file in the pack's own folders that is unreadable is offered too: choosing it says what is wrong with it.
+    """
+    names = [model.name for model in MODEL_FILES if model.kind == kind and Path(model.name).suffix in _SUFFIXES]
+    if (NANO_VAE if kind == "vae" else NANO_DIT).is_file():
+        names.append(NANO)
+    found = set()
+    for folder, accepted in [(folder, {kind, None}) for folder in own_folders()] + [
+        (folder, {kind}) for folder in _shared_folders(kind)
+    ]:
+        for path in folder.rglob("*") if folder.is_dir() else ():
+            if path.suffix in _SUFFIXES and path.is_file() and _kind_of(*file_identity(path)) in accepted:
+                found.add(path.relative_to(folder).as_posix())
+    return [*names, *sorted(found.difference(names))]
+
+
+def file_identity(path: Path) -> tuple[str, int, int]:
+    """(path, bytes, time of the last change in ns): other numbers mean another file."""
+    status = path.stat()
+    return str(path), status.st_size, status.st_mtime_ns
+
+
+def identity_of(name: str, kind: Kind) -> tuple[str, int, int] | None:
+    """The identity of the file that a name means; None while it is not on this machine."""
+    path = _local(name, kind)
+    return None if path is None else file_identity(path)
+
+
+def locate(name: str, kind: Kind, on_bytes: OnBytes | None = None) -> Path:
+    """The file of this name in ComfyUI's folders; a public one that is not there is downloaded and verified.
+
+    A public name promises the public file: another size is refused, and so is other content where that is quickly
+    read (VAE and text). Raises ModelFileError.
+    """
+    known = next((model for model in MODEL_FILES if model.name == name), None)
+    path = _local(name, kind)
+    if path is None and known is None:
+        raise ModelFileError(_unknown(name))
+    if path is None:
+        assert known is not None
+        log.info("[SeedVR2] Downloading %s (%.2f GB) to %s", name, known.size_bytes / 1e9, download_folder())
+        return download(known, download_folder(), on_progress=on_bytes)
+    if known is not None:
+        _check_content(path, known, reads=kind != "dit")
+    return path
+
+
+def check_model(name: object, kind: Kind) -> str | None:
+    """Why a name cannot be meant, in one sentence; None where it can, or where it is not known yet."""
+    if not isinstance(name, str) or name in model_names(kind) or _local(name, kind) is not None:
+        return None
+    return _unknown(name)
+
+
+def check_device(name: object) -> str | None:
+    """Why a name is no device, in one sentence; whether this machine has it shows when the node runs."""
+    if not isinstance(name, str):
+        return None
+    try:
+        torch.device(name)
+    except RuntimeError:
+        return f"device: expected one of {', '.join(devices())}, got {name!r}."
+    return None
+
+
+def resolve_offload(name: str, *, keeps: bool) -> str:
+    """`offload_device` as it is; raises InvalidArgumentError where a model is to be kept (`cache_model`) nowhere."""
+    if keeps and name == "none":
+        raise InvalidArgumentError(
+            "cache_model: expected an offload_device to keep the model on, got none; choose `cpu`, or switch "
+            "cache_model off."
+        )
+    if name not in offload_devices():
+        raise InvalidArgumentError(
+            f"offload_device: expected one of {', '.join(offload_devices())}, got {name!r}; choose another."
+        )
+    return name
+
+
+def _shared_folders(kind: Kind) -> list[Path]:
+    folder_type = _SHARED_TYPES.get(kind)
+    return [] if folder_type is None else [Path(folder) for folder in folder_paths.get_folder_paths(folder_type)]
+
+
+def _local(name: str, kind: Kind) -> Path | None:
+    """The file of this name, inside the folders and nowhere else: a workflow may come from anyone."""
+    if name == NANO:
+        return NANO_VAE if kind == "vae" else dit_file(NANO)
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        return None
+    candidates = (folder / name for folder in [*own_folders(), *_shared_folders(kind)])
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _unknown(name: str) -> str:
+    return f"model: {name!r} is none of the offered files; choose one, or put the file into {download_folder()}."
+
+
+def _check_content(path: Path, known: ModelFile, *, reads: bool) -> None:
+    size_bytes = path.stat().st_size
+    if size_bytes != known.size_bytes:
+        found = f"{size_bytes:,} bytes"
+    elif reads and not has_content_of(path, known):
+        found = "other content of the same size"
+    else:
+        return
+    raise ModelFileError(
+        f"{path}: expected the public file of {known.size_bytes:,} bytes, found {found}; the download is damaged or "
+        "this is another model, so delete the file to have it downloaded again, or give it another name."
+    )
+
+
+@lru_cache(maxsize=1024)
+def _kind_of(path: str, size_bytes: int, changed_ns: int) -> Kind | Literal["other"] | None:
+    """What a file holds, from its header; None if it cannot be read. The numbers make a changed file a new one."""
+    try:
+        with open_checkpoint(path) as checkpoint:
+            return "dit" if is_dit(checkpoint) else "vae" if is_vae(checkpoint) else "other"
+    except (CheckpointError, ModelFileError):
+        return None

@@ -1,0 +1,170 @@
+"""From the inputs of the Video Upscaler node to the project's own pipeline, and its frames to an IMAGE."""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ..device import total_memory_bytes
+from ..engine.vae import VAEEngine
+from ..errors import DeviceMemoryError, InvalidArgumentError, SeedVR2Error
+from ..pipeline.chunks import padded_count
+from ..pipeline.color import ColorMethod
+from ..pipeline.memory import MemoryEstimate, engine_budget_bytes, estimate_memory, sizes_of
+from ..pipeline.options import UpscaleOptions
+from ..pipeline.upscaler import Progress, Upscaler
+from .dit_model import DiTRequest, ManagedDiT, find_dit_model
+from .progress import STAGE_SHARES, NodeProgress
+from .residency import Resident, bring, make_room
+from .vae_model import ManagedVAE, VAERequest, load_vae_model
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class UpscaleRequest:
+    """What the node was asked for; the names are its inputs'."""
+
+    seed: int
+    resolution: int = 1080
+    max_resolution: int = 0
+    batch_size: int = 5
+    uniform_batch_size: bool = False
+    temporal_overlap: int = 0
+    prepend_frames: int = 0
+    color_correction: str = "lab"
+    input_noise_scale: float = 0.0
+    latent_noise_scale: float = 0.0
+    offload_device: str = "cpu"
+    enable_debug: bool = False
+
+    def options(self) -> UpscaleOptions:
+        """For the pipeline; raises InvalidArgumentError for a batch that is not 4n+1 frames."""
+        if self.batch_size < 1 or padded_count(self.batch_size) != self.batch_size:
+            raise InvalidArgumentError(
+                f"batch_size: expected 4n+1 frames (1, 5, 9, ...), got {self.batch_size}; "
+                f"choose {padded_count(max(1, self.batch_size))}."
+            )
+        overlap = self.temporal_overlap
+        if overlap >= self.batch_size:
+            # Saved workflows have this: it never did anything there.
+            log.warning("[SeedVR2] temporal_overlap %d: batches of %d have no overlap", overlap, self.batch_size)
+            overlap = 0
+        return UpscaleOptions(
+            resolution=self.resolution,
+            max_resolution=self.max_resolution or None,
+            chunk_frames=self.batch_size,
+            overlap=overlap,
+            prepend_frames=self.prepend_frames,
+            color=cast(ColorMethod, self.color_correction),
+            seed=self.seed,
+            input_noise=self.input_noise_scale,
+            latent_noise=self.latent_noise_scale,
+        )
+
+
+def managed_vae(config: Mapping[str, Any]) -> ManagedVAE:
+    """The VAE of a loader node, as it is, or made from a configuration that only names a file."""
+    model = config.get("model")
+    if isinstance(model, ManagedVAE):
+        return model
+    if not isinstance(model, str) or "device" not in config:
+        raise InvalidArgumentError(
+            "vae: expected what a SeedVR2 VAE loader hands on, with `model` and `device`, found something else; "
+            "connect (Down)Load VAE Model."
+        )
+    return cast(ManagedVAE, load_vae_model(VAERequest.of(config))["model"])
+
+
+def managed_dit(config: Mapping[str, Any]) -> ManagedDiT:
+    """The transformer of a loader node, or made from a configuration that only names a file."""
+    weights = config.get("weights")
+    if isinstance(weights, ManagedDiT):
+        return weights
+    if not isinstance(config.get("model"), str) or "device" not in config:
+        raise InvalidArgumentError(
+            "dit: expected what a SeedVR2 DiT loader hands on, with `model` and `device`, found something else; "
+            "connect (Down)Load DiT Model."
+        )
+    return find_dit_model(DiTRequest.of(config), NodeProgress(1).on_bytes)
+
+
+def upscale_image(image: Tensor, dit: ManagedDiT, vae: ManagedVAE, request: UpscaleRequest) -> Tensor:
+    """Upscale an IMAGE (N, H, W, 3 or 4) in [0, 1]; returns (N, H', W', 3 or 4), FP32 on the CPU."""
+    check_image(image)
+    options = request.options()
+    bring([vae.resident, dit.resident])
+    transformer = dit.resident.built
+    assert transformer is not None
+    frames, height, width = image.shape[:3]
+    upscaler = Upscaler(transformer, vae.served, options, text=dit.text(NodeProgress(1).on_bytes))
+    resize = options.resize((height, width))
+    division = upscaler.division((height, width))
+    memory = estimate_memory(sizes_of(transformer, vae.served), resize, options, division)
+    _make_room(dit, vae, memory)
+    log.log(
+        logging.INFO if request.enable_debug else logging.DEBUG,
+        "[SeedVR2] %d frames, %dx%d to %dx%d, chunks of %d that share %d, the VAE sees the %s; about %.2f GB",
+        frames, width, height, *resize.output[::-1], division.chunks.chunk_frames, division.chunks.overlap,
+        division.vae_span, memory.peak_bytes / 1e9,
+    )  # fmt: skip
+    progress = NodeProgress(frames, STAGE_SHARES)
+    began = time.perf_counter()
+    try:
+        result = _collect(upscaler, image, resize.output, progress)
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"Video Upscaler: expected {vae.device} to have memory for {frames} frames of "
+            f"{resize.output[1]}x{resize.output[0]} in batches of {options.chunk_frames}, found too little; lower "
+            "batch_size or resolution, or set blocks_to_swap in the DiT loader."
+        ) from error
+    seconds = time.perf_counter() - began
+    log.info("[SeedVR2] %d frames in %.1f s (%.2f a second)", frames, seconds, frames / seconds)
+    return result
+
+
+def _make_room(dit: ManagedDiT, vae: ManagedVAE, memory: MemoryEstimate) -> None:
+    """Other models leave the GPU as far as this clip needs it; the engine gets what the transformer leaves."""
+    needed, engine = memory.peak_bytes, vae.served.server
+    if isinstance(engine, VAEEngine):
+        whole = total_memory_bytes(vae.device)
+        budget = engine_budget_bytes(memory, whole)
+        engine.limit(budget)
+        needed = min(needed + budget, whole)
+    residents: list[Resident[Any]] = [vae.resident, dit.resident]
+    taken = sum(resident.loaded_size() for resident in residents if resident.load_device == vae.device)
+    make_room(residents, vae.device, max(0, needed - taken))
+
+
+def check_image(image: Tensor) -> None:
+    """Raise InvalidArgumentError unless this is an IMAGE with frames in it."""
+    if image.ndim != 4 or image.shape[-1] not in (3, 4) or 0 in image.shape:
+        raise InvalidArgumentError(
+            f"image: expected a batch (frames, height, width, 3 or 4) with at least one frame, got "
+            f"{tuple(image.shape)}; connect an IMAGE."
+        )
+
+
+def frames_of(image: Tensor) -> Iterator[Tensor]:
+    """The frames (C, H, W) of an IMAGE."""
+    return (frame.movedim(-1, 0).float() for frame in image)
+
+
+def _collect(upscaler: Upscaler, image: Tensor, size: tuple[int, int], progress: NodeProgress) -> Tensor:
+    count, _, _, channels = image.shape
+    result = torch.empty(count, *size, channels)
+
+    def on_progress(step: Progress) -> None:
+        progress.step(step.frames, step.stage)
+
+    written = 0
+    for written, frame in enumerate(upscaler.upscale(frames_of(image), on_progress), start=1):
+        result[written - 1] = frame.movedim(0, -1)
+        progress.step(written, "color", frame)
+    if written != count:
+        raise SeedVR2Error(f"Video Upscaler: expected {count} frames, got {written}; please report this.")
+    return result

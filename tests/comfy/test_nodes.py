@@ -1,0 +1,274 @@
+"""What the nodes do: load, hand on, upscale, stop, free, refuse."""
+
+import gc
+import logging
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from seedvr2_engine.errors import InvalidArgumentError, ModelFileError, SeedVR2Error
+from seedvr2_engine.loading import load_vae
+from seedvr2_engine.loading_dit import load_dit
+from seedvr2_engine.pipeline.options import UpscaleOptions
+from seedvr2_engine.pipeline.upscaler import Upscaler
+
+from ..conftest import GOLDEN
+from .stub import InterruptedByUserError
+
+TEXT = torch.randn(7, 64, generator=torch.manual_seed(1))
+DIT_FILE = "small_dit.safetensors"
+VAE_FILE = "small_vae.safetensors"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def files(comfyui):
+    folder = comfyui.root / "models" / "SEEDVR2"
+    save_file({**load_file(GOLDEN / "dit_tiny_3b.safetensors"), "positive_conditioning": TEXT}, folder / DIT_FILE)
+    shutil.copy(GOLDEN / "vae_tiny.safetensors", folder / VAE_FILE)
+    return folder
+
+
+def clip(frames=6, height=20, width=28, channels=3):
+    return torch.rand(frames, height, width, channels, generator=torch.manual_seed(2))
+
+
+def dit_config(nodes, **inputs):
+    return nodes["SeedVR2LoadDiTModel"].execute(**{"model": DIT_FILE, "device": "cpu", **inputs}).args[0]
+
+
+def vae_config(nodes, **inputs):
+    return nodes["SeedVR2LoadVAEModel"].execute(**{"model": VAE_FILE, "device": "cpu", **inputs}).args[0]
+
+
+def upscale(nodes, image, dit=None, vae=None, **inputs):
+    inputs = {"seed": 3, "resolution": 32, "color_correction": "wavelet", **inputs}
+    node = nodes["SeedVR2VideoUpscaler"]
+    return node.execute(image=image, dit=dit or dit_config(nodes), vae=vae or vae_config(nodes), **inputs).args[0]
+
+
+def test_frames_equal_the_pipelines_own(nodes):
+    image = clip()
+    options = UpscaleOptions(resolution=32, chunk_frames=5, overlap=1, seed=3, color="wavelet")
+    models = load_dit(GOLDEN / "dit_tiny_3b.safetensors"), load_vae(GOLDEN / "vae_tiny.safetensors")
+    frames = Upscaler(*models, options, text=TEXT).upscale(image.movedim(-1, 1))
+    expected = torch.stack(list(frames)).movedim(1, -1)
+    result = upscale(nodes, image, temporal_overlap=1)
+    assert result.shape == (6, 32, 44, 3)
+    assert result.dtype == torch.float32
+    assert torch.equal(result, expected)
+
+
+def test_alpha_comes_back(nodes):
+    assert upscale(nodes, clip(1, channels=4), batch_size=1).shape == (1, 32, 44, 4)
+
+
+def test_the_loader_hands_on_the_dictionary_of_the_request(nodes, caplog):
+    caplog.set_level(logging.INFO)
+    config = vae_config(nodes, model="nano", decode_tiled=True, decode_tile_size=512, decode_tile_overlap=64)
+    vae = config["model"]
+    assert vae.decode(torch.zeros(1, 16, 1, 2, 2)).shape == (1, 3, 1, 16, 16)
+    assert config["engine_report"].precision == "reference"
+    known = {key: value for key, value in config.items() if key not in ("model", "engine_report")}
+    assert known == {
+        "model_name": "nano", "device": "cpu", "offload_device": "none", "cache_model": False,
+        "encode_tiled": False, "encode_tile_size": 512, "encode_tile_overlap": 64,
+        "decode_tiled": True, "decode_tile_size": 512, "decode_tile_overlap": 64,
+        "tile_debug": "false", "torch_compile_args": None, "node_id": "7",
+        "is_gguf": True, "is_optimized": False,
+        "enable_blackwell_optimization": True, "precision": "auto",
+    }  # fmt: skip
+    for line in ("[VAE Loader] Loading VAE model: nano", "Format: GGUF", "✓ Model loaded", "_ENGINE] REFERENCE on CPU"):
+        assert line in caplog.text
+
+
+def test_tiles_of_the_plain_model_are_those_asked_for(nodes):
+    latent = torch.randn(1, 16, 1, 12, 12, generator=torch.manual_seed(5))
+    whole = vae_config(nodes)["model"].decode(latent)
+    tiled = vae_config(nodes, decode_tiled=True, decode_tile_size=64, decode_tile_overlap=32)["model"].decode(latent)
+    assert whole.shape == tiled.shape
+    assert not torch.equal(whole, tiled)
+
+
+def test_the_vae_is_used_as_it_is(nodes, monkeypatch):
+    config = vae_config(nodes)
+    monkeypatch.setattr("seedvr2_engine.comfy.vae_model.load_vae", lambda *_, **__: pytest.fail("loaded again"))
+    upscale(nodes, clip(1), vae=config, batch_size=1)
+
+
+def test_configurations_of_the_public_pack_will_do(nodes):
+    dit = {"model": DIT_FILE, "device": "cpu", "offload_device": "none", "cache_model": False, "node_id": "1",
+           "blocks_to_swap": 0, "swap_io_components": False, "attention_mode": "sdpa",
+           "torch_compile_args": None}  # fmt: skip
+    vae = {"model": VAE_FILE, "device": "cpu", "offload_device": "none", "cache_model": False, "encode_tiled": False,
+           "encode_tile_size": 1024, "encode_tile_overlap": 128, "decode_tiled": False, "decode_tile_size": 1024,
+           "decode_tile_overlap": 128, "tile_debug": "false", "torch_compile_args": None, "node_id": "2"}  # fmt: skip
+    assert torch.equal(upscale(nodes, clip(5), dit=dit, vae=vae), upscale(nodes, clip(5)))
+
+
+def test_unloaded_models_come_back(nodes, comfyui):
+    dit, vae = dit_config(nodes), vae_config(nodes)
+    first = upscale(nodes, clip(5), dit=dit, vae=vae)
+    assert vae["model"].resident.loaded_size() > 0
+    comfyui.management.unload_all_models()
+    assert vae["model"].resident.built is None
+    assert dit["weights"].resident.loaded_size() == 0
+    assert torch.equal(upscale(nodes, clip(5), dit=dit, vae=vae), first)
+
+
+def test_repeated_runs_keep_nothing(nodes):
+    dit, vae = dit_config(nodes), vae_config(nodes)
+
+    def live_bytes():
+        upscale(nodes, clip(5), dit=dit, vae=vae)
+        gc.collect()
+        # By type: isinstance wakes lazy modules that other packages keep.
+        return sum(item.untyped_storage().nbytes() for item in gc.get_objects() if type(item) is torch.Tensor)
+
+    live_bytes()
+    assert live_bytes() == live_bytes()
+
+
+def test_a_changed_file_is_a_changed_input(nodes, files):
+    node = nodes["SeedVR2LoadVAEModel"]
+    copy = files / "mine.safetensors"
+    shutil.copy(files / VAE_FILE, copy)
+    before = node.fingerprint_inputs(model=copy.name)
+    assert node.fingerprint_inputs(model=copy.name) == before
+    save_file({**load_file(copy)}, copy, metadata={"changed": "yes"})
+    assert node.fingerprint_inputs(model=copy.name) != before
+    assert node.fingerprint_inputs(model="ema_vae_fp16.safetensors") is None
+    copy.unlink()
+
+
+@pytest.mark.parametrize("after", [0, 3, 9, 20])
+def test_the_button_stops_within_a_frame(nodes, comfyui, after):
+    dit, vae = dit_config(nodes), vae_config(nodes)
+    comfyui.management.countdown = after
+    with pytest.raises(InterruptedByUserError):
+        upscale(nodes, clip(9), dit=dit, vae=vae)
+    # Every frame of every stage asks, and nothing runs after the answer.
+    assert comfyui.management.countdown is None
+    upscale(nodes, clip(1), dit=dit, vae=vae, batch_size=1)
+
+
+def test_progress_rises_to_the_end_with_pictures(nodes, comfyui):
+    upscale(nodes, clip(9), temporal_overlap=1)
+    values = [value for value, _, _ in comfyui.bars[-1].updates]
+    assert values == sorted(values)
+    assert values[-1] == 1000
+    previews = [preview for _, _, preview in comfyui.bars[-1].updates if preview]
+    assert previews[0][0] == "JPEG"
+    assert previews[0][1].size == (44, 32)
+
+
+def test_files_are_offered_by_what_they_hold(nodes, files, comfyui):
+    from seedvr2_engine.comfy.choices import model_names
+
+    shared = comfyui.root / "models" / "vae"
+    (shared / "sub").mkdir(exist_ok=True)
+    shutil.copy(files / VAE_FILE, shared / "sub" / "another.safetensors")
+    save_file({"weight": torch.zeros(1)}, shared / "other_model.safetensors")
+    (files / "broken.gguf").write_bytes(b"GGUF")
+    names = model_names("vae")
+    assert VAE_FILE in names
+    assert "sub/another.safetensors" in names
+    assert "broken.gguf" in names
+    assert DIT_FILE not in names
+    assert "other_model.safetensors" not in names
+    assert DIT_FILE in model_names("dit")
+    assert vae_config(nodes, model="sub/another.safetensors")["is_gguf"] is False
+
+
+def test_encode_and_decode_give_the_clip_back(nodes):
+    vae = vae_config(nodes, model="nano")
+    image = torch.linspace(0, 1, 6 * 21 * 30 * 3).reshape(6, 21, 30, 3)
+    latent = nodes["SeedVR2VAEEncode"].execute(image=image, vae=vae).args[0]
+    assert latent["samples"].shape == (1, 16, 3, 3, 4)
+    restored = nodes["SeedVR2VAEDecode"].execute(samples=latent, vae=vae).args[0]
+    assert restored.shape == image.shape
+    assert (restored - image).abs().mean() < 0.1
+    single = nodes["SeedVR2VAEDecode"].execute(samples={"samples": latent["samples"][:, :, 0]}, vae=vae).args[0]
+    assert single.shape == (1, 24, 32, 3)
+
+
+def test_converted_files_are_offered_and_load(nodes, files):
+    node = nodes["SeedVR2ConvertToGGUF"]
+    assert node.execute(model=VAE_FILE, type="F16").args == ("small_vae_f16.gguf",)
+    assert vae_config(nodes, model="small_vae_f16.gguf")["is_gguf"] is True
+    with pytest.raises(SeedVR2Error, match="expected no such file"):
+        node.execute(model=VAE_FILE, type="F16")
+    for name in ("../up", "a/b", "C:x", ".hidden"):
+        with pytest.raises(InvalidArgumentError, match="plain name"):
+            node.execute(model=VAE_FILE, type="F16", file_name=name)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        ({"device": "cuda:7"}, "device: cuda:7"),
+        ({"decode_tiled": True, "decode_tile_size": 64, "decode_tile_overlap": 96}, "overlap"),
+        ({"cache_model": True}, "cache_model: expected an offload_device"),
+        ({"offload_device": "cuda:5"}, "offload_device: expected one of none, cpu"),
+        ({"precision": "fp8"}, "precision: fp8 was asked for"),
+        ({"model": "no_such.gguf"}, "'no_such.gguf' is none of the offered files"),
+        ({"model": "../SEEDVR2/small_vae.safetensors"}, "none of the offered files"),
+        ({"model": DIT_FILE}, "found a diffusion transformer"),
+    ],
+)
+def test_bad_settings_of_the_vae_loader_are_one_sentence(nodes, inputs, sentence):
+    with pytest.raises(SeedVR2Error, match=sentence) as caught:
+        vae_config(nodes, **inputs)
+    assert "\n" not in str(caught.value)
+    vae_config(nodes)
+
+
+@pytest.mark.parametrize(
+    ("image", "inputs", "sentence"),
+    [
+        (torch.rand(0, 8, 8, 3), {}, "at least one frame"),
+        (torch.rand(1, 8, 8, 2), {}, "3 or 4"),
+        (torch.rand(1, 8, 8, 3), {"batch_size": 4}, "choose 5"),
+    ],
+)
+def test_bad_input_of_the_upscaler_is_one_sentence(nodes, image, inputs, sentence):
+    with pytest.raises(InvalidArgumentError, match=sentence):
+        upscale(nodes, image, **inputs)
+
+
+def test_what_is_connected_must_be_a_model(nodes):
+    with pytest.raises(InvalidArgumentError, match=r"Load DiT Model"):
+        upscale(nodes, clip(1), dit={"anything": 1})
+    with pytest.raises(InvalidArgumentError, match=r"Load VAE Model"):
+        upscale(nodes, clip(1), vae={"anything": 1})
+
+
+def test_damaged_and_missing_public_files(nodes, files, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelFileError, match="HF_HUB_OFFLINE"):
+        vae_config(nodes, model="ema_vae_fp16.safetensors")
+    damaged = files / "ema_vae_fp16.safetensors"
+    shutil.copy(files / VAE_FILE, damaged)
+    try:
+        with pytest.raises(ModelFileError, match="the download is damaged or"):
+            vae_config(nodes, model=damaged.name)
+    finally:
+        damaged.unlink()
+
+
+def test_workflows_of_other_machines_validate(nodes):
+    for name, model in (("SeedVR2LoadVAEModel", "ema_vae_fp16.safetensors"), ("SeedVR2LoadDiTModel", DIT_FILE)):
+        node = nodes[name]
+        assert node.validate_inputs(model=model, device="cuda:0", offload_device="cuda:1") is True
+        assert "none of the offered" in node.validate_inputs(model="missing.gguf", device="cpu")
+        assert "device" in node.validate_inputs(model=model, device="toaster")
+
+
+def test_compile_settings_are_taken_and_not_needed(nodes, caplog):
+    caplog.set_level(logging.INFO)
+    settings = nodes["SeedVR2TorchCompileSettings"].execute(backend="inductor", mode="default").args[0]
+    assert settings == {"backend": "inductor", "mode": "default"}
+    vae_config(nodes, torch_compile_args=settings)
+    dit_config(nodes, torch_compile_args=settings)
+    assert caplog.text.count("not needed") == 2

@@ -1,0 +1,176 @@
+"""What saved workflows rely on: ids, inputs, defaults, socket types and the order of the values."""
+
+import asyncio
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+LIMITS = ("min", "max", "step")
+# (id, socket or widget type, default, optional) of the public pack at release 2.5.24, whose workflows must load.
+PUBLIC_INPUTS = {
+    "SeedVR2LoadDiTModel": [
+        ("model", "COMBO", "seedvr2_ema_3b_fp8_e4m3fn.safetensors", False),
+        ("device", "COMBO", "cpu", False),
+        ("blocks_to_swap", "INT", 0, True),
+        ("swap_io_components", "BOOLEAN", False, True),
+        ("offload_device", "COMBO", "none", True),
+        ("cache_model", "BOOLEAN", False, True),
+        ("attention_mode", "COMBO", "sdpa", True),
+        ("torch_compile_args", "TORCH_COMPILE_ARGS", None, True),
+    ],
+    "SeedVR2LoadVAEModel": [
+        ("model", "COMBO", "ema_vae_fp16.safetensors", False),
+        ("device", "COMBO", "cpu", False),
+        ("encode_tiled", "BOOLEAN", False, True),
+        ("encode_tile_size", "INT", 1024, True),
+        ("encode_tile_overlap", "INT", 128, True),
+        ("decode_tiled", "BOOLEAN", False, True),
+        ("decode_tile_size", "INT", 1024, True),
+        ("decode_tile_overlap", "INT", 128, True),
+        ("tile_debug", "COMBO", "false", True),
+        ("offload_device", "COMBO", "none", True),
+        ("cache_model", "BOOLEAN", False, True),
+        ("torch_compile_args", "TORCH_COMPILE_ARGS", None, True),
+    ],
+    "SeedVR2TorchCompileSettings": [
+        ("backend", "COMBO", "inductor", False),
+        ("mode", "COMBO", "default", False),
+        ("fullgraph", "BOOLEAN", False, False),
+        ("dynamic", "BOOLEAN", False, False),
+        ("dynamo_cache_size_limit", "INT", 64, False),
+        ("dynamo_recompile_limit", "INT", 128, False),
+    ],
+    "SeedVR2VideoUpscaler": [
+        ("image", "IMAGE", None, False),
+        ("dit", "SEEDVR2_DIT", None, False),
+        ("vae", "SEEDVR2_VAE", None, False),
+        ("seed", "INT", 42, False),
+        ("resolution", "INT", 1080, False),
+        ("max_resolution", "INT", 0, False),
+        ("batch_size", "INT", 5, False),
+        ("uniform_batch_size", "BOOLEAN", False, False),
+        ("temporal_overlap", "INT", 0, True),
+        ("prepend_frames", "INT", 0, True),
+        ("color_correction", "COMBO", "lab", False),
+        ("input_noise_scale", "FLOAT", 0.0, True),
+        ("latent_noise_scale", "FLOAT", 0.0, True),
+        ("offload_device", "COMBO", "cpu", True),
+        ("enable_debug", "BOOLEAN", False, True),
+    ],
+}
+ADDED = {
+    "SeedVR2LoadVAEModel": [
+        ("enable_blackwell_optimization", "BOOLEAN", True, True),
+        ("precision", "COMBO", "auto", True),
+    ]
+}
+PUBLIC_LIMITS = {
+    ("SeedVR2LoadDiTModel", "blocks_to_swap"): (0, 36, 1),
+    ("SeedVR2LoadVAEModel", "encode_tile_size"): (64, None, 32),
+    ("SeedVR2LoadVAEModel", "decode_tile_overlap"): (0, None, 32),
+    ("SeedVR2TorchCompileSettings", "dynamo_cache_size_limit"): (0, 1024, 1),
+    ("SeedVR2VideoUpscaler", "seed"): (0, 2**32 - 1, 1),
+    ("SeedVR2VideoUpscaler", "resolution"): (16, 16384, 2),
+    ("SeedVR2VideoUpscaler", "max_resolution"): (0, 16384, 2),
+    ("SeedVR2VideoUpscaler", "batch_size"): (1, 16384, 4),
+    ("SeedVR2VideoUpscaler", "temporal_overlap"): (0, 16, 1),
+    ("SeedVR2VideoUpscaler", "prepend_frames"): (0, 32, 1),
+    ("SeedVR2VideoUpscaler", "input_noise_scale"): (0.0, 1.0, 0.001),
+}
+OUTPUTS = {
+    "SeedVR2LoadDiTModel": "SEEDVR2_DIT",
+    "SeedVR2LoadVAEModel": "SEEDVR2_VAE",
+    "SeedVR2TorchCompileSettings": "TORCH_COMPILE_ARGS",
+    "SeedVR2VideoUpscaler": "IMAGE",
+}
+
+
+@pytest.mark.parametrize("node_id", PUBLIC_INPUTS)
+def test_public_nodes_keep_inputs_defaults_and_order(nodes, node_id):
+    schema = nodes[node_id].define_schema()
+    found = [
+        (slot.id, slot.io_type, slot.options.get("default"), bool(slot.options.get("optional")))
+        for slot in schema.inputs
+    ]
+    assert found == PUBLIC_INPUTS[node_id] + ADDED.get(node_id, [])
+    assert [slot.io_type for slot in schema.outputs] == [OUTPUTS[node_id]]
+    assert schema.node_id == node_id
+    assert schema.category == "SEEDVR2"
+
+
+@pytest.mark.parametrize(("node_id", "name"), PUBLIC_LIMITS)
+def test_numbers_keep_their_limits(nodes, node_id, name):
+    slot = next(slot for slot in nodes[node_id].define_schema().inputs if slot.id == name)
+    assert tuple(slot.options.get(limit) for limit in LIMITS) == PUBLIC_LIMITS[node_id, name]
+
+
+def test_choices_of_the_public_pack_are_offered(nodes):
+    def options(node_id, name):
+        return next(slot for slot in nodes[node_id].define_schema().inputs if slot.id == name).options["options"]
+
+    methods = {"lab", "wavelet", "wavelet_adaptive", "hsv", "adain", "none"}
+    assert set(options("SeedVR2VideoUpscaler", "color_correction")) == methods
+    assert {"sdpa", "flash_attn_2", "sageattn_3"} < set(options("SeedVR2LoadDiTModel", "attention_mode"))
+    assert "seedvr2_ema_7b_sharp_fp16.safetensors" in options("SeedVR2LoadDiTModel", "model")
+    assert {"ema_vae_fp16.safetensors", "nano"} <= set(options("SeedVR2LoadVAEModel", "model"))
+
+
+def test_ids_of_another_pack_are_left_to_it(comfyui, nodes, caplog):
+    from seedvr2_engine.comfy.extension import choose_nodes, public_pack_here
+
+    chosen = [node.define_schema() for node in choose_nodes({"SeedVR2VideoUpscaler"})]
+    ids = [schema.node_id for schema in chosen]
+    assert "SeedVR2EngineVideoUpscaler" in ids
+    assert "SeedVR2VideoUpscaler" not in ids
+    assert "SeedVR2LoadVAEModel" in ids
+    assert "SeedVR2EngineVideoUpscaler" in caplog.text
+    # The public pack may be loaded after this one.
+    folder = comfyui.root / "custom_nodes" / "ComfyUI-SeedVR2_VideoUpscaler"
+    (folder / "src" / "interfaces").mkdir(parents=True)
+    try:
+        assert public_pack_here() == folder
+        assert all(node.NODE_ID not in PUBLIC_INPUTS for node in choose_nodes({}, folder))
+    finally:
+        (folder / "src" / "interfaces").rmdir()
+    assert public_pack_here() is None
+
+
+def test_the_repository_is_a_custom_node_folder(comfyui):
+    # As ComfyUI loads it: under the folder's path as its name.
+    name = str(ROOT).replace(".", "_x_")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+        extension = asyncio.run(module.comfy_entrypoint())
+        ids = [node.define_schema().node_id for node in asyncio.run(extension.get_node_list())]
+    finally:
+        for loaded in [loaded for loaded in sys.modules if loaded.startswith(name)]:
+            del sys.modules[loaded]
+    assert set(ids) == {*PUBLIC_INPUTS, "SeedVR2VAEEncode", "SeedVR2VAEDecode", "SeedVR2ConvertToGGUF"}
+    assert (ROOT / module.WEB_DIRECTORY).is_dir()
+
+
+def test_importing_the_folder_imports_nothing():
+    code = (
+        "import sys, __init__; print([name for name in sys.modules if name.split('.')[0] in "
+        "('torch', 'numpy', 'seedvr2_engine', 'comfy_api', 'triton')])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_node_and_input_has_a_name_and_a_page(nodes, language):
+    texts = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    for node_id, node in nodes.items():
+        assert set(texts[node_id]["inputs"]) == {slot.id for slot in node.define_schema().inputs}
+        assert texts[node_id]["display_name"]
+        assert (ROOT / "web" / "docs" / node_id / f"{language}.md").is_file()
