@@ -15,6 +15,11 @@ GOLDEN = Path(__file__).parent / "golden"
 TINY = VAEConfig(block_out_channels=(32, 64, 32, 32))
 NANO = VAEConfig(block_out_channels=(32, 32, 64, 64))
 
+# Read by Triton when it is imported, so set before any test can do that. With a GPU the kernels run there; ask for the
+# interpreter with TRITON_INTERPRET=1.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 settings.register_profile("no clock", deadline=None)
 settings.load_profile("no clock")
 if "PYTEST_XDIST_WORKER" in os.environ:

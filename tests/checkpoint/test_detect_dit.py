@@ -35,6 +35,9 @@ class Listing(Checkpoint):
     def _read(self, info: TensorInfo, *_: object) -> torch.Tensor:
         raise NotImplementedError
 
+    def _read_packed(self, info: TensorInfo) -> None:
+        raise NotImplementedError
+
 
 def saved(tmp_path: Path, state: State) -> Path:
     path = tmp_path / "dit.safetensors"
