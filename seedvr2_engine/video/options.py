@@ -248,11 +248,9 @@ def _pix_fmt(chroma: str, depth: int, alpha: bool) -> str:
 def _encoder_options(name: str, chroma: str, options: SinkOptions) -> dict[str, str]:
     default = CODECS[name].default_quality
     quality = default if options.quality is None else options.quality
-    if name == "h264":
-        # With its lookahead in a queue of its own, x264 gives other bytes for the same frames in one run of thirteen.
-        return {"crf": f"{quality:g}", "preset": options.preset, "x264-params": "sync-lookahead=0"}
-    if name == "h265":
-        return {"crf": f"{quality:g}", "preset": options.preset, "x265-params": "log-level=none"}
+    if name in ("h264", "h265"):
+        silent = {"x265-params": "log-level=none"} if name == "h265" else {}
+        return {"crf": f"{quality:g}", "preset": options.preset, **silent}
     if name == "vp9":
         return {"crf": f"{quality:.0f}", "b": "0", "row-mt": "1", "cpu-used": "2", "deadline": "good"}
     if name == "ffv1":

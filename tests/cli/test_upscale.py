@@ -77,21 +77,25 @@ def test_the_summary_names_sizes_speed_and_chunks(clip, models, tmp_path):
     assert "its own text embedding" in " ".join(result.stderr.split())
 
 
+def pictures_of(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.iterdir())]
+
+
+# Pictures, because libx264 does not give the same bytes for the same planes every time; see docs/NOTES.md.
 def test_the_same_bytes_run_after_run(clip, models, tmp_path):
-    targets = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    targets = [tmp_path / "a", tmp_path / "b"]
     for target in targets:
-        result = seedvr2(
-            "upscale", clip, target, *models, "--scale", "2", "--chunk-frames", "5", "--input-noise", "0.2"
-        )
-        assert result.exit_code == 0, result.stderr
-    assert targets[0].read_bytes() == targets[1].read_bytes()
+        options = ["--scale", "2", "--chunk-frames", "5", "--input-noise", "0.2"]
+        assert seedvr2("upscale", clip, target, *models, *options).exit_code == 0
+    assert len(pictures_of(targets[0])) == 7
+    assert pictures_of(targets[0]) == pictures_of(targets[1])
 
 
 def test_offload_changes_no_byte(clip, models, tmp_path):
     options = ["--scale", "2", "--chunk-frames", "5", "--color", "none"]
-    for name, offload in (("a.mp4", "none"), ("b.mp4", "blocks")):
+    for name, offload in (("a", "none"), ("b", "blocks")):
         assert seedvr2("upscale", clip, tmp_path / name, *models, *options, "--offload", offload).exit_code == 0
-    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    assert pictures_of(tmp_path / "a") == pictures_of(tmp_path / "b")
 
 
 def write_picture(path: Path, pixels: np.ndarray, pix_fmt: str) -> Path:
