@@ -177,6 +177,16 @@ async def in_the_browser(server: ComfyServer, chromium: str, shots: Path, folder
             await server.post("/interrupt")
 
 
+async def texts_are_served(server: ComfyServer) -> None:
+    texts = await server.get("/i18n")
+    for language in ("en", "zh"):
+        check(f"names in {language}", "SeedVR2LoadVAEModel" in texts.get(language, {}).get("nodeDefs", {}))
+        page = f"/extensions/seedvr2_engine/docs/SeedVR2LoadVAEModel/{language}.md"
+        check(f"help page in {language}", await server.status_of(page) == 200, page)
+    templates = await server.get("/workflow_templates")
+    check("workflows are offered as templates", len(templates.get("seedvr2_engine", ())) == 3)
+
+
 def log_is_clean(server: ComfyServer) -> None:
     text = server.log.read_text()
     imported = [line for line in text.splitlines() if "custom_nodes/seedvr2_engine" in line and "seconds" in line]
@@ -208,6 +218,7 @@ async def main() -> int:
                 await public_workflows(server, arguments.workflows)
             if arguments.chromium:
                 await in_the_browser(server, arguments.chromium, arguments.shots, arguments.workflows)
+            await texts_are_served(server)
             log_is_clean(server)
     print(f"{len(_failures)} failures")
     return 1 if _failures else 0

@@ -124,6 +124,11 @@ class ComfyServer:
         async with self._http.get(path) as answer:
             return await answer.json()
 
+    async def status_of(self, path: str) -> int:
+        """Status of a GET."""
+        async with self._http.get(path) as answer:
+            return answer.status
+
     async def post(self, path: str, content: dict | None = None) -> tuple[int, dict]:
         """(status, JSON) of a POST."""
         async with self._http.post(path, json=content or {}) as answer:

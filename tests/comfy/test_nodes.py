@@ -50,11 +50,11 @@ def upscale(nodes, image, dit=None, vae=None, **inputs):
 
 def test_frames_equal_the_pipelines_own(nodes):
     image = clip()
-    options = UpscaleOptions(resolution=32, chunk_frames=5, overlap=1, seed=3, color="wavelet")
+    options = UpscaleOptions(resolution=32, chunk_frames=5, overlap=2, seed=3, color="wavelet")
     models = load_dit(GOLDEN / "dit_tiny_3b.safetensors"), load_vae(GOLDEN / "vae_tiny.safetensors")
     frames = Upscaler(*models, options, text=TEXT).upscale(image.movedim(-1, 1))
     expected = torch.stack(list(frames)).movedim(1, -1)
-    result = upscale(nodes, image, temporal_overlap=1)
+    result = upscale(nodes, image, temporal_overlap=2)
     assert result.shape == (6, 32, 44, 3)
     assert result.dtype == torch.float32
     assert torch.equal(result, expected)
@@ -255,6 +255,13 @@ def test_damaged_and_missing_public_files(nodes, files, monkeypatch):
             vae_config(nodes, model=damaged.name)
     finally:
         damaged.unlink()
+    cut = files / "seedvr2_ema_3b-Q8_0.gguf"
+    cut.write_bytes(b"GGUF")
+    try:
+        with pytest.raises(ModelFileError, match="expected the public file of 3,660,613,984 bytes, found 4 bytes"):
+            dit_config(nodes, model=cut.name)
+    finally:
+        cut.unlink()
 
 
 def test_workflows_of_other_machines_validate(nodes):
