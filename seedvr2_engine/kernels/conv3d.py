@@ -18,7 +18,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..errors import InvalidArgumentError
 from .dispatch import ConvConfig, ConvProblem, shortcut_block_k
-from .epilogue import finish, prefetch_tile
+from .epilogue import finish
 from .layout import DTYPES, OUTPUT_DTYPES
 from .operands import Additions, ConvOutput, ConvWeights, FrameWindow
 
@@ -134,7 +134,7 @@ def conv3d_kernel(
     BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     BLOCK_KS: tl.constexpr, SPLITS: tl.constexpr, SCALED: tl.constexpr, INTEGER: tl.constexpr, TMA: tl.constexpr,
     HAS_EXPONENTS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
-    STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr, PREFETCH: tl.constexpr,
+    STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     """One tile: product, scale and shortcut; then bias, residual, store and statistics, in `SPLITS` parts."""
     CHANNEL_BLOCKS: tl.constexpr = CO // BLOCK_N
@@ -159,9 +159,6 @@ def conv3d_kernel(
     weight_row = kernel_set * CO + block_n * BLOCK_N
 
     tile = (t, phase, grid_h, grid_w)
-    if PREFETCH:
-        prefetch_tile(residual, tile, block_n * BLOCK_N, GRID_H, GRID_W, CO, BLOCK_H, BLOCK_W, BLOCK_N)
-
     frame0 = tl.load(table + t * (KT + 1))
     frame1 = tl.load(table + t * (KT + 1) + (1 if KT > 1 else 0))
     frame2 = tl.load(table + t * (KT + 1) + KT - 1)
@@ -261,8 +258,6 @@ def constants(problem: ConvProblem, config: ConvConfig) -> dict[str, Any]:
         "HAS_EXPONENTS": problem.is_quantized,
         "HAS_RESIDUAL": problem.has_residual,
         "STATISTIC_ROWS": problem.statistic_rows,
-        # The interpreter has no inline assembly.
-        "PREFETCH": problem.has_residual and not triton.knobs.runtime.interpret,
         "WHOLE": grid_h % config.tile_h == 0 and grid_w % config.tile_w == 0,
     }
 

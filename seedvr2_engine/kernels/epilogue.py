@@ -40,26 +40,6 @@ def store_partials(partials, value, inside, n, CO: tl.constexpr, WHOLE: tl.const
 
 
 @triton.jit
-def prefetch_tile(
-    x, tile, first_channel, GRID_H, GRID_W,
-    CO: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr,
-):  # fmt: skip
-    """Ask for a tile of 16-bit values, so that they wait in the L2 cache when the product is done."""
-    LINE: tl.constexpr = 64
-    LINES: tl.constexpr = (BLOCK_N + LINE - 1) // LINE
-    t, _, tile_h, tile_w = tile
-    i = tl.arange(0, BLOCK_H * BLOCK_W * LINES)
-    m = i // LINES
-    h = tl.minimum(tile_h + m // BLOCK_W, GRID_H - 1)
-    w = tl.minimum(tile_w + m % BLOCK_W, GRID_W - 1)
-    offsets = (h * GRID_W + w) * CO + first_channel + (i % LINES) * LINE
-    at = (x + t.to(tl.int64) * GRID_H * GRID_W * CO + offsets).to(tl.int64)
-    tl.inline_asm_elementwise(
-        "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [at], dtype=tl.int32, is_pure=False, pack=1
-    )  # fmt: skip
-
-
-@triton.jit
 def halves(value):
     """[M, N] -> its left and right [M, N / 2]."""
     M: tl.constexpr = value.shape[0]
