@@ -157,7 +157,7 @@ class MemoryEstimate:
     """Bytes that a plan needs; what the engine allocates."""
 
     weights: int
-    """Packed weights of this direction on the GPU."""
+    """Packed weights of this direction on the GPU, tables, and the workspace that cuBLAS keeps after packing."""
     rings: int
     """Remembered frames on the GPU."""
     arena: int

