@@ -264,7 +264,9 @@ def _hopper(problem: ConvProblem) -> ConvConfig:
     if not uses_tma:
         if problem.channels_out % 256 == 0 and problem.format != "int8":
             return ConvConfig(8, 16, 256, block_k, warps=8, stages=3, uses_tma=False, epilogue_parts=4)
-        return ConvConfig(8, 16, 128, block_k, warps=4, stages=3, uses_tma=False, epilogue_parts=4)
+        # With 4 warps a shortcut's second product spills registers.
+        warps = 8 if problem.shortcut_channels else 4
+        return ConvConfig(8, 16, 128, block_k, warps=warps, stages=3, uses_tma=False, epilogue_parts=4)
     # Two programs of 128 channels share an SM, so that one multiplies while the other finishes its tile.
     parts = 2
     if problem.phases == 4 or problem.shortcut_channels or (problem.format == "int8" and not problem.has_residual):
