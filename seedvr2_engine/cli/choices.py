@@ -67,14 +67,15 @@ def choose_models(dit: str, vae: str, text: str) -> UpscaleModels:
     """
     from ..checkpoint.hub import find_model
     from ..loading import NANO_VAE
-    from ..loading_dit import dit_file
+    from ..loading_dit import NANO_DIT, dit_file
 
     if dit == "auto":
         here = _first_here(PUBLIC_DITS)
         if here is None:
+            small = ", or use the small one of this package with `--dit nano`" if NANO_DIT.is_file() else ""
             raise ModelFileError(
                 f"No transformer on this machine: expected {PUBLIC_DITS[0]} or another public one, found none; fetch "
-                f"one with `seedvr2 download {PUBLIC_DITS[0]}`, or use the small one of this package with `--dit nano`."
+                f"one with `seedvr2 download {PUBLIC_DITS[0]}`{small}."
             )
         dit_path = here
     else:
