@@ -249,7 +249,11 @@ def _ampere_ada(problem: ConvProblem) -> ConvConfig:
     # Descriptors become plain, unpipelined loads before sm_90.
     # With K 128 a shortcut's second product spills registers; so does the shallow first convolution in two parts.
     block_k = 128 if problem.is_quantized and not problem.shortcut_channels else 64
-    parts = 4 if problem.channels_in <= 32 else 2
+    height, width = problem.grid_px
+    fills = height % 8 == 0 and width % 16 == 0
+    # A short INT8 product with a shortcut gets 128 registers from ptxas: two parts spill without masks, four with them.
+    is_tight = problem.format == "int8" and problem.shortcut_channels > 0 and problem.kernel[0] == 1
+    parts = 4 if problem.channels_in <= 32 or (is_tight and fills) else 2
     return ConvConfig(8, 16, 128, block_k, warps=8, stages=4, uses_tma=False, epilogue_parts=parts)
 
 
