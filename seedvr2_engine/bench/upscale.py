@@ -14,12 +14,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import InvalidArgumentError
-from ..models.config import VAEConfig
 from ..models.dit import NaDiT
 from ..models.dit_config import DiTConfig
 from ..models.noise import latent_noise
 from ..models.rope import rotary_frequencies
-from ..models.vae import VideoVAE
 from ..pipeline.ahead import made_ahead
 from ..pipeline.clip_stages import Models
 from ..pipeline.forecast import matrix_rate
@@ -62,13 +60,6 @@ def random_dit(config: DiTConfig, device: torch.device, dtype: torch.dtype) -> N
             state[name] = torch.rand(shape, device=device, dtype=dtype) * 0.2 + (0.9 if "scale" in name else 0.0)
     dit.load_state_dict(state, assign=True)
     return dit.requires_grad_(False).eval()
-
-
-def random_vae(config: VAEConfig, device: torch.device, dtype: torch.dtype) -> VideoVAE:
-    """A VAE with PyTorch's initial weights."""
-    with torch.device(device):
-        vae = VideoVAE(config)
-    return vae.requires_grad_(False).eval().to(dtype)
 
 
 def check_models(upscaler: Upscaler) -> None:

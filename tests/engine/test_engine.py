@@ -8,7 +8,7 @@ from torch import Tensor
 
 from seedvr2_engine.engine import VAEEngine
 from seedvr2_engine.engine.session import Session
-from seedvr2_engine.errors import EngineMemoryError, EngineUnsupportedError, InvalidArgumentError
+from seedvr2_engine.errors import DeviceMemoryError, EngineUnsupportedError, InvalidArgumentError
 from seedvr2_engine.models.tiling import TileSpec
 from seedvr2_engine.models.vae import VideoVAE
 from seedvr2_engine.plan import ExecutionPlan, PlanOptions, VAEShape
@@ -214,7 +214,7 @@ def test_out_of_memory_is_planned_again_once(make_engine: MakeEngine, monkeypatc
     monkeypatch.setattr(Session, "_reserve", _nothing_there)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(EngineMemoryError, match="was planned with"):
+        with pytest.raises(DeviceMemoryError, match="was planned with"):
             make_engine("fp8").decode(z)
 
 
