@@ -153,7 +153,7 @@ def _run_conv(problem: ConvProblem, config: ConvConfig, backend: Backend, operan
     outs = [_conv_output(problem, config, window.frames.device) for _ in range(2)]
     for out in outs:
         backend.conv3d(window, weights, additions, out, problem, config)
-    expected = outs[0].y.float()
+    expected = torch.empty_like(outs[0].y, dtype=torch.float32)
     twin_backend().conv3d(window, weights, additions, ConvOutput(expected, None), problem, config)
     wrong = "" if torch.equal(outs[0].y, outs[1].y) or outs[0].y.isnan().any() else "two runs differ"
     if outs[0].partials is not None and not wrong:
@@ -257,7 +257,7 @@ def _run_attention(step: Step, config: AttentionConfig, backend: Backend, genera
     outs = [torch.full((1, rows * columns, width // 3), float("nan"), device=qkv.device).to(qkv.dtype) for _ in "ab"]
     for out in outs:
         backend.attend(qkv, out, config)
-    expected = outs[0].float()
+    expected = torch.empty_like(outs[0], dtype=torch.float32)
     twin_backend().attend(qkv, expected, config)
     wrong = "" if torch.equal(*outs) or outs[0].isnan().any() else "two runs differ"
     return Outcome(outs[0].float(), expected, TOLERANCES[qkv.dtype], wrong)
