@@ -14,6 +14,7 @@ from triton.compiler import ASTSource
 from . import conv3d as conv
 from .attention import attention_kernel
 from .dispatch import AttentionConfig, ConvConfig, ConvProblem, Format, OutputFormat, shortcut_block_k
+from .paired import paired_constants, paired_conv3d_kernel
 
 _TRITON_TYPES: dict[Format | OutputFormat, str] = {
     "fp8": "fp8e4nv",
@@ -65,11 +66,17 @@ def compile_conv3d(problem: ConvProblem, config: ConvConfig, sm: str) -> Compile
         strided = f"1,{config.tile_h},1,{config.tile_w}"
         types["x"] = f"tensordesc<{element}[{strided if problem.stride == 2 else tile},{config.block_k}]>"
         types["w"] = f"tensordesc<{element}[{config.block_n},{config.block_k}]>"
+        if problem.has_residual and problem.phases == 1:
+            types["residual"] = f"tensordesc<{output}[{tile},{config.block_n // config.epilogue_parts}]>"
         if problem.shortcut_channels:
             block_k = shortcut_block_k(problem.shortcut_channels, config)
             types["shortcut"] = f"tensordesc<{output}[{tile},{block_k}]>"
             types["shortcut_weight"] = f"tensordesc<{output}[{config.block_n},{block_k}]>"
-    return _compile(conv.conv3d_kernel, types, conv.constants(problem, config), (config.warps, config.stages), sm)
+    launch = config.warps, config.stages
+    if problem.paired:
+        types.pop("table")
+        return _compile(paired_conv3d_kernel, types, paired_constants(problem, config), launch, sm)
+    return _compile(conv.conv3d_kernel, types, conv.constants(problem, config), launch, sm)
 
 
 def compile_attention(dim: int, config: AttentionConfig, sm: str, output: OutputFormat = "fp16") -> CompileReport:

@@ -66,32 +66,47 @@ def pick(values, index):
 
 
 @triton.jit
+def accumulate_step(
+    acc, step, x, w, frame, exponent, row, column, weight_row, H, W,
+    CI: tl.constexpr, KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr,
+    BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    SCALED: tl.constexpr, TMA: tl.constexpr, TRANSPOSED: tl.constexpr,
+):  # fmt: skip
+    """Add one step of the product's depth, seen in `frame`, to `acc` [M, N], or [N, M] if TRANSPOSED."""
+    CHUNKS: tl.constexpr = CI // BLOCK_K
+    tap = step // CHUNKS
+    kh = tap % (KH * KW) // KW
+    kw = tap % KW
+    c = (step % CHUNKS) * BLOCK_K
+    a = load_window(x, frame, row, column, kh, kw, c, H, W, CI, STRIDE, BLOCK_H, BLOCK_W, BLOCK_K, TMA)
+    b = load_matrix(w, weight_row, step * BLOCK_K, KT * KH * KW * CI, BLOCK_N, BLOCK_K, TMA)
+    if SCALED:
+        # E8M0: the byte 127 is a scale of one.
+        a_scale = tl.full((BLOCK_H * BLOCK_W, BLOCK_K // 32), 127, tl.int32) + exponent
+        b_scale = tl.full((BLOCK_N, BLOCK_K // 32), 127, tl.uint8)
+        acc = tl.dot_scaled(a, a_scale.to(tl.uint8), "e4m3", b.T, b_scale, "e4m3", acc)
+    elif TRANSPOSED:
+        acc = tl.dot(b, a.T, acc, out_dtype=acc.dtype)
+    else:
+        acc = tl.dot(a, b.T, acc, out_dtype=acc.dtype)
+    return acc
+
+
+@triton.jit
 def accumulate(
     acc, begin, end, x, w, frames, exponents, row, column, weight_row, H, W,
     CI: tl.constexpr, KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr,
     BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    SCALED: tl.constexpr, TMA: tl.constexpr,
+    SCALED: tl.constexpr, TMA: tl.constexpr, TRANSPOSED: tl.constexpr,
 ):  # fmt: skip
-    """Add steps `begin` to `end` of the product's depth to `acc` [M, N]."""
-    CHUNKS: tl.constexpr = CI // BLOCK_K
-    SPACE: tl.constexpr = KH * KW
+    """Add steps `begin` to `end` of the product's depth to `acc`."""
+    STEPS: tl.constexpr = KH * KW * CI // BLOCK_K
     for step in range(begin, end):
-        tap = step // CHUNKS
-        kt = tap // SPACE
-        kh = tap % SPACE // KW
-        kw = tap % KW
-        c = (step % CHUNKS) * BLOCK_K
-        a = load_window(
-            x, pick(frames, kt), row, column, kh, kw, c, H, W, CI, STRIDE, BLOCK_H, BLOCK_W, BLOCK_K, TMA
+        kt = step // STEPS
+        acc = accumulate_step(
+            acc, step, x, w, pick(frames, kt), pick(exponents, kt), row, column, weight_row, H, W,
+            CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, SCALED, TMA, TRANSPOSED,
         )  # fmt: skip
-        b = load_matrix(w, weight_row, step * BLOCK_K, KT * SPACE * CI, BLOCK_N, BLOCK_K, TMA)
-        if SCALED:
-            # E8M0: the byte 127 is a scale of one.
-            a_scale = tl.full((BLOCK_H * BLOCK_W, BLOCK_K // 32), 127, tl.int32) + pick(exponents, kt)
-            b_scale = tl.full((BLOCK_N, BLOCK_K // 32), 127, tl.uint8)
-            acc = tl.dot_scaled(a, a_scale.to(tl.uint8), "e4m3", b.T, b_scale, "e4m3", acc)
-        else:
-            acc = tl.dot(a, b.T, acc, out_dtype=acc.dtype)
     return acc
 
 
@@ -100,6 +115,7 @@ def accumulate_mixed(
     acc, STEPS: tl.constexpr, x, w, frames, exponents, row, column, weight_row, H, W,
     CI: tl.constexpr, KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr,
     BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, TMA: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
 ):  # fmt: skip
     """The whole product where the window's frames have different exponents; returns it and its own exponent.
 
@@ -121,7 +137,7 @@ def accumulate_mixed(
         last = exponent
         acc = accumulate(
             acc, kt * STEPS, (kt + 1) * STEPS, x, w, frames, exponents, row, column, weight_row, H, W,
-            CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, False, TMA,
+            CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, False, TMA, TRANSPOSED,
         )  # fmt: skip
     return acc, last
 
@@ -133,7 +149,7 @@ def conv3d_kernel(
     KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr, PHASES: tl.constexpr,
     BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     BLOCK_KS: tl.constexpr, SPLITS: tl.constexpr, SCALED: tl.constexpr, INTEGER: tl.constexpr, TMA: tl.constexpr,
-    HAS_EXPONENTS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
+    TRANSPOSED: tl.constexpr, HAS_EXPONENTS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
     STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     """One tile: product, scale and shortcut; then bias, residual, store and statistics, in `SPLITS` parts."""
@@ -166,43 +182,64 @@ def conv3d_kernel(
     e0, e1, e2 = 0, 0, 0
     if HAS_EXPONENTS:
         e0, e1, e2 = tl.load(exponents + frame0), tl.load(exponents + frame1), tl.load(exponents + frame2)
-    acc = tl.zeros((BLOCK_H * BLOCK_W, BLOCK_N), dtype=tl.int32 if INTEGER else tl.float32)
+    ROWS: tl.constexpr = BLOCK_N if TRANSPOSED else BLOCK_H * BLOCK_W
+    COLUMNS: tl.constexpr = BLOCK_H * BLOCK_W if TRANSPOSED else BLOCK_N
+    acc = tl.zeros((ROWS, COLUMNS), dtype=tl.int32 if INTEGER else tl.float32)
     last = e0
     if SCALED or KT == 1 or not HAS_EXPONENTS:
         acc = accumulate(
             acc, 0, KT * STEPS, x, w, frames, (e0, e1, e2), row, column, weight_row, H, W,
-            CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, SCALED, TMA,
+            CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, SCALED, TMA, TRANSPOSED,
         )  # fmt: skip
     else:
         # Nearly always the frames share one exponent, and the product is one uninterrupted loop.
         if (e0 == e1) & (e1 == e2):
             acc = accumulate(
                 acc, 0, KT * STEPS, x, w, frames, (e0, e1, e2), row, column, weight_row, H, W,
-                CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, SCALED, TMA,
+                CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, SCALED, TMA, TRANSPOSED,
             )  # fmt: skip
         else:
             acc, last = accumulate_mixed(
                 acc, STEPS, x, w, frames, (e0, e1, e2), row, column, weight_row, H, W,
-                CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, TMA,
+                CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, TMA, TRANSPOSED,
             )  # fmt: skip
 
+    conclude(
+        acc, last, tile, kernel_set, block_n * BLOCK_N, y, partials, scale, bias, residual, shortcut, shortcut_weight,
+        GRID_H, GRID_W, CO, CS, PHASES, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_KS, SPLITS, SCALED, TMA, TRANSPOSED,
+        HAS_EXPONENTS, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE,
+    )  # fmt: skip
+
+
+@triton.jit
+def conclude(
+    acc, exponent, tile, kernel_set, channel, y, partials, scale, bias, residual, shortcut, shortcut_weight,
+    GRID_H, GRID_W, CO: tl.constexpr, CS: tl.constexpr, PHASES: tl.constexpr,
+    BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_KS: tl.constexpr,
+    SPLITS: tl.constexpr, SCALED: tl.constexpr, TMA: tl.constexpr, TRANSPOSED: tl.constexpr,
+    HAS_EXPONENTS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr,
+):  # fmt: skip
+    """Scale, shortcut, and the end of a tile whose product is `acc`, in units of 2^exponent."""
+    t, _, grid_h, grid_w = tile
     value = acc.to(tl.float32)
     if HAS_EXPONENTS:
-        factor = tl.load(scale + weight_row + tl.arange(0, BLOCK_N))
+        factor = tl.load(scale + kernel_set * CO + channel + tl.arange(0, BLOCK_N))
         if not SCALED:
-            factor = factor * tl.exp2(tl.cast(last, tl.float32))
-        value = value * factor[None, :]
+            factor = factor * tl.exp2(tl.cast(exponent, tl.float32))
+        value = value * tl.expand_dims(factor, 1 if TRANSPOSED else 0)
     if CS > 0:
         for c in range(0, CS, BLOCK_KS):
             a = load_window(
                 shortcut, t, grid_h, grid_w, 0, 0, c, GRID_H, GRID_W, CS, 1, BLOCK_H, BLOCK_W, BLOCK_KS, TMA
             )  # fmt: skip
-            b = load_matrix(shortcut_weight, block_n * BLOCK_N, c, CS, BLOCK_N, BLOCK_KS, TMA)
-            value = tl.dot(a, b.T, value)
-
+            b = load_matrix(shortcut_weight, channel, c, CS, BLOCK_N, BLOCK_KS, TMA)
+            if TRANSPOSED:
+                value = tl.dot(b, a.T, value)
+            else:
+                value = tl.dot(a, b.T, value)
     finish(
-        value, tile, kernel_set, block_n * BLOCK_N, y, partials, bias, residual, GRID_H, GRID_W,
-        CO, PHASES, BLOCK_H, BLOCK_W, SPLITS, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE,
+        value, tile, kernel_set, channel, y, partials, bias, residual, GRID_H, GRID_W,
+        CO, PHASES, BLOCK_H, BLOCK_W, SPLITS, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE, TRANSPOSED, TMA,
     )  # fmt: skip
 
 
@@ -223,11 +260,12 @@ def conv3d(
     check_operands(window, weights, additions, out, problem)
     grid_h, grid_w = problem.grid_px
     tiles = triton.cdiv(grid_h, config.tile_h) * triton.cdiv(grid_w, config.tile_w)
-    programs = problem.frames * tiles * problem.phases * (problem.channels_out // config.block_n)
-    conv3d_kernel[(programs,)](
-        *_loads(window, weights, config, problem.stride),
-        out.y, out.partials, window.table, window.exponents, weights.scale, weights.bias, additions.residual,
-        *_shortcut_loads(additions, config, problem),
+    programs = tiles * problem.phases * (problem.channels_out // config.block_n)
+    conv3d_kernel[(problem.frames * programs,)](
+        *operand_loads(window, weights, config, problem.stride),
+        out.y, out.partials, window.table, window.exponents, weights.scale, weights.bias,
+        residual_load(additions, config, problem),
+        *shortcut_loads(additions, config, problem),
         problem.height_px, problem.width_px, grid_h, grid_w,
         **constants(problem, config), num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
@@ -255,6 +293,7 @@ def constants(problem: ConvProblem, config: ConvConfig) -> dict[str, Any]:
         "SCALED": problem.format == "mxfp8",
         "INTEGER": problem.format == "int8",
         "TMA": config.uses_tma,
+        "TRANSPOSED": config.transposed,
         "HAS_EXPONENTS": problem.is_quantized,
         "HAS_RESIDUAL": problem.has_residual,
         "STATISTIC_ROWS": problem.statistic_rows,
@@ -272,8 +311,9 @@ def check_operands(
     rows = weights.data.shape[0]
     shortcut = problem.shortcut_channels
     kt, kh, kw = problem.kernel
-    _expect("window.frames", window.frames, frames, dtype)
-    _expect("window.table", window.table, (problem.frames, kt + 1), torch.int32)
+    _expect("window.frames", window.frames, (4, *frames[1:]) if problem.paired else frames, dtype)
+    if not problem.paired:
+        _expect("window.table", window.table, (problem.frames, kt + 1), torch.int32)
     _expect("weights.data", weights.data, (rows, kt * kh * kw * problem.channels_in), dtype)
     _expect("out.y", out.y, output, output_dtype)
     scaled = problem.is_quantized
@@ -307,7 +347,7 @@ def _expect(name: str, tensor: torch.Tensor | None, shape: tuple[int, ...] | Non
         raise InvalidArgumentError(f"{name}: expected {wanted}, got {layout} {tuple(tensor.shape)} {tensor.dtype}.")
 
 
-def _loads(window: FrameWindow, weights: ConvWeights, config: ConvConfig, stride: int) -> tuple[Any, Any]:
+def operand_loads(window: FrameWindow, weights: ConvWeights, config: ConvConfig, stride: int) -> tuple[Any, Any]:
     frames = window.frames
     if not config.uses_tma:
         return frames, weights.data
@@ -319,12 +359,19 @@ def _loads(window: FrameWindow, weights: ConvWeights, config: ConvConfig, stride
     return describe(frames, tile), describe(weights.data, [config.block_n, config.block_k])
 
 
-def _shortcut_loads(additions: Additions, config: ConvConfig, problem: ConvProblem) -> tuple[Any, Any]:
+def shortcut_loads(additions: Additions, config: ConvConfig, problem: ConvProblem) -> tuple[Any, Any]:
     shortcut, weight = additions.shortcut, additions.shortcut_weight
     if shortcut is None or weight is None or not config.uses_tma:
         return shortcut, weight
     block_k = shortcut_block_k(problem.shortcut_channels, config)
     return describe(shortcut, [1, config.tile_h, config.tile_w, block_k]), describe(weight, [config.block_n, block_k])
+
+
+def residual_load(additions: Additions, config: ConvConfig, problem: ConvProblem) -> Any:
+    residual = additions.residual
+    if residual is None or not config.uses_tma or problem.phases == 4:
+        return residual
+    return describe(residual, [1, config.tile_h, config.tile_w, config.block_n // config.epilogue_parts])
 
 
 def describe(tensor: torch.Tensor, block: list[int]) -> TensorDescriptor:

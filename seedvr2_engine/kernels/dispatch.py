@@ -37,7 +37,8 @@ class ConvProblem:
     channels_out: int
     """Channels of the output (of one phase, for a composed upsampler), padding included."""
     kernel: tuple[int, int, int]
-    """Taps in time, rows and columns; a composed upsampler has (2, 2, 2), (3, 2, 2) or (1, 2, 2)."""
+    """Taps in time, rows and columns; a composed upsampler has (2, 2, 2), (3, 2, 2) or (1, 2, 2). With `paired`, four
+    products of sums of frames and of taps stand in the place of three taps."""
     frames: int
     """Output frames of one launch."""
     height_px: int
@@ -59,6 +60,8 @@ class ConvProblem:
     has_range: bool = False
     """Whether the statistics include the smallest and largest value; without them the largest is bounded by M2, which
     FP8 does not mind and INT8 does."""
+    paired: bool = False
+    """Whether two frames are computed together from four sums of frames (see `paired`); then `frames` is 2."""
     output: OutputFormat = "fp16"
     """Format of the output, of the residual and of the shortcut's operands (which cannot be fp32)."""
 
@@ -87,9 +90,10 @@ class ConvProblem:
     def flops(self) -> int:
         """Floating-point operations, two for each multiply-add, the spatial padding counted."""
         kt, kh, kw = self.kernel
-        depth = kt * kh * kw * self.channels_in + self.shortcut_channels
+        products = self.frames // 2 if self.paired else self.frames
+        depth = products * kt * kh * kw * self.channels_in + self.frames * self.shortcut_channels
         height, width = self.grid_px
-        return 2 * self.frames * height * width * self.phases * self.channels_out * depth
+        return 2 * height * width * self.phases * self.channels_out * depth
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,9 @@ class ConvConfig:
     """Whether tiles are read through tensor descriptors (from sm_90) or through pointers."""
     epilogue_parts: int = 1
     """Parts of its channels in which a tile is finished, a power of two: the registers hold a whole tile only once."""
+    transposed: bool = False
+    """Whether channels are the product's rows and pixels its columns: a thread then holds many pixels of few channels,
+    whose statistics cost next to nothing."""
 
     @property
     def block_m(self) -> int:

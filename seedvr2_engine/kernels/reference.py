@@ -52,6 +52,42 @@ def conv3d(
         out.partials.copy_(partial_statistics(out.y, problem, config))
 
 
+PAIRED_FRAMES = ((1.0, 0.0, -1.0, 0.0), (0.0, 0.5, 0.5, 0.0), (0.0, -0.5, 0.5, 0.0), (0.0, -1.0, 0.0, 1.0))
+"""The four sums of frames t-2 to t+1 whose products with sums of taps make frames t and t+1 (see `paired`)."""
+PAIRED_TAPS = ((1.0, 0.0, 0.0), (1.0, 1.0, 1.0), (1.0, -1.0, 1.0), (0.0, 0.0, 1.0))
+"""The sums of taps."""
+PAIRED_OUTPUTS = ((1.0, 1.0, 1.0, 0.0), (0.0, 1.0, -1.0, 1.0))
+"""The sums of products."""
+
+
+def paired_conv3d(
+    window: FrameWindow,
+    weights: ConvWeights,
+    additions: Additions,
+    out: ConvOutput,
+    problem: ConvProblem,
+    config: ConvConfig,
+) -> None:
+    """Twin of `paired.paired_conv3d`: as a convolution of four taps, once for each frame."""
+    data = weights.data.view(-1, 4, weights.data.shape[1] // 4).float()
+    for t, signs in enumerate(PAIRED_OUTPUTS):
+        signed = data * torch.tensor(signs, device=data.device)[None, :, None]
+        table = torch.tensor([[0, 1, 2, 3, 0]], dtype=torch.int32)
+        residual, shortcut = (
+            None if x is None else x[t : t + 1] for x in (additions.residual, additions.shortcut)
+        )
+        conv3d(
+            FrameWindow(window.frames, window.exponents, table),
+            weights._replace(data=signed.view_as(weights.data)),
+            Additions(residual, shortcut, additions.shortcut_weight),
+            ConvOutput(out.y[t : t + 1], None),
+            problem,
+            config,
+        )
+    if out.partials is not None:
+        out.partials.copy_(partial_statistics(out.y, problem, config))
+
+
 def window_values(window: FrameWindow) -> Tensor:
     """(F, H, W, Ci) float32: the frames with their exponents applied."""
     frames = window.frames.float()
