@@ -24,9 +24,11 @@ class Backend(NamedTuple):
 
     name: str
     conv3d: Callable[[FrameWindow, ConvWeights, Additions, ConvOutput, ConvProblem, ConvConfig], None]
+    paired_conv3d: Callable[[FrameWindow, ConvWeights, Additions, ConvOutput, ConvProblem, ConvConfig], None]
     combine: Callable[[Tensor, Tensor, Tensor], None]
     finish_statistics: Callable[[Tensor, Tensor, NormOperands, NormSpec, Tensor], None]
     normalize: Callable[[Tensor, Tensor, NormOperands, NormSpec, FrameTarget], None]
+    normalize_pair: Callable[[Tensor, Tensor, NormOperands, NormSpec, FrameTarget, FrameTarget], None]
     attend: Callable[[Tensor, Tensor, AttentionConfig], None]
     unfold: Callable[[Tensor, Tensor], None]
     fold: Callable[[Tensor, Tensor, Tensor], None]
@@ -37,9 +39,11 @@ def twin_backend() -> Backend:
     return Backend(
         "twins",
         reference.conv3d,
+        reference.paired_conv3d,
         reference.combine,
         reference.finish_statistics,
         reference.normalize,
+        reference.normalize_pair,
         reference.attend,
         reference.unfold,
         reference.fold,
@@ -48,14 +52,16 @@ def twin_backend() -> Backend:
 
 def triton_backend() -> Backend:
     """The kernels; raises ImportError where Triton is missing."""
-    from ..kernels import attention, conv3d, groupnorm, image
+    from ..kernels import attention, conv3d, groupnorm, image, paired
 
     return Backend(
         "Triton",
         conv3d.conv3d,
+        paired.paired_conv3d,
         groupnorm.combine,
         groupnorm.finish_statistics,
         groupnorm.normalize,
+        groupnorm.normalize_pair,
         attention.attend,
         image.unfold,
         image.fold,

@@ -23,7 +23,7 @@ from ..kernels.operands import (
     NormSpec,
     tile_counts,
 )
-from ..kernels.reference import partial_statistics
+from ..kernels.reference import partial_statistics, window_values
 from ..models.precision import exact_float32
 from ..plan.describe import describe_config
 from ..plan.types import ExecutionPlan, Step
@@ -107,7 +107,7 @@ def check_step(step: Step, backend: Backend, device: torch.device) -> Check:
 def _identity(step: Step) -> tuple[object, ...]:
     """What makes two operations the same kernel in the same configuration."""
     if step.kernel == "norm":
-        return step.kernel, step.size[2], step.format, bool(step.norm), step.activates
+        return step.kernel, step.size[2], step.format, bool(step.norm), step.activates, step.frames, step.makes_sums
     return step.kernel, step.format, step.problem, step.config
 
 
@@ -142,7 +142,7 @@ def _run(step: Step, backend: Backend, device: torch.device) -> Iterator[Outcome
 
 def _can_mix(problem: ConvProblem) -> bool:
     """Whether the frames of one window can have unequal exponents, for which the kernel goes another way."""
-    return problem.is_quantized and problem.kernel[0] > 1
+    return problem.is_quantized and problem.kernel[0] > 1 and not problem.paired
 
 
 Operands = tuple[FrameWindow, ConvWeights, Additions]
@@ -151,10 +151,11 @@ Operands = tuple[FrameWindow, ConvWeights, Additions]
 def _run_conv(problem: ConvProblem, config: ConvConfig, backend: Backend, operands: Operands) -> Outcome:
     window, weights, additions = operands
     outs = [_conv_output(problem, config, window.frames.device) for _ in range(2)]
+    convolve, twin = (run.paired_conv3d if problem.paired else run.conv3d for run in (backend, twin_backend()))
     for out in outs:
-        backend.conv3d(window, weights, additions, out, problem, config)
+        convolve(window, weights, additions, out, problem, config)
     expected = torch.empty_like(outs[0].y, dtype=torch.float32)
-    twin_backend().conv3d(window, weights, additions, ConvOutput(expected, None), problem, config)
+    twin(window, weights, additions, ConvOutput(expected, None), problem, config)
     wrong = "" if torch.equal(outs[0].y, outs[1].y) or outs[0].y.isnan().any() else "two runs differ"
     if outs[0].partials is not None and not wrong:
         wrong = _statistics_verdict(outs[0].partials, expected, problem, config)
@@ -176,10 +177,10 @@ def conv_operands(problem: ConvProblem, generator: torch.Generator, *, mixes: bo
     device = generator.device
     kt, kh, kw = problem.kernel
     dtype, output = DTYPES[problem.format], OUTPUT_DTYPES[problem.output]
-    count = kt + problem.frames - 1
+    count = 4 if problem.paired else kt + problem.frames - 1
     depth = kt * kh * kw * problem.channels_in
     frames = _normal(generator, count, problem.height_px, problem.width_px, problem.channels_in)
-    sets = min(2, problem.frames)
+    sets = 1 if problem.paired else min(2, problem.frames)
     rows = _normal(generator, sets * problem.phases * problem.channels_out, depth) * depth**-0.5
     exponents = scale = None
     if problem.is_quantized:
@@ -220,7 +221,8 @@ def _run_norm(step: Step, backend: Backend, generator: torch.Generator) -> Outco
     device = generator.device
     rows, columns, channels = step.size
     dtype = DTYPES[step.format]
-    x = (_normal(generator, 1, rows, columns, channels) * 2 + 1).half()
+    frames = step.frames
+    x = (_normal(generator, frames, rows, columns, channels) * 2 + 1).half()
     tile = ConvConfig(8, 16, 16, 16, 4, 2, False)
     problem = ConvProblem(channels, channels, (1, 1, 1), 1, rows, columns, "fp16", has_range=dtype == torch.int8)
     counts = tile_counts((rows, columns), (tile.tile_h, tile.tile_w), 1).to(device)
@@ -232,23 +234,33 @@ def _run_norm(step: Step, backend: Backend, generator: torch.Generator) -> Outco
     floor = 0 if dtype == torch.int8 else -2
     limit = 127.0 if dtype == torch.int8 else 448.0
     spec = NormSpec(normalises, step.activates, limit, floor)
+    past = _normal(generator, 2, rows, columns, channels)
     values = []
     for run in (backend, twin_backend()):
-        target = _poisoned_target(dtype, step.size, device)
-        combined = torch.full((1, chunks.numel(), 4, channels), float("nan"), device=device)
-        affine = torch.full((1, 4, channels), float("nan"), device=device)
+        combined = torch.full((frames, chunks.numel(), 4, channels), float("nan"), device=device)
+        affine = torch.full((frames, 4, channels), float("nan"), device=device)
         run.combine(partials, counts, combined)
         run.finish_statistics(combined, chunks, operands, spec, affine)
-        run.normalize(x, affine, operands, spec, target)
-        exponent = 0.0 if target.exponents is None else target.exponents.float()
-        values.append(target.frames.float() * 2**exponent)
+        if step.makes_sums:
+            target, sums = (_poisoned_target(dtype, step.size, 4, device) for _ in "ab")
+            target.frames[:2].copy_(_to_format(past * 16, dtype))
+            run.normalize_pair(x, affine, operands, spec, target, sums)
+            values.append(torch.cat([_values(target)[2:], _values(sums)]))
+        else:
+            target = _poisoned_target(dtype, step.size, frames, device)
+            run.normalize(x, affine, operands, spec, target)
+            values.append(_values(target))
     return Outcome(values[0], values[1], TOLERANCES[dtype])
 
 
-def _poisoned_target(dtype: torch.dtype, size: tuple[int, int, int], device: torch.device) -> FrameTarget:
-    frames = torch.full((1, *size), 127 if dtype == torch.int8 else float("nan"), device=device).to(dtype)
-    exponents = torch.zeros(1, dtype=torch.int32, device=device) if dtype.itemsize == 1 else None
-    return FrameTarget(frames, exponents, torch.zeros(1, dtype=torch.int32, device=device))
+def _values(target: FrameTarget) -> Tensor:
+    return window_values(FrameWindow(target.frames, target.exponents, target.slots))
+
+
+def _poisoned_target(dtype: torch.dtype, size: tuple[int, int, int], frames: int, device: torch.device) -> FrameTarget:
+    poisoned = torch.full((frames, *size), 127 if dtype == torch.int8 else float("nan"), device=device).to(dtype)
+    exponents = torch.zeros(frames, dtype=torch.int32, device=device) if dtype.itemsize == 1 else None
+    return FrameTarget(poisoned, exponents, torch.arange(frames, dtype=torch.int32, device=device))
 
 
 def _run_attention(step: Step, config: AttentionConfig, backend: Backend, generator: torch.Generator) -> Outcome:

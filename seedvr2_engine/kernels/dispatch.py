@@ -28,6 +28,11 @@ FORMATS_BY_ARCHITECTURE: dict[str, tuple[Format, ...]] = {
 }
 
 
+PAIRING_ARCHITECTURES = ("sm_90",)
+"""Where two frames are computed from four products: a tile needs two sums of 128 x 128 and twice the operands in shared
+memory, which pays where both are plenty. Elsewhere it has not been measured."""
+
+
 @dataclass(frozen=True)
 class ConvProblem:
     """One convolution as the kernels see it; what a configuration depends on and nothing else."""
@@ -118,7 +123,7 @@ class ConvConfig:
     """Parts of its channels in which a tile is finished, a power of two: the registers hold a whole tile only once."""
     transposed: bool = False
     """Whether channels are the product's rows and pixels its columns: a thread then holds many pixels of few channels,
-    whose statistics cost next to nothing."""
+    whose statistics cost next to nothing. Such a tile is finished in one part."""
 
     @property
     def block_m(self) -> int:
@@ -188,7 +193,7 @@ def shared_memory_bytes(problem: ConvProblem, config: ConvConfig, sm: str) -> in
         rows = (config.stages + pixels) * config.block_m + (config.stages + channels) * config.block_n
         return rows * block_k * element_bytes
 
-    main = pipeline(config.block_k, BYTES_PER_ELEMENT[problem.format])
+    main = pipeline(config.block_k, BYTES_PER_ELEMENT[problem.format]) * (2 if problem.paired else 1)
     shortcut = 0
     if problem.shortcut_channels:
         shortcut = pipeline(shortcut_block_k(problem.shortcut_channels, config), 2)
@@ -267,22 +272,28 @@ def _ampere_ada(problem: ConvProblem) -> ConvConfig:
 def _hopper(problem: ConvProblem) -> ConvConfig:
     block_k = 128 if problem.is_quantized else 64
     width = problem.grid_px[1]
+    fills = width / (-(-width // 128) * 128) > 0.9
+    if problem.paired:
+        # Two sums of a tile take half of an SM's registers, so one program has it to itself.
+        tile = (1, 128) if fills else (8, 16)
+        return ConvConfig(*tile, 128, block_k, warps=8, stages=3, uses_tma=fills, transposed=True)
     # Descriptors: only a tile of one row goes from shared memory into the matrix unit as it is. Others pass through
     # registers, which Triton 3.6 overwrites while `wgmma` still reads them: results differ from run to run. Where
     # such tiles stick out too far, and where the sum is so long that 256 channels pay, pointers are faster.
     deep = problem.channels_in >= 512 and problem.channels_out >= 512
-    uses_tma = width / (-(-width // 128) * 128) > 0.9 and not deep
+    uses_tma = fills and not deep
     if not uses_tma:
         if problem.channels_out % 256 == 0 and problem.format != "int8":
             return ConvConfig(8, 16, 256, block_k, warps=8, stages=3, uses_tma=False, epilogue_parts=4)
         # With 4 warps a shortcut's second product spills registers.
         warps = 8 if problem.shortcut_channels else 4
         return ConvConfig(8, 16, 128, block_k, warps=warps, stages=3, uses_tma=False, epilogue_parts=4)
-    # Two programs of 128 channels share an SM, so that one multiplies while the other finishes its tile.
-    parts = 2
-    if problem.phases == 4 or problem.shortcut_channels or (problem.format == "int8" and not problem.has_residual):
-        parts = 1
-    return ConvConfig(1, 128, 128, block_k, warps=4, stages=3, uses_tma=True, epilogue_parts=parts)
+    if problem.channels_out % 256 == 0:
+        return ConvConfig(1, 128, 256, block_k, warps=8, stages=3, uses_tma=True, transposed=True)
+    # Two programs of 128 channels share an SM, so that one multiplies while the other finishes its tile. The matrix unit
+    # wants at least 64 rows.
+    transposed = problem.channels_out % 64 == 0
+    return ConvConfig(1, 128, 128, block_k, warps=4, stages=3, uses_tma=True, transposed=transposed)
 
 
 def _blackwell(problem: ConvProblem) -> ConvConfig:

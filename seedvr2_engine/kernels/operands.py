@@ -18,6 +18,14 @@ CENTER, GAIN, OFFSET, BOUND = range(4)
 """Rows of a finished norm: y = (x - center) * gain + offset, and the largest magnitude that follows from it."""
 
 
+PAIRED_FRAMES = ((1.0, 0.0, -1.0, 0.0), (0.0, 0.5, 0.5, 0.0), (0.0, -0.5, 0.5, 0.0), (0.0, -1.0, 0.0, 1.0))
+"""The four sums of frames t-2 to t+1 whose products with sums of taps make frames t and t+1 (see `paired`)."""
+PAIRED_TAPS = ((1.0, 0.0, 0.0), (1.0, 1.0, 1.0), (1.0, -1.0, 1.0), (0.0, 0.0, 1.0))
+"""The sums of taps."""
+PAIRED_OUTPUTS = ((1.0, 1.0, 1.0, 0.0), (0.0, 1.0, -1.0, 1.0))
+"""The sums of products."""
+
+
 class FrameWindow(NamedTuple):
     """Frames to be convolved."""
 

@@ -116,7 +116,7 @@ def paired_conv3d(
 ) -> None:
     """Convolve two frames into `out`; `reference.paired_conv3d` is its twin.
 
-    window: frames (4, H, W, Ci), the sums of `reference.PAIRED_FRAMES`, of one exponent; its table is not looked into.
+    window: frames (4, H, W, Ci), the sums of `operands.PAIRED_FRAMES`, of one exponent; its table is not looked into.
     weights: as `pack.pair_taps` makes them. Raises InvalidArgumentError where a tensor does not fit the problem.
     """
     check_operands(window, weights, additions, out, problem)

@@ -14,6 +14,8 @@ from .operands import (
     M2,
     MEAN,
     OFFSET,
+    PAIRED_FRAMES,
+    PAIRED_OUTPUTS,
     Additions,
     ConvOutput,
     ConvWeights,
@@ -52,14 +54,6 @@ def conv3d(
         out.partials.copy_(partial_statistics(out.y, problem, config))
 
 
-PAIRED_FRAMES = ((1.0, 0.0, -1.0, 0.0), (0.0, 0.5, 0.5, 0.0), (0.0, -0.5, 0.5, 0.0), (0.0, -1.0, 0.0, 1.0))
-"""The four sums of frames t-2 to t+1 whose products with sums of taps make frames t and t+1 (see `paired`)."""
-PAIRED_TAPS = ((1.0, 0.0, 0.0), (1.0, 1.0, 1.0), (1.0, -1.0, 1.0), (0.0, 0.0, 1.0))
-"""The sums of taps."""
-PAIRED_OUTPUTS = ((1.0, 1.0, 1.0, 0.0), (0.0, 1.0, -1.0, 1.0))
-"""The sums of products."""
-
-
 def paired_conv3d(
     window: FrameWindow,
     weights: ConvWeights,
@@ -73,9 +67,7 @@ def paired_conv3d(
     for t, signs in enumerate(PAIRED_OUTPUTS):
         signed = data * torch.tensor(signs, device=data.device)[None, :, None]
         table = torch.tensor([[0, 1, 2, 3, 0]], dtype=torch.int32)
-        residual, shortcut = (
-            None if x is None else x[t : t + 1] for x in (additions.residual, additions.shortcut)
-        )
+        residual, shortcut = (None if x is None else x[t : t + 1] for x in (additions.residual, additions.shortcut))
         conv3d(
             FrameWindow(window.frames, window.exponents, table),
             weights._replace(data=signed.view_as(weights.data)),
@@ -221,6 +213,39 @@ def normalize(x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec,
     # index_put has no FP8 kernels; one frame at a time is a plain copy.
     for slot, frame in zip(slots.tolist(), value, strict=True):
         target.frames[slot].copy_(frame.to(target.frames.dtype))
+
+
+def normalize_pair(
+    x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec, target: FrameTarget, sums: FrameTarget
+) -> None:
+    """Twin of `groupnorm.normalize_pair`."""
+    before, last, first, second = target.slots.tolist()
+    past = FrameWindow(target.frames[[before, last]], None, target.slots)
+    exponents = target.exponents
+    if exponents is not None:
+        past = past._replace(exponents=exponents[[before, last]])
+    old = window_values(past)
+    slots = target.slots[2:]
+    # The values themselves: FP32 frames without exponents.
+    new = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+    plain = FrameTarget(new, None, torch.arange(2, dtype=torch.int32))
+    normalize(x, affine, operands, spec, plain)
+    if operands.inverse_smoothing is not None:
+        new *= operands.inverse_smoothing
+    normalize(x, affine, operands, spec, FrameTarget(target.frames, exponents, slots))
+    values = torch.einsum("pf,fhwc->phwc", torch.tensor(PAIRED_FRAMES, device=x.device), torch.cat([old, new]))
+    if exponents is not None:
+        assert sums.exponents is not None
+        is_integer = target.frames.dtype == torch.int8
+        clamps = is_integer and spec.activates
+        newest = exponents[[first, second]]
+        assert past.exponents is not None
+        sums.exponents.fill_(int(torch.cat([past.exponents, newest]).max()) + (0 if clamps else 1))
+        values = values * torch.exp2(-sums.exponents.float())[:, None, None, None]
+        values = (values + 0.5).floor() if is_integer else values
+        values = values.clamp(-spec.limit, spec.limit) if clamps else values
+    for place, frame in zip(sums.frames, values, strict=True):
+        place.copy_(frame.to(sums.frames.dtype))
 
 
 def attend(qkv: Tensor, y: Tensor, config: AttentionConfig) -> None:

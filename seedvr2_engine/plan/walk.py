@@ -4,12 +4,20 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..device import DeviceSpec
-from ..kernels.dispatch import ConvConfig, ConvProblem, Format, Refusal, choose_attention_config, choose_config
+from ..kernels.dispatch import (
+    PAIRING_ARCHITECTURES,
+    ConvConfig,
+    ConvProblem,
+    Format,
+    Refusal,
+    choose_attention_config,
+    choose_config,
+)
 from ..kernels.layout import WIDTH, tiles_per_chunk
 from ..models.config import VAEConfig
 from ..quant import QuantRecipe
 from ..quant.recipe import ALWAYS_HIGH
-from .types import Pace, Part, RingSlot, Step
+from .types import FRAMES_PER_STEP, Pace, Part, RingSlot, Step, exponents_buffer
 
 FLOAT_BYTES = 4
 ELEMENT_BYTES: dict[str, int] = {"fp8": 1, "mxfp8": 1, "int8": 1, "fp16": 2, "bf16": 2, "fp32": 4}
@@ -30,6 +38,8 @@ class Target:
     """Convolutions whose remembered frames wait in host memory."""
     fetches_early: bool = True
     """Whether those are fetched one layer ahead, which takes more memory."""
+    pairs: bool = False
+    """Whether frames are computed two at a time where there are two: a third less arithmetic, and more memory."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,7 @@ class Walk:
     """Collects the operations of one step; `one_frame` folds the temporal taps."""
 
     target: Target
+    part: Part
     one_frame: bool
     remembers: bool
     """Whether later steps will need this one's frames."""
@@ -70,16 +81,33 @@ class Walk:
     refusals: list[str] = field(default_factory=list)
     segment: int = 0
 
+    def frames(self, segment: int) -> int:
+        """Frames that one run of a segment computes."""
+        in_step = 1 << segment if self.part == "decode" else FRAMES_PER_STEP >> segment
+        return 2 if self.target.pairs and not self.one_frame and in_step > 1 else 1
+
+    def _sums(self, problem: ConvProblem, pace: Pace = "same") -> bool:
+        """Whether a convolution computes two frames from four sums."""
+        # One with a single spatial tap is bound by memory.
+        taps, *space = problem.kernel
+        return (
+            self.frames(self.segment) == 2 and taps == 3 and max(space) > 1 and problem.stride == 1 and pace == "same"
+        )
+
     def load(self, layer: str, source: str, size: tuple[int, int, int]) -> RingSlot:
         """Copy a 16-bit tensor as it is into the ring of a convolution that is kept high."""
         slot = self._ring(RingKey(self.segment, size, self._high), layer, 2)
-        self.steps.append(Step(layer, "load", self.segment, source, "", size, slot=slot, format=self._high))
+        frames = self.frames(self.segment)
+        self.steps.append(
+            Step(layer, "load", self.segment, source, "", size, slot=slot, format=self._high, frames=frames)
+        )
         return slot
 
-    def norm(self, x: Activation, layer: str, norm: str, problem: ConvProblem, past: int) -> RingSlot:
+    def norm(self, x: Activation, layer: str, norm: str, problem: ConvProblem, past: int) -> RingSlot | str:
         """Prepare x for the convolution `layer`, which computes `problem` and remembers `past` frames.
 
-        `norm` is the GroupNorm; without one the tensor is only quantised.
+        `norm` is the GroupNorm; without one the tensor is only quantised. Returns where the convolution reads: the
+        ring, or a buffer of sums.
         """
         format, reason = self._format(layer, problem)
         activates = bool(norm) and ".attentions." not in norm
@@ -88,15 +116,21 @@ class Walk:
         assert x.counts is not None
         tiles = _tiles(x.counts)
         chunks = -(-tiles // tiles_per_chunk(tiles))
-        self.sizes[f"{layer}.combined"] = 4 * FLOAT_BYTES * chunks * channels
-        self.sizes[f"{layer}.affine"] = 4 * FLOAT_BYTES * channels
+        frames = self.frames(self.segment)
+        self.sizes[f"{layer}.combined"] = frames * 4 * FLOAT_BYTES * chunks * channels
+        self.sizes[f"{layer}.affine"] = frames * 4 * FLOAT_BYTES * channels
+        sums = ""
+        if self._sums(problem):
+            sums = f"{layer}.sums"
+            self.sizes[sums] = 4 * x.size[0] * x.size[1] * channels * ELEMENT_BYTES[format]
+            self.sizes[exponents_buffer(sums)] = 4 * FLOAT_BYTES
         self.steps.append(
             Step(
-                layer, "norm", self.segment, x.buffer, "", x.size, x.partials, x.counts,
-                slot=slot, norm=norm, activates=activates, format=format, reason=reason,
+                layer, "norm", self.segment, x.buffer, sums, x.size, x.partials, x.counts,
+                slot=slot, norm=norm, activates=activates, format=format, reason=reason, frames=frames,
             )
         )  # fmt: skip
-        return slot
+        return sums or slot
 
     def conv(
         self,
@@ -111,24 +145,29 @@ class Walk:
         """Convolve; the problem is that of a later step, its format still open."""
         format, reason = self._format(layer, problem)
         problem = replace(problem, format=format)
+        frames = self.frames(self.segment)
         if self.one_frame:
             problem = fold_problem(problem)
+        elif self._sums(problem, pace):
+            problem = pair_problem(problem)
+        else:
+            problem = replace(problem, frames=frames)
         config = self._config(layer, problem)
         rows, columns = problem.output_px
         target = residual.buffer if residual else f"{layer}.y"
-        self.sizes[target] = rows * columns * problem.channels_out * ELEMENT_BYTES[problem.output]
+        self.sizes[target] = frames * rows * columns * problem.channels_out * ELEMENT_BYTES[problem.output]
         counts = (*problem.grid_px, config.tile_h, config.tile_w, problem.phases)
         partials = ""
         if problem.has_statistics:
             partials = f"{layer}.partials"
-            self.sizes[partials] = problem.statistic_rows * FLOAT_BYTES * _tiles(counts) * problem.channels_out
+            self.sizes[partials] = frames * problem.statistic_rows * FLOAT_BYTES * _tiles(counts) * problem.channels_out
         self.steps.append(
             Step(
                 layer, "conv3d", self.segment, window if isinstance(window, str) else "", target,
                 (problem.height_px, problem.width_px, problem.channels_in), partials,
                 shortcut=shortcut.buffer if shortcut else "",
                 slot=window if isinstance(window, RingSlot) else None, pace=pace,
-                problem=problem, config=config, format=format, reason=reason,
+                problem=problem, config=config, format=format, reason=reason, frames=frames,
             )
         )  # fmt: skip
         return Activation(target, (rows, columns, problem.channels_out), partials, counts)
@@ -182,8 +221,7 @@ class Walk:
         config, high = self.target.config, self._high
         widths = config.block_out_channels[::-1]
         size = (rows, columns, config.latent_channels)
-        slot = self.load("decoder.conv_in", "input", size)
-        x = self.conv("decoder.conv_in", self._problem(size, widths[0]), slot)
+        x = self.conv("decoder.conv_in", self._problem(size, widths[0]), self.load("decoder.conv_in", "input", size))
         x = self.middle(x, "decoder.mid_block")
         for block, channels in enumerate(widths):
             for index in range(config.layers_per_block + 1):
@@ -196,19 +234,23 @@ class Walk:
                 self.segment += doubles
                 x = self.conv(layer, problem, slot, pace="up" if doubles else "same")
         taps = self.ending(x, "decoder", WIDTH, (3, 1, 1))
-        self.steps.append(Step("decoder.conv_out", "fold", self.segment, taps.buffer, "output", taps.size, format=high))
+        frames = self.frames(self.segment)
+        self.steps.append(
+            Step("decoder.conv_out", "fold", self.segment, taps.buffer, "output", taps.size, format=high, frames=frames)
+        )
 
     def encoder(self, rows: int, columns: int) -> None:
         """Pictures of `rows` and `columns` to one frame of moments."""
         config = self.target.config
         widths = config.block_out_channels
         size = (rows, columns, WIDTH)
-        self.sizes["encoder.unfolded"] = rows * columns * WIDTH * ELEMENT_BYTES[self._high]
+        frames = self.frames(0)
+        self.sizes["encoder.unfolded"] = frames * rows * columns * WIDTH * ELEMENT_BYTES[self._high]
         self.steps.append(
-            Step("encoder.conv_in", "unfold", 0, "input", "encoder.unfolded", size, format=self._high)
-        )  # fmt: skip
-        slot = self.load("encoder.conv_in", "encoder.unfolded", size)
-        x = self.conv("encoder.conv_in", replace(self._problem(size, widths[0]), kernel=(3, 1, 1)), slot)
+            Step("encoder.conv_in", "unfold", 0, "input", "encoder.unfolded", size, format=self._high, frames=frames)
+        )
+        problem = replace(self._problem(size, widths[0]), kernel=(3, 1, 1))
+        x = self.conv("encoder.conv_in", problem, self.load("encoder.conv_in", "encoder.unfolded", size))
         for level, channels in enumerate(widths):
             for index in range(config.layers_per_block):
                 x = self.resnet(x, f"encoder.down_blocks.{level}.resnets.{index}", channels)
@@ -216,7 +258,9 @@ class Walk:
                 halves = config.encoder_downsamples_time(level)
                 layer = f"encoder.down_blocks.{level}.downsamplers.0.conv"
                 problem = replace(self._problem(x.size, channels), kernel=(3 if halves else 1, 3, 3), stride=2)
-                slot = self.norm(x, layer, "", problem, 2 if halves else 0)
+                # One run of the next segment sees two frames more for each further frame that it computes.
+                seen = 2 * self.frames(self.segment + 1) + 1
+                slot = self.norm(x, layer, "", problem, seen - self.frames(self.segment) if halves else 0)
                 self.segment += halves
                 x = self.conv(layer, problem, slot, pace="down" if halves else "same")
         x = self.middle(x, "encoder.mid_block")
@@ -245,7 +289,9 @@ class Walk:
             return self._high, ALWAYS_HIGH[layer]
         format, reason = self.target.recipe.layer_precision(layer)
         if format != self._high:
-            for variant in (problem, fold_problem(problem)):
+            variants = [problem, fold_problem(problem)]
+            variants += [pair_problem(problem)] if self._sums(problem) else []
+            for variant in variants:
                 chosen = choose_config(replace(variant, format=format), self.target.device)
                 if isinstance(chosen, Refusal):
                     return self._high, chosen.reason
@@ -281,6 +327,16 @@ def fold_problem(problem: ConvProblem) -> ConvProblem:
     return replace(problem, kernel=(1, *problem.kernel[1:]))
 
 
+def pair_problem(problem: ConvProblem) -> ConvProblem:
+    """The problem of three temporal taps where two frames are computed from four sums of frames."""
+    return replace(problem, kernel=(4, *problem.kernel[1:]), frames=2, paired=True)
+
+
+def can_pair(device: DeviceSpec) -> bool:
+    """Whether frames are computed in pairs on a GPU."""
+    return device.sm in PAIRING_ARCHITECTURES
+
+
 _ANY_CONFIG = ConvConfig(8, 16, 16, 16, 4, 2, False)
 """Stands in a plan that is refused anyway, so that its memory can still be told."""
 
@@ -292,7 +348,7 @@ def _tiles(counts: tuple[int, int, int, int, int]) -> int:
 
 def walk(target: Target, part: Part, size_px: tuple[int, int], *, one_frame: bool, remembers: bool) -> Walk:
     """All operations of one step for a picture or tile of `size_px` (rows, columns)."""
-    walked = Walk(target, one_frame, remembers)
+    walked = Walk(target, part, one_frame, remembers)
     rows, columns = size_px
     if part == "decode":
         walked.decoder(rows // 8, columns // 8)
