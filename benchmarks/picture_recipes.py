@@ -1,0 +1,82 @@
+"""Which layers `benchmarks.picture` keeps in 16 bits, what they cost, and the kernels that this needs."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+
+from seedvr2_engine.device import DeviceSpec, MatrixRates, device_spec
+from seedvr2_engine.engine.backend import triton_backend
+from seedvr2_engine.engine.vae import EngineOptions, VAEEngine
+from seedvr2_engine.models.config import VAEConfig
+from seedvr2_engine.models.vae import VideoVAE
+from seedvr2_engine.plan import VAEShape, compile_vae_plan
+from seedvr2_engine.quant import QuantRecipe
+
+PX = 192
+"""Edge of all clips: the guard's, so that its kernels are compiled already."""
+FORMATS = ("fp8", "int8", "bf16", "fp16")
+EIGHT_BIT = ("fp8", "int8")
+WARM = (*FORMATS, "int8 high", "fp8 720p", "fp16 720p")
+"""What is compiled ahead: the formats, the layers that are kept high beside INT8, and a larger picture."""
+TIMED = ("as it is", "first upsampler", "first two upsamplers", "upsamplers")
+"""Recipes whose time is taken: a decode of 1280x720, 21 frames."""
+CARD = DeviceSpec("any GPU", "sm_120", 70, 101_376, 16 << 30, 9e11, MatrixRates(0, 0, 0, 0))
+"""What the twins plan for: it has every format."""
+UPSAMPLERS = tuple(f"decoder.up_blocks.{block}.upsamplers.0" for block in range(3))
+LAST = "decoder.up_blocks.3"
+RECIPES: Mapping[str, tuple[str, ...]] = {
+    "as it is": (),
+    "first upsampler": UPSAMPLERS[:1],
+    "first two upsamplers": UPSAMPLERS[:2],
+    "upsamplers": UPSAMPLERS,
+    "first upsampler, last convolution before the picture's": (*UPSAMPLERS[:1], f"{LAST}.resnets.2.conv2"),
+    "first upsampler, last resnet": (*UPSAMPLERS[:1], f"{LAST}.resnets.2"),
+    "upsamplers, last resnet": (*UPSAMPLERS, f"{LAST}.resnets.2"),
+    "last block": (LAST,),
+    "upsamplers, last block": (*UPSAMPLERS, LAST),
+}
+"""Layers in 16 bits that `--recipes` tries."""
+GOALS_DB = (48.0, 50.0, 52.0)
+
+
+def keeping(format: str, names: Iterable[str]) -> QuantRecipe:
+    """The format's recipe with these layers in 16 bits."""
+    recipe = QuantRecipe(format)
+    for name in names:
+        recipe = recipe.keeping_high(name, "measured")
+    return recipe
+
+
+def shares(config: VAEConfig) -> dict[str, float]:
+    """Layer -> its share of a later step's arithmetic."""
+    plan = compile_vae_plan(config, QuantRecipe("fp8"), CARD, VAEShape("decode", 720, 1280, 21), 1 << 62)
+    flops: dict[str, int] = {}
+    for step, _ in plan.steady.executions():
+        if step.problem is not None:
+            flops[step.layer] = flops.get(step.layer, 0) + step.problem.flops
+    return {name: value / sum(flops.values()) for name, value in flops.items()}
+
+
+def cheapest(errors: Mapping[str, float], costs: Mapping[str, float], goal_db: float) -> list[str]:
+    """Layers to keep in 16 bits, most error for their arithmetic first, until the rest should reach the goal."""
+    left, kept = sum(errors.values()), []
+    for name in sorted(errors, key=lambda name: -errors[name] / costs[name]):
+        if left <= 10 ** (-goal_db / 10):
+            break
+        kept.append(name)
+        left -= errors[name]
+    return kept
+
+
+def warm(name: str, device: torch.device) -> None:
+    """Compile what is named into Triton's cache, with random weights."""
+    format, _, what = name.partition(" ")
+    with torch.device(device):
+        vae = VideoVAE(VAEConfig()).requires_grad_(False).eval()
+    recipe = keeping(format, ["decoder", "encoder"] if what == "high" else [])
+    options = EngineOptions(uses_graphs=False)
+    engine = VAEEngine(vae, recipe, device_spec(device), triton_backend(), device=device, options=options)
+    rows, columns = (90, 160) if what == "720p" else (PX // 8, PX // 8)
+    engine.decode(torch.randn(1, 16, 2, rows, columns, device=device))
+    if not what:
+        engine.encode(torch.zeros(1, 3, 5, PX, PX, device=device))
