@@ -10,8 +10,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ from seedvr2_engine.engine.backend import triton_backend, twin_backend
 from seedvr2_engine.engine.guard import guard
 from seedvr2_engine.engine.sensitivity import decoder_layers, picture
 from seedvr2_engine.engine.vae import EngineOptions, VAEEngine
+from seedvr2_engine.errors import SeedVR2Error
 from seedvr2_engine.metrics import decibel
 from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.models.vae import VideoVAE
@@ -92,14 +95,20 @@ class Run:
         row = {kind: decibel(error.mean().item()) for kind, error in errors.items()}
         return row | {"worst": decibel(max(error.max().item() for error in errors.values()))}
 
-    def stage(self, name: str, found: Any) -> None:
-        """Keep and print what a stage found."""
+    def stage(self, name: str, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Keep and print what a stage finds; one that fails is noted, and the others go on."""
+        try:
+            found = find()
+        except (RuntimeError, SeedVR2Error) as error:
+            traceback.print_exc()
+            found = {"failed": str(error)}
         self.results[name] = found
         (self.out / "picture.json").write_text(json.dumps(self.results, indent=1) + "\n")
         say(f"[{name}]")
-        for key, value in found.items() if isinstance(found, dict) else ():
+        for key, value in found.items():
             figures = " ".join(f"{k} {v:.2f}" for k, v in value.items()) if isinstance(value, dict) else value
             print(f"  {key:44} {figures}", flush=True)
+        return found
 
     @property
     def is_late(self) -> bool:
@@ -115,6 +124,16 @@ def formats(run: Run) -> dict[str, dict[str, float]]:
             rows[f"{format} by twins, few"] = run.decibels(run.build(QuantRecipe(format), by_twins=True), few=True)
     for format in EIGHT_BIT:
         rows[f"{format}, few"] = run.decibels(run.engines[format], few=True)
+    return rows
+
+
+def reconstructions(run: Run) -> dict[str, dict[str, float]]:
+    """What the model itself makes of the clips."""
+    rows = {}
+    for kind, clips in run.clips.items():
+        pairs = zip(clips, run.exact[kind], strict=True)
+        errors = [(picture(clip) - exact).square().mean() for clip, exact in pairs]
+        rows[kind] = {"psnr": decibel(torch.stack(errors).mean().item())}
     return rows
 
 
@@ -236,6 +255,8 @@ def load(options: argparse.Namespace, device: torch.device) -> VideoVAE:
         except subprocess.TimeoutExpired:
             process.terminate()
     torch.backends.cudnn.benchmark = False
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
     return vae
 
 
@@ -272,35 +293,31 @@ def main() -> None:
 def measure(run: Run, options: argparse.Namespace) -> None:
     """All stages that were asked for, the most wanted first."""
     wanted = set(options.stages or ("formats", "encoder", "alone", "guard", "crops"))
-    reconstructed = {
-        kind: {"psnr": decibel(sum((picture(c) - y).square().mean().item() for c, y in pairs) / len(pairs))}
-        for kind, pairs in ((kind, list(zip(run.clips[kind], run.exact[kind], strict=True))) for kind in run.clips)
-    }
-    run.stage("reconstruction in FP32", reconstructed)
+    run.stage("reconstruction in FP32", lambda: reconstructions(run))
     if "formats" in wanted:
-        run.stage("formats", formats(run))
+        run.stage("formats", lambda: formats(run))
     if "crops" in wanted:
         crops(run.out / "crops.png", run.latents, run.exact, {f: run.keeping(f, ()) for f in EIGHT_BIT})
     if "encoder" in wanted:
-        run.stage("encoder", encoders(run))
+        run.stage("encoder", lambda: encoders(run))
     run.engines = {format: engine for format, engine in run.engines.items() if format in EIGHT_BIT}
     alone: dict[str, dict[str, dict[str, float]]] = {}
     for format in EIGHT_BIT if "alone" in wanted else ():
-        alone[format] = sensitivities(run, format)
-        run.stage(f"{format}, one layer alone", alone[format])
+        alone[format] = run.stage(f"{format}, one layer alone", partial(sensitivities, run, format))
     if alone:
-        run.stage("share of the arithmetic", shares(run.vae.config))
-        sensitivity_plot(run.out / "sensitivity.png", alone, shares(run.vae.config))
+        costs = run.stage("share of the arithmetic", lambda: shares(run.vae.config))
+        sensitivity_plot(run.out / "sensitivity.png", alone, costs)
     for format, limit in zip(EIGHT_BIT, options.limit, strict=True):
         if options.recipes and not run.is_late:
-            run.stage(f"{format}, recipes", recipes(run, format, alone.get(format)))
-            if format == "fp8" and run.device.type == "cuda":
-                run.stage("time in ms", times(run))
+            run.stage(f"{format}, recipes", partial(recipes, run, format, alone.get(format)))
+        if options.recipes and not run.is_late and format == "fp8" and run.device.type == "cuda":
+            run.stage("time in ms", lambda: times(run))
         if "guard" in wanted and not run.is_late:
-            run.stage(f"{format}, guard", guarded(run, format, limit))
+            run.stage(f"{format}, guard", partial(guarded, run, format, limit))
     if options.recipes and not run.is_late:
-        run.stage("inputs", RoundedDecoder(run.vae).statistics([zs[0] for zs in run.latents.values()]))
-        run.stage("other ways to round, emulated", schemes(run, alone))
+        latents = [zs[0] for zs in run.latents.values()]
+        run.stage("inputs", lambda: RoundedDecoder(run.vae).statistics(latents))
+        run.stage("other ways to round, emulated", lambda: schemes(run, alone))
     say("done")
 
 
