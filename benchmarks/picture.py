@@ -33,7 +33,6 @@ from benchmarks.picture_recipes import (
     WARM,
     cheapest,
     keeping,
-    shares,
     warm,
 )
 from benchmarks.picture_sheet import crops, sensitivity_plot
@@ -41,7 +40,7 @@ from benchmarks.rounding import SCHEMES, RoundedDecoder
 from seedvr2_engine.device import device_spec
 from seedvr2_engine.engine.backend import triton_backend, twin_backend
 from seedvr2_engine.engine.guard import guard
-from seedvr2_engine.engine.sensitivity import decoder_layers, picture
+from seedvr2_engine.engine.sensitivity import decoder_layers, decoder_shares, picture
 from seedvr2_engine.engine.vae import EngineOptions, VAEEngine
 from seedvr2_engine.errors import SeedVR2Error
 from seedvr2_engine.metrics import decibel
@@ -162,7 +161,7 @@ def sensitivities(run: Run, format: str) -> dict[str, dict[str, float]]:
 
 def recipes(run: Run, format: str, alone: Mapping[str, Mapping[str, float]] | None) -> dict[str, dict[str, float]]:
     """What keeping some layers in 16 bits brings, and how much of the arithmetic that is, in per cent."""
-    costs = shares(run.vae.config)
+    costs = decoder_shares(run.vae.config, run.spec)
     tried = dict(RECIPES)
     if alone:
         errors = {name: 10 ** (-min(row.values()) / 10) for name, row in alone.items()}
@@ -196,8 +195,8 @@ def guarded(run: Run, format: str, limit_db: float) -> dict[str, Any]:
     def build(recipe: QuantRecipe, previous: VAEEngine | None) -> VAEEngine:
         return run.build(recipe) if previous is None else previous.with_recipe(recipe)
 
-    result, engine = guard(run.vae, QuantRecipe(format), build, min_psnr_db=limit_db)
-    costs = shares(run.vae.config)
+    costs = decoder_shares(run.vae.config, run.spec)
+    result, engine = guard(run.vae, QuantRecipe(format), build, min_psnr_db=limit_db, costs=costs)
     kept = {layer.name: layer.psnr_db for layer in result.kept}
     facts = {"share": 100 * sum(costs[name] for name in kept), "seconds": result.seconds}
     figures = {"before": result.before_db, "after": result.psnr_db}
@@ -305,7 +304,7 @@ def measure(run: Run, options: argparse.Namespace) -> None:
     for format in EIGHT_BIT if "alone" in wanted else ():
         alone[format] = run.stage(f"{format}, one layer alone", partial(sensitivities, run, format))
     if alone:
-        costs = run.stage("share of the arithmetic", lambda: shares(run.vae.config))
+        costs = run.stage("share of the arithmetic", lambda: decoder_shares(run.vae.config, run.spec))
         sensitivity_plot(run.out / "sensitivity.png", alone, costs)
     for format, limit in zip(EIGHT_BIT, options.limit, strict=True):
         if options.recipes and not run.is_late:

@@ -9,7 +9,6 @@ from seedvr2_engine.engine.backend import triton_backend
 from seedvr2_engine.engine.vae import EngineOptions, VAEEngine
 from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.models.vae import VideoVAE
-from seedvr2_engine.plan import VAEShape, compile_vae_plan
 from seedvr2_engine.quant import QuantRecipe
 
 PX = 192
@@ -45,16 +44,6 @@ def keeping(format: str, names: Iterable[str]) -> QuantRecipe:
     for name in names:
         recipe = recipe.keeping_high(name, "measured")
     return recipe
-
-
-def shares(config: VAEConfig) -> dict[str, float]:
-    """Layer -> its share of a later step's arithmetic."""
-    plan = compile_vae_plan(config, QuantRecipe("fp8"), CARD, VAEShape("decode", 720, 1280, 21), 1 << 62)
-    flops: dict[str, int] = {}
-    for step, _ in plan.steady.executions():
-        if step.problem is not None:
-            flops[step.layer] = flops.get(step.layer, 0) + step.problem.flops
-    return {name: value / sum(flops.values()) for name, value in flops.items()}
 
 
 def cheapest(errors: Mapping[str, float], costs: Mapping[str, float], goal_db: float) -> list[str]:

@@ -1,14 +1,15 @@
 """Whether a file's own weights bear the chosen 8-bit format, and which layers to keep in 16 bits when they do not.
 
-A small clip is decoded by the plain model and in the format. While the difference is too large, the layers that cause
-most of it (`sensitivity`) are kept high, as few as their measured errors say are needed; the result is measured again.
+Small clips are decoded by the plain model and in the format. While the worst of them differs too much, layers are kept
+high: those that cause most of its error (`sensitivity`) for the time that they take, and no more than their measured
+errors say are needed; the result is measured again.
 """
 
 import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 DEFAULT_MIN_PSNR_DB = 48.0
 """The picture may differ from the plain model's by this much at most."""
 
+_METHOD = "two clips, layers by error and cost"
+"""How layers are chosen; another way makes earlier choices void."""
 _HEADROOM = 0.8
 """Share of the allowed error that the layers left in 8 bits may use by prediction."""
 
@@ -96,6 +99,7 @@ def guard(
     build: Callable[[QuantRecipe, E | None], E],
     *,
     min_psnr_db: float = DEFAULT_MIN_PSNR_DB,
+    costs: Mapping[str, float] | None = None,
     cache_file: Path | None = None,
     clip: Tensor | None = None,
 ) -> tuple[GuardResult, E]:
@@ -103,41 +107,51 @@ def guard(
 
     build: makes the engine for a recipe, if need be from the engine that was tried before, which is not used any more;
     it is called once for each recipe that is tried, rarely more than twice.
+    costs: layer -> what keeping it high takes (`sensitivity.decoder_shares`); None finds all equal.
     cache_file: where the choice is kept (`cache_path`); None keeps nothing. If even 16 bits in every layer stay below
-    the limit, that engine is returned and the figure says so. clip: what is decoded, (1, 3, 4n+1, H, W) in [-1, 1];
-    None is `probe_clip()`.
+    the limit, that engine is returned and the figure says so. clip: what is decoded, (N, 3, 4n+1, H, W) in [-1, 1];
+    the worst of them counts. None is `probe_clips()`.
     """
     known = None if cache_file is None else _read(cache_file, min_psnr_db)
     if known is not None:
         return known, build(known.applied_to(recipe), None)
     began = time.monotonic()
-    latent = vae.encode(probe_clip() if clip is None else clip)
-    exact = picture(vae.decode(latent))
+    latent = vae.encode(probe_clips() if clip is None else clip)
+    exact = [picture(vae.decode(one)) for one in latent.split(1)]
 
-    def error(engine: E) -> float:
-        return mean_squared_error(picture(engine.decode(latent)).to(exact.device), exact).item()
+    def errors(engine: E) -> list[float]:
+        decoded = [picture(engine.decode(one)) for one in latent.split(1)]
+        return [mean_squared_error(a.to(b.device), b).item() for a, b in zip(decoded, exact, strict=True)]
 
     engine = build(recipe, None)
-    measured = before = error(engine)
+    found = errors(engine)
+    measured = before = max(found)
     kept: list[KeptLayer] = []
     allowed = 10 ** (-min_psnr_db / 10)
     if measured > allowed and recipe.is_quantized:
         names = [name for name in decoder_layers(vae) if recipe.layer_precision(name)[0] == recipe.precision]
-        left = dict(sorted(layer_errors(vae, latent, names, recipe).items(), key=lambda item: -item[1]))
+        worst = found.index(measured)
+        left = layer_errors(vae, latent[worst : worst + 1], names, recipe)
         correction = 1.0
         while measured > allowed and left:
-            for name in _to_keep(left, correction, allowed):
+            for name in _to_keep(left, costs or dict.fromkeys(left, 1.0), correction, allowed):
                 kept.append(KeptLayer(name, decibel(left.pop(name))))
             engine = build(GuardResult(0, 0, 0, tuple(kept)).applied_to(recipe), engine)
-            measured = error(engine)
+            measured = max(errors(engine))
             # An outlier can cost the engine more than it costs the model of it, so the first choice trusts the layers'
             # own figures; what is still missing after it is spread over the rest.
             correction = max(1.0, measured / max(sum(left.values()), 1e-30))
+        kept.sort(key=lambda layer: layer.psnr_db)
     seconds = round(time.monotonic() - began, 2)
     result = GuardResult(min_psnr_db, decibel(before), decibel(measured), tuple(kept), seconds)
     if cache_file is not None:
         _write(cache_file, result)
     return result, engine
+
+
+def probe_clips(size: int = 192) -> Tensor:
+    """Two procedural clips (2, 3, 5, size, size) in [-1, 1], FP32: a scene and a page."""
+    return torch.cat([probe_clip(size), probe_page(size)])
 
 
 def probe_clip(size: int = 192) -> Tensor:
@@ -158,6 +172,22 @@ def probe_clip(size: int = 192) -> Tensor:
     return torch.stack(frames, dim=1)[None] * 2 - 1
 
 
+def probe_page(size: int = 192) -> Tensor:
+    """A clip (1, 3, 5, size, size) in [-1, 1] like print: lines of dark strokes on white, of three sizes, scrolling."""
+    generator = torch.Generator().manual_seed(1)
+    page = torch.ones(size, size + 8)
+    top = 4
+    for height in (8, 12, 20) * (size // 48):
+        width = max(1, height // 6)
+        strokes = torch.rand(height // width, page.shape[1] // width, generator=generator) < 0.4
+        line = strokes.repeat_interleave(width, 0).repeat_interleave(width, 1)
+        block = page[top : top + line.shape[0], : line.shape[1]]
+        block[line[: block.shape[0]]] = 0.1
+        top += height * 3 // 2
+    frames = [page[:, 2 * t : 2 * t + size] for t in range(5)]
+    return torch.stack(frames)[None, None].expand(1, 3, -1, -1, -1) * 2 - 1
+
+
 def weights_digest(vae: VideoVAE) -> str:
     """SHA-256 over names, formats, shapes and bytes of all weights: the same for one model in whatever file."""
     digest = hashlib.sha256()
@@ -169,20 +199,28 @@ def weights_digest(vae: VideoVAE) -> str:
 
 def cache_path(vae: VideoVAE, recipe: QuantRecipe, architecture: str) -> Path:
     """Where the choice for these weights, this recipe, architecture and version is kept: in the user's cache folder."""
-    facts = (weights_digest(vae), repr(recipe), architecture, __version__, torch.__version__)
+    facts = (weights_digest(vae), repr(recipe), architecture, _METHOD, __version__, torch.__version__)
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()
     return user_cache().parent / "guard" / f"{key}.json"
 
 
-def _to_keep(left: dict[str, float], correction: float, allowed: float) -> list[str]:
-    """The fewest layers, most sensitive first, whose removal from `left` should bring the error below the limit."""
+def _to_keep(left: Mapping[str, float], costs: Mapping[str, float], correction: float, allowed: float) -> list[str]:
+    """Layers whose removal from `left` should bring the error below the limit, at little cost; at least one.
+
+    The most error for its cost first, then without what turns out not to be needed, the costliest first.
+    """
+    limit = _HEADROOM * allowed / correction
     remaining = sum(left.values())
-    names = []
-    for name, value in left.items():
+    names: list[str] = []
+    for name in sorted(left, key=lambda name: left[name] / costs[name], reverse=True):
         names.append(name)
-        remaining -= value
-        if remaining * correction <= _HEADROOM * allowed:
+        remaining -= left[name]
+        if remaining <= limit:
             break
+    for name in sorted(names, key=lambda name: costs[name], reverse=True):
+        if len(names) > 1 and remaining + left[name] <= limit:
+            names.remove(name)
+            remaining += left[name]
     return names
 
 

@@ -18,6 +18,7 @@ from ..quant import QuantRecipe
 from .backend import Backend, triton_backend
 from .guard import DEFAULT_MIN_PSNR_DB, GuardResult, cache_path, guard
 from .report import EngineReport, Measure, count_layers, describe_work, place_of
+from .sensitivity import decoder_shares
 from .serve import ServedVAE, cudnn_benchmark
 from .vae import EngineOptions, VAEEngine
 
@@ -194,7 +195,8 @@ def serve_engine(
         # The plain model is wanted where the engine is: on a CPU its small clip would take a minute.
         judge = vae if _is_same_place(vae.device, device) else copy.deepcopy(vae).to(device)
         cache = cache_path(vae, recipe, spec.sm)
-        result, engine = guard(judge, recipe, build, min_psnr_db=settings.min_psnr_db, cache_file=cache)
+        costs = decoder_shares(vae.config, spec)
+        result, engine = guard(judge, recipe, build, min_psnr_db=settings.min_psnr_db, costs=costs, cache_file=cache)
         del judge
     else:
         engine = build(recipe, None)
