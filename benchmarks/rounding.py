@@ -36,6 +36,8 @@ class Rounding:
     """Of an INT8 frame: a `power` of two, `float`, or `channel`, a float scale for each channel (an ideal)."""
     clip: float | None = None
     """Largest INT8 value in root mean squares of the frame; None is the frame's own largest."""
+    slack: float = 0.0
+    """Octaves by which INT8's power of two may be too small for the largest values, which are then clipped."""
     zero_point: bool = False
     """Whether INT8 codes cover the frame's range instead of its largest magnitude on both sides."""
     smoothing: float = 0.85
@@ -198,7 +200,7 @@ def round_integers(x: Tensor, rounding: Rounding) -> Tensor:
         step, zero = torch.maximum(top, -bottom) / 127, torch.zeros_like(top)
     step = step.clamp(min=1e-12)
     if rounding.scale == "power":
-        step = torch.exp2(torch.ceil(torch.log2(step)))
+        step = torch.exp2(torch.ceil(torch.log2(step) - rounding.slack))
     zero = (zero / step).round()
     return ((x / step - zero).round().clamp(-127, 127) + zero) * step
 
@@ -225,6 +227,11 @@ SCHEMES: Mapping[str, Rounding] = {
     "INT8, scale of each channel": Rounding("int8", scale="channel"),
     "INT8, zero point": Rounding("int8", zero_point=True),
     "INT8, zero point, float scale": Rounding("int8", zero_point=True, scale="float"),
+    "INT8, slack of an eighth": Rounding("int8", slack=0.125),
+    "INT8, slack of a quarter": Rounding("int8", slack=0.25),
+    "INT8, slack of a half": Rounding("int8", slack=0.5),
+    "INT8, slack of a quarter, smoothing 0.7": Rounding("int8", slack=0.25, smoothing=0.7),
+    "INT8, slack of a quarter, zero point": Rounding("int8", slack=0.25, zero_point=True),
     "INT8, clipped at 12 RMS": Rounding("int8", clip=12.0),
     "INT8, clipped at 20 RMS": Rounding("int8", clip=20.0),
     "INT8, clipped at 30 RMS": Rounding("int8", clip=30.0),
