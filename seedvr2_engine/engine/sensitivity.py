@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..device import DeviceSpec
+from ..kernels.operands import INT8_REACH
 from ..kernels.upsample import compose_upsampler
 from ..models.blocks import Resnet, Upsample
 from ..models.causal import CausalConv3d
@@ -150,7 +151,8 @@ def _round_frames(x: Tensor, factors: Tensor, dtype: torch.dtype) -> Tensor:
     limit = LIMITS[dtype]
     amax = smooth.abs().amax((1, 3, 4), keepdim=True)
     floor = 0 if dtype == torch.int8 else FP8_EXPONENT_FLOOR
-    step = torch.exp2(torch.ceil(torch.log2((amax / limit).clamp(min=1e-30))).clamp(min=floor))
+    reach = INT8_REACH if dtype == torch.int8 else 1.0
+    step = torch.exp2(torch.ceil(torch.log2((amax / (limit * reach)).clamp(min=1e-30))).clamp(min=floor))
     scaled = (smooth / step).clamp(-limit, limit)
     restored = scaled.round() if dtype == torch.int8 else scaled.to(dtype).float()
     return restored * step * smoothing

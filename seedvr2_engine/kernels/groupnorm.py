@@ -150,7 +150,7 @@ def silu(x, APPROXIMATE: tl.constexpr):
 
 @triton.jit
 def normalize_kernel(
-    x, affine, inverse_smoothing, y, exponents, slots, pixels, limit, exponent_floor,
+    x, affine, inverse_smoothing, y, exponents, slots, pixels, limit, reach, exponent_floor,
     C: tl.constexpr, PIXELS: tl.constexpr, ACTIVATES: tl.constexpr, APPROXIMATE: tl.constexpr,
     HAS_SMOOTHING: tl.constexpr, HAS_EXPONENTS: tl.constexpr, INTEGER: tl.constexpr,
 ):  # fmt: skip
@@ -170,17 +170,17 @@ def normalize_kernel(
         value = silu(value, APPROXIMATE)
     if HAS_EXPONENTS:
         largest = tl.max(tl.load(at + 3 * C), axis=0)
-        exponent = tl.maximum(ceil_log2(tl.maximum(largest / limit, 1e-30)), exponent_floor)
+        exponent = tl.maximum(ceil_log2(tl.maximum(largest / (limit * reach), 1e-30)), exponent_floor)
         if tl.program_id(0) == 0:
             tl.store(exponents + slot, exponent)
-        # No value exceeds the limit after this: the exponent follows from a bound.
+        # The exponent follows from a bound, so no value exceeds the limit after this, or the limit's reach.
         scale = tl.exp2(-exponent.to(tl.float32))
         if HAS_SMOOTHING:
             value = value * (tl.load(inverse_smoothing + c) * scale)[None, :]
         else:
             value = value * scale
         if INTEGER:
-            value = tl.floor(value + 0.5)
+            value = tl.minimum(tl.maximum(tl.floor(value + 0.5), -limit), limit)
     tl.store(y + slot * pixels * C + offsets, value.to(y.dtype.element_ty), mask=inside)
 
 
@@ -225,7 +225,7 @@ def normalize(x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec,
     has_exponents = target.exponents is not None
     normalize_kernel[(triton.cdiv(height * width, pixels), frames)](
         x, affine, operands.inverse_smoothing, target.frames, target.exponents, target.slots, height * width,
-        spec.limit, spec.exponent_floor, C=channels, PIXELS=pixels, ACTIVATES=spec.activates,
+        spec.limit, spec.reach, spec.exponent_floor, C=channels, PIXELS=pixels, ACTIVATES=spec.activates,
         # The interpreter has no inline assembly.
         APPROXIMATE=has_exponents and not triton.knobs.runtime.interpret,
         HAS_SMOOTHING=operands.inverse_smoothing is not None, HAS_EXPONENTS=has_exponents,

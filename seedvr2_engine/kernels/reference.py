@@ -174,14 +174,14 @@ def normalize(x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec,
     if spec.activates:
         value = F.silu(value)
     if target.exponents is not None:
-        mantissa, exponent = torch.frexp((bound.amax((1, 2, 3)) / spec.limit).clamp(min=1e-30))
+        mantissa, exponent = torch.frexp((bound.amax((1, 2, 3)) / (spec.limit * spec.reach)).clamp(min=1e-30))
         # frexp's mantissa is in [0.5, 1).
         target.exponents[slots] = (exponent - (mantissa == 0.5).int()).clamp(min=spec.exponent_floor)
         if operands.inverse_smoothing is not None:
             value = value * operands.inverse_smoothing
         value = value * torch.exp2(-target.exponents[slots].float())[:, None, None, None]
         if target.frames.dtype == torch.int8:
-            value = (value + 0.5).floor()
+            value = (value + 0.5).floor().clamp(-spec.limit, spec.limit)
     # index_put has no FP8 kernels; one frame at a time is a plain copy.
     for slot, frame in zip(slots.tolist(), value, strict=True):
         target.frames[slot].copy_(frame.to(target.frames.dtype))
