@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,8 +30,8 @@ from benchmarks.picture_recipes import (
     RECIPES,
     TIMED,
     UPSAMPLERS,
-    WARM,
     cheapest,
+    jobs,
     keeping,
     warm,
 )
@@ -40,7 +40,7 @@ from benchmarks.rounding import SCHEMES, RoundedDecoder
 from seedvr2_engine.device import device_spec
 from seedvr2_engine.engine.backend import triton_backend, twin_backend
 from seedvr2_engine.engine.guard import guard
-from seedvr2_engine.engine.sensitivity import decoder_layers, decoder_shares, picture
+from seedvr2_engine.engine.sensitivity import decoder_layers, decoder_shares, mean_squared_error, picture
 from seedvr2_engine.engine.vae import EngineOptions, VAEEngine
 from seedvr2_engine.errors import SeedVR2Error
 from seedvr2_engine.metrics import decibel
@@ -58,6 +58,8 @@ class Run:
     out: Path
     clips: dict[str, list[Tensor]]
     deadline: float
+    high: Literal["fp16", "bf16"] = "fp16"
+    """Of what is between the layers of an 8-bit recipe, and of those that are kept."""
     results: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -76,7 +78,7 @@ class Run:
 
     def keeping(self, format: str, names: Iterable[str]) -> VAEEngine:
         """The format's engine with these layers in 16 bits; the last one that was asked for is used up."""
-        recipe = keeping(format, names)
+        recipe = keeping(format, names, self.high)
         engine = self.engines.get(format)
         self.engines[format] = self.build(recipe) if engine is None else engine.with_recipe(recipe)
         return self.engines[format]
@@ -86,7 +88,7 @@ class Run:
         most = 1 if few else None
         errors = {
             kind: torch.stack([
-                (picture(engine.decode(z)) - y).square().mean().double()
+                mean_squared_error(picture(engine.decode(z)), y)
                 for z, y in zip(zs[:most], self.exact[kind][:most], strict=True)
             ])
             for kind, zs in self.latents.items()
@@ -115,13 +117,14 @@ class Run:
         return time.monotonic() > self.deadline
 
 
-def formats(run: Run) -> dict[str, dict[str, float]]:
+def formats(run: Run, wanted: Iterable[str], *, by_twins: bool) -> dict[str, dict[str, float]]:
     """Every format as it comes; on a GPU the kernels' twins too, one clip a kind: MXFP8 may be had in no other way."""
-    rows = {format: run.decibels(run.keeping(format, ())) for format in FORMATS}
-    if run.device.type == "cuda":
+    rows = {format: run.decibels(run.keeping(format, ())) for format in wanted}
+    if by_twins and run.device.type == "cuda":
         for format in ("fp8", "mxfp8", "int8"):
-            rows[f"{format} by twins, few"] = run.decibels(run.build(QuantRecipe(format), by_twins=True), few=True)
-    for format in EIGHT_BIT:
+            twins = run.build(keeping(format, (), run.high), by_twins=True)
+            rows[f"{format} by twins, few"] = run.decibels(twins, few=True)
+    for format in EIGHT_BIT if by_twins else ():
         rows[f"{format}, few"] = run.decibels(run.engines[format], few=True)
     return rows
 
@@ -196,7 +199,7 @@ def guarded(run: Run, format: str, limit_db: float) -> dict[str, Any]:
         return run.build(recipe) if previous is None else previous.with_recipe(recipe)
 
     costs = decoder_shares(run.vae.config, run.spec)
-    result, engine = guard(run.vae, QuantRecipe(format), build, min_psnr_db=limit_db, costs=costs)
+    result, engine = guard(run.vae, keeping(format, (), run.high), build, min_psnr_db=limit_db, costs=costs)
     kept = {layer.name: layer.psnr_db for layer in result.kept}
     facts = {"share": 100 * sum(costs[name] for name in kept), "seconds": result.seconds}
     figures = {"before": result.before_db, "after": result.psnr_db}
@@ -209,7 +212,7 @@ def times(run: Run) -> dict[str, dict[str, float]]:
     rows = {}
     engine = None
     for title in TIMED:
-        recipe = keeping("fp8", RECIPES[title])
+        recipe = keeping("fp8", RECIPES[title], run.high)
         engine = run.build(recipe, graphs=True) if engine is None else engine.with_recipe(recipe)
         spent = []
         for _ in range(7):
@@ -243,14 +246,13 @@ def load(options: argparse.Namespace, device: torch.device) -> VideoVAE:
     if device.type == "cuda":
         # Kernels are compiled while the GPU trains and the processor has nothing to do.
         log = (options.out / "warm.txt").open("w")
-        command = [sys.executable, "-m", "benchmarks.picture", "--warm"]
-        waiting = [subprocess.Popen([*command, name], stdout=log, stderr=log) for name in WARM]
+        command = [sys.executable, "-m", "benchmarks.picture", "--high", options.high, "--warm"]
+        waiting = [subprocess.Popen([*command, *names], stdout=log, stderr=log) for names in jobs(options.quick)]
     vae = train(options.train, device, say, config)
-    for name, process in zip(WARM, waiting, strict=False):
-        if process.poll() is None:
-            say(f"waiting for the kernels of {name}")
+    say(f"{sum(process.poll() is None for process in waiting)} of {len(waiting)} processes are still compiling")
+    for process in waiting:
         try:
-            process.wait(timeout=60)
+            process.wait(timeout=20 if options.quick else 60)
         except subprocess.TimeoutExpired:
             process.terminate()
     torch.backends.cudnn.benchmark = False
@@ -274,17 +276,20 @@ def main() -> None:
     parser.add_argument("--stages", nargs="*", help="only these: formats, encoder, alone, guard, crops")
     parser.add_argument("--limit", type=float, nargs=2, default=(50.0, 48.0), help="the guard's, FP8 and INT8, in dB")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing new after so long")
-    parser.add_argument("--warm", choices=WARM, help=argparse.SUPPRESS)
+    parser.add_argument("--high", choices=("fp16", "bf16"), default="fp16", help="the 16 bits beside 8 bits")
+    parser.add_argument("--formats", nargs="*", default=FORMATS, help="only these, each alone")
+    parser.add_argument("--quick", action="store_true", help="take no times, compile only what is left")
+    parser.add_argument("--warm", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     device = torch.device(options.device)
     if options.warm:
-        warm(options.warm, device)
+        warm(*options.warm, device, options.high)
         return
     options.out.mkdir(parents=True, exist_ok=True)
     vae = load(options, device)
     clips = contents(options.px, options.content, few=options.few)
     moved = {kind: [clip.to(device) for clip in group] for kind, group in clips.items()}
-    run = Run(vae, device, options.out, moved, _BEGAN + options.seconds)
+    run = Run(vae, device, options.out, moved, _BEGAN + options.seconds, options.high)
     say(f"{sum(len(group) for group in clips.values())} clips are decoded in FP32")
     measure(run, options)
 
@@ -294,7 +299,7 @@ def measure(run: Run, options: argparse.Namespace) -> None:
     wanted = set(options.stages or ("formats", "encoder", "alone", "guard", "crops"))
     run.stage("reconstruction in FP32", lambda: reconstructions(run))
     if "formats" in wanted:
-        run.stage("formats", lambda: formats(run))
+        run.stage("formats", lambda: formats(run, options.formats, by_twins=not options.few))
     if "crops" in wanted:
         crops(run.out / "crops.png", run.latents, run.exact, {f: run.keeping(f, ()) for f in EIGHT_BIT})
     if "encoder" in wanted:
@@ -309,7 +314,8 @@ def measure(run: Run, options: argparse.Namespace) -> None:
     for format, limit in zip(EIGHT_BIT, options.limit, strict=True):
         if options.recipes and not run.is_late:
             run.stage(f"{format}, recipes", partial(recipes, run, format, alone.get(format)))
-        if options.recipes and not run.is_late and format == "fp8" and run.device.type == "cuda":
+        takes_time = run.device.type == "cuda" and not options.quick
+        if options.recipes and not run.is_late and format == "fp8" and takes_time:
             run.stage("time in ms", lambda: times(run))
         if "guard" in wanted and not run.is_late:
             run.stage(f"{format}, guard", partial(guarded, run, format, limit))

@@ -2,7 +2,8 @@
 
 Small clips are decoded by the plain model and in the format. While the worst of them differs too much, layers are kept
 high: those that cause most of its error (`sensitivity`) for the time that they take, and no more than their measured
-errors say are needed; the result is measured again.
+errors say are needed; the result is measured again. Weights whose tensors between the layers exceed what FP16 holds get
+BF16 there first.
 """
 
 import hashlib
@@ -10,9 +11,10 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,14 +24,17 @@ from ..checkpoint.hub import user_cache
 from ..metrics import decibel
 from ..models.vae import VideoVAE
 from ..quant import QuantRecipe
-from .sensitivity import decoder_layers, layer_errors, mean_squared_error, picture
+from .sensitivity import decoder_layers, largest_activation, layer_errors, mean_squared_error, picture
 
 log = logging.getLogger(__name__)
 
 DEFAULT_MIN_PSNR_DB = 48.0
 """The picture may differ from the plain model's by this much at most."""
 
-_METHOD = "two clips, layers by error and cost"
+_FP16_LARGEST = 65504
+_FP16_MARGIN = 4
+"""How many times larger than on the guard's clips a tensor between two layers may become before FP16 overflows."""
+_METHOD = "two clips, layers by error and cost, BF16 on overflow"
 """How layers are chosen; another way makes earlier choices void."""
 _HEADROOM = 0.8
 """Share of the allowed error that the layers left in 8 bits may use by prediction."""
@@ -67,18 +72,21 @@ class GuardResult:
     min_psnr_db: float
     """The limit that was asked for."""
     before_db: float
-    """PSNR of the recipe as it came, against the plain model."""
+    """PSNR before layers were kept, against the plain model."""
     psnr_db: float
     """PSNR of the recipe as it is now."""
     kept: tuple[KeptLayer, ...] = ()
     """Layers moved to 16 bits, the most sensitive first."""
+    high_precision: Literal["fp16", "bf16"] | None = None
+    """Other 16-bit format than the recipe's, which overflows or is about to."""
     seconds: float = 0.0
     """What measuring took, engines and the compiling of their kernels included."""
     from_cache: bool = False
     """Whether an earlier run measured it, of the same weights on the same architecture."""
 
     def applied_to(self, recipe: QuantRecipe) -> QuantRecipe:
-        """The recipe with the kept layers in 16 bits."""
+        """The recipe with the kept layers in 16 bits, of the kind that does not overflow."""
+        recipe = replace(recipe, high_precision=self.high_precision or recipe.high_precision)
         for layer in self.kept:
             recipe = recipe.keeping_high(layer.name, layer.reason)
         return recipe
@@ -90,6 +98,8 @@ class GuardResult:
         if self.kept:
             names = ", ".join(layer.name for layer in self.kept)
             line += f"; {self.before_db:.1f} dB before these were kept in 16 bits: {names}"
+        if self.high_precision is not None:
+            line += f"; 16 bits are {self.high_precision.upper()}, because FP16 overflows"
         return line
 
 
@@ -116,15 +126,27 @@ def guard(
     if known is not None:
         return known, build(known.applied_to(recipe), None)
     began = time.monotonic()
-    latent = vae.encode(probe_clips() if clip is None else clip)
-    exact = [picture(vae.decode(one)) for one in latent.split(1)]
+    clip = probe_clips() if clip is None else clip
+    latent, decoded = _reconstruct(vae, clip)
+    if not _is_finite(decoded):
+        log.info("The plain model overflows in %s; the guard compares with FP32.", vae.dtype)
+        vae = deepcopy(vae).float()
+        latent, decoded = _reconstruct(vae, clip)
+    exact = [picture(one) for one in decoded]
 
-    def errors(engine: E) -> list[float]:
-        decoded = [picture(engine.decode(one)) for one in latent.split(1)]
-        return [mean_squared_error(a.to(b.device), b).item() for a, b in zip(decoded, exact, strict=True)]
+    def errors(engine: E) -> tuple[list[float], bool]:
+        decoded = [engine.decode(one) for one in latent.split(1)]
+        pairs = zip(decoded, exact, strict=True)
+        return [mean_squared_error(picture(a).to(b.device), b).item() for a, b in pairs], _is_finite(decoded)
 
     engine = build(recipe, None)
-    found = errors(engine)
+    found, finite = errors(engine)
+    other: Literal["bf16"] | None = None
+    loud = not finite or largest_activation(vae, latent) > _FP16_LARGEST / _FP16_MARGIN
+    if loud and recipe.is_quantized and recipe.high_precision == "fp16":
+        engine = build(replace(recipe, high_precision="bf16"), engine)
+        found, finite = errors(engine)
+        other = "bf16" if finite else None
     measured = before = max(found)
     kept: list[KeptLayer] = []
     allowed = 10 ** (-min_psnr_db / 10)
@@ -136,14 +158,14 @@ def guard(
         while measured > allowed and left:
             for name in _to_keep(left, costs or dict.fromkeys(left, 1.0), correction, allowed):
                 kept.append(KeptLayer(name, decibel(left.pop(name))))
-            engine = build(GuardResult(0, 0, 0, tuple(kept)).applied_to(recipe), engine)
-            measured = max(errors(engine))
+            engine = build(GuardResult(0, 0, 0, tuple(kept), other).applied_to(recipe), engine)
+            measured = max(errors(engine)[0])
             # An outlier can cost the engine more than it costs the model of it, so the first choice trusts the layers'
             # own figures; what is still missing after it is spread over the rest.
             correction = max(1.0, measured / max(sum(left.values()), 1e-30))
         kept.sort(key=lambda layer: layer.psnr_db)
     seconds = round(time.monotonic() - began, 2)
-    result = GuardResult(min_psnr_db, decibel(before), decibel(measured), tuple(kept), seconds)
+    result = GuardResult(min_psnr_db, decibel(before), decibel(measured), tuple(kept), other, seconds)
     if cache_file is not None:
         _write(cache_file, result)
     return result, engine
@@ -224,13 +246,25 @@ def _to_keep(left: Mapping[str, float], costs: Mapping[str, float], correction: 
     return names
 
 
+def _reconstruct(vae: VideoVAE, clip: Tensor) -> tuple[Tensor, list[Tensor]]:
+    latent = vae.encode(clip)
+    return latent, [vae.decode(one) for one in latent.split(1)]
+
+
+def _is_finite(decoded: list[Tensor]) -> bool:
+    return all(bool(torch.isfinite(one).all()) for one in decoded)
+
+
 def _read(path: Path, min_psnr_db: float) -> GuardResult | None:
     """The choice that an earlier run kept, if it was made for this limit."""
     try:
         facts = json.loads(path.read_text())
         kept = tuple(KeptLayer(str(layer["name"]), float(layer["psnr_db"])) for layer in facts["kept"])
         limit, before, now = (float(facts[key]) for key in ("min_psnr_db", "before_db", "psnr_db"))
-        result = GuardResult(limit, before, now, kept, from_cache=True)
+        other = facts["high_precision"]
+        if other not in (None, "bf16"):
+            raise ValueError(f"high_precision: expected bf16 or nothing, got {other!r}")
+        result = GuardResult(limit, before, now, kept, other, from_cache=True)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -212,7 +212,16 @@ def _is_same_place(a: torch.device, b: torch.device) -> bool:
 
 
 def _notes(result: GuardResult | None) -> tuple[str, ...]:
-    if result is None or not result.kept:
+    if result is None:
+        return ()
+    if result.high_precision is None:
+        return _notes_of_layers(result)
+    overflow = f"tensors between the layers are {result.high_precision.upper()}: FP16 overflows with these weights"
+    return (overflow, *_notes_of_layers(result))
+
+
+def _notes_of_layers(result: GuardResult) -> tuple[str, ...]:
+    if not result.kept:
         return ()
     count = "1 layer" if len(result.kept) == 1 else f"{len(result.kept)} layers"
     if result.psnr_db < result.min_psnr_db:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..device import DeviceSpec
 from ..kernels.operands import INT8_REACH
 from ..kernels.upsample import compose_upsampler
-from ..models.blocks import Resnet, Upsample
+from ..models.blocks import FrameAttention, Resnet, Upsample
 from ..models.causal import CausalConv3d
 from ..models.config import VAEConfig
 from ..models.vae import VideoVAE
@@ -49,6 +49,29 @@ def picture(decoded: Tensor) -> Tensor:
 def mean_squared_error(actual: Tensor, exact: Tensor) -> Tensor:
     """Of two pictures in [0, 1], a scalar tensor; 1, the worst there is, where a value is NaN."""
     return (actual - exact).square().mean(dtype=torch.float64).nan_to_num(nan=1.0)
+
+
+def largest_activation(vae: VideoVAE, latent: Tensor) -> float:
+    """The largest magnitude in the tensors that the engine has between the decoder's layers; NaN counts as infinite."""
+    found: list[Tensor] = []
+
+    def record(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
+        found.append(output.detach().abs().amax().float().nan_to_num(nan=torch.inf, posinf=torch.inf))
+
+    stored = (Resnet, FrameAttention, Upsample, CausalConv3d)
+    handles = [
+        module.register_forward_hook(record)
+        for name, module in vae.decoder.named_modules()
+        # The engine never makes the enlarged tensor.
+        if isinstance(module, stored) and not name.endswith(("upscale_conv", "conv_out"))
+    ]
+    try:
+        for one in latent.split(1):
+            vae.decode(one)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.stack(found).amax().item()
 
 
 def decoder_shares(config: VAEConfig, device: DeviceSpec) -> dict[str, float]:

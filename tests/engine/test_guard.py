@@ -1,6 +1,7 @@
 """The guard finds the layers that an 8-bit format hurts, keeps as few of them as needed, and remembers its choice."""
 
 import contextlib
+import copy
 import json
 import math
 
@@ -16,6 +17,7 @@ from seedvr2_engine.engine.guard import _to_keep, cache_path, guard, probe_clip,
 from seedvr2_engine.engine.sensitivity import (
     decoder_layers,
     decoder_shares,
+    largest_activation,
     layer_errors,
     mean_squared_error,
     picture,
@@ -180,6 +182,51 @@ def test_the_worst_of_several_clips_counts(nano, wrong):
 
     result, _ = guard(nano, QuantRecipe("fp16"), lambda recipe, _: Engine(), min_psnr_db=30, clip=clips)
     assert result.before_db == result.psnr_db < 30
+
+
+@pytest.fixture
+def loud():
+    """Weights whose last level overflows FP16: what reads it is a norm, which does not mind."""
+    vae = load_vae("nano")
+    for name, tensor in vae.decoder.state_dict().items():
+        if name.startswith(("up_blocks.2.upsamplers.0.conv.", "up_blocks.3.resnets")) and "conv1" not in name:
+            tensor *= 1e8 if "norm" not in name else 1.0
+    return vae
+
+
+@pytest.mark.parametrize("precision", ["fp8", "int8"])
+def test_weights_that_overflow_fp16_get_bf16_between_the_layers(loud, clip, precision):
+    def build(recipe, previous):
+        return (
+            VAEEngine(loud, recipe, GPU, twin_backend(), device="cpu")
+            if previous is None
+            else (previous.with_recipe(recipe))
+        )
+
+    latent = loud.encode(clip)
+    assert loud.decode(latent).isfinite().all()
+    assert largest_activation(loud, latent) > 65504
+    assert not build(QuantRecipe(precision), None).decode(latent).isfinite().all()
+    result, engine = guard(loud, QuantRecipe(precision), build, min_psnr_db=40, clip=clip)
+    assert engine.recipe.high_precision == result.high_precision == "bf16"
+    assert engine.decode(latent).isfinite().all()
+    assert result.psnr_db >= 40
+    assert "BF16, because FP16 overflows" in result.describe()
+
+
+def test_fp16_is_left_where_it_overflows_by_little(nano, clip, monkeypatch):
+    largest = largest_activation(nano, nano.encode(clip))
+    assert 1 < largest < 65504 / guard_module._FP16_MARGIN
+    assert run(nano, clip, limit=30)[0].high_precision is None
+    monkeypatch.setattr(guard_module, "_FP16_LARGEST", largest * 3)
+    assert run(nano, clip, limit=30)[0].high_precision == "bf16"
+
+
+def test_a_plain_model_that_overflows_is_compared_in_fp32(loud, clip):
+    half = copy.deepcopy(loud).half()
+    assert not half.decode(half.encode(clip)).isfinite().all()
+    result, _ = guard(half, QuantRecipe("bf16"), lambda _recipe, _engine: loud, min_psnr_db=40, clip=clip)
+    assert result.psnr_db > 40
 
 
 def test_rounding_leaves_the_model_as_it_was(nano, clip):
