@@ -59,15 +59,16 @@ def cheapest(errors: Mapping[str, float], costs: Mapping[str, float], goal_db: f
 
 def jobs(quick: bool) -> list[tuple[str, str, str]]:
     """What processes are to compile side by side: format, what of it, and which part of how many."""
-    wanted = {("fp8", "all"): 3, ("int8", "all"): 3, ("int8", "high"): 3, ("bf16", "all"): 2}
+    both = "decode" if quick else "both"
+    wanted = {("fp8", both): 3, ("int8", both): 3, ("int8", "high"): 3, ("bf16", both): 2}
     if not quick:
-        wanted |= {("fp16", "all"): 2, ("fp8", "720p"): 1, ("fp16", "720p"): 1}
+        wanted |= {("fp16", both): 2, ("fp8", "720p"): 1, ("fp16", "720p"): 1}
     return [(*key, f"{part}/{parts}") for key, parts in wanted.items() for part in range(parts)]
 
 
 def warm(format: str, what: str, part: str, device: torch.device, high: str) -> None:
-    """Compile a part of a format's kernels into Triton's cache, with random weights: `all`, those of the layers that
-    are kept `high` beside it, or those of a picture of `720p`.
+    """Compile a part of a format's kernels into Triton's cache, with random weights: those of its `decode` or of
+    `both` ways, those of the layers that are kept `high` beside it, or those of a picture of `720p`.
     """
     mine, parts = (int(number) for number in part.split("/"))
     with torch.device(device):
@@ -86,5 +87,5 @@ def warm(format: str, what: str, part: str, device: torch.device, high: str) -> 
     engine = VAEEngine(vae, recipe, device_spec(device), backend, device=device, options=options)
     rows, columns = (90, 160) if what == "720p" else (PX // 8, PX // 8)
     engine.decode(torch.randn(1, 16, 2, rows, columns, device=device))
-    if what == "all":
+    if what == "both":
         engine.encode(torch.zeros(1, 3, 5, PX, PX, device=device))
