@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ..errors import InvalidArgumentError
 from .choices import UpscaleModels
-from .console import out, readable_size
+from .console import out, readable_size, warn
 
 if TYPE_CHECKING:
     import torch
@@ -183,6 +183,11 @@ def print_plan(
     ):
         table.add_row(name, value)
     out.print(table, markup=False)
+    if memory.peak_bytes > available:
+        warn(
+            f"this takes more memory than {machine.device} has; a smaller size, fewer --chunk-frames or --tile 512 "
+            "takes less."
+        )
 
 
 def readable_time(seconds: float) -> str:

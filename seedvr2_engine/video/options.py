@@ -14,6 +14,8 @@ from .info import ColorRange, ColorTags, Matrix, SourceInfo
 
 CodecChoice = Literal["auto", "h264", "h265", "ffv1", "prores", "vp9"]
 ChromaChoice = Literal["auto", "420", "422", "444", "rgb"]
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
+"""The speed presets that x264 and x265 share."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class SinkOptions:
     """Constant rate factor, smaller is better; None: 16 (h264), 18 (h265), 20 (vp9). Pictures (JPEG, WebP): 1..100,
     larger is better, None: 95. Unused by lossless codecs and ProRes."""
     preset: str = "medium"
-    """x264 and x265 speed preset, `ultrafast` to `placebo`."""
+    """One of PRESETS; unused by other codecs."""
     bit_depth: int | None = None
     """Bits per sample; None: the source's, or 8 without a source."""
     chroma: ChromaChoice = "auto"
@@ -44,6 +46,8 @@ class SinkOptions:
             raise InvalidArgumentError(f"bit_depth: expected 8 to 16, got {self.bit_depth}.")
         if self.quality is not None and not 0 <= self.quality <= 100:
             raise InvalidArgumentError(f"quality: expected 0 to 100, got {self.quality}.")
+        if self.preset not in PRESETS:
+            raise InvalidArgumentError(f"preset: expected one of {', '.join(PRESETS)}, got {self.preset!r}.")
         if self.rate is not None and self.rate <= 0:
             raise InvalidArgumentError(f"rate: expected more than 0 frames per second, got {self.rate}.")
 
@@ -122,8 +126,8 @@ def container_for(path: Path) -> Container:
     except KeyError as error:
         known = " ".join(sorted(CONTAINERS))
         raise OutputError(
-            f"{path}: expected a name ending in {known} or a picture's, found {path.suffix or 'no ending'!r}; "
-            "rename the output."
+            f"{path}: expected a name ending in {known}, or .png .jpg .webp .tiff, found "
+            f"{path.suffix or 'no ending'!r}; rename the output."
         ) from error
 
 

@@ -160,8 +160,11 @@ def test_pictures_that_change_their_size_midway(models, tmp_path):
 def test_a_folder_of_clips(clip, models, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
-    for name in ("a.mkv", "b.mkv"):
-        (folder / name).write_bytes(clip.read_bytes())
+    (folder / "a.mkv").write_bytes(clip.read_bytes())
+    alone = seedvr2("upscale", folder, tmp_path / "alone", *models, "--scale", "1", "--frames", "2")
+    assert alone.exit_code == 0, alone.stderr
+    assert [path.name for path in (tmp_path / "alone").iterdir()] == ["a.mkv"]
+    (folder / "b.mkv").write_bytes(clip.read_bytes())
     (folder / "broken.mp4").write_text("no clip")
     target = tmp_path / "out"
     result = seedvr2("upscale", folder, target, *models, "--scale", "1", "--frames", "2")
@@ -169,6 +172,7 @@ def test_a_folder_of_clips(clip, models, tmp_path):
     assert sorted(path.name for path in target.iterdir()) == ["a.mkv", "b.mkv"]
     assert "1 of 3 clips failed" in result.stderr
     assert "expected a folder" in refused("upscale", folder, tmp_path / "out.mp4", *models)
+    assert "found 7" in refused("upscale", clip, tmp_path / "out.png", *models)
 
 
 def test_the_plan_says_everything_and_writes_nothing(clip, models, tmp_path):

@@ -216,6 +216,26 @@ def test_impossible_outputs_get_one_sentence(tmp_path, name, options, sentence):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.png", "pictures", "pictures/%06d.png"])
+def test_the_input_is_never_replaced(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    write_scene(path, 1 if name.endswith("a.png") else 2, **({"codec": "ffv1"} if name.endswith(".mkv") else {}))
+    before = {entry: entry.read_bytes() for entry in tmp_path.rglob("*") if entry.is_file()}
+    with pytest.raises(OutputError, match="another place than the input's"):
+        copy_clip(path, path, overwrite=True)
+    assert {entry: entry.read_bytes() for entry in tmp_path.rglob("*") if entry.is_file()} == before
+    elsewhere = tmp_path / "elsewhere" / path.name
+    elsewhere.parent.mkdir()
+    copy_clip(path, elsewhere, overwrite=True)
+    copy_clip(path, elsewhere, overwrite=True)
+
+
+def test_an_unknown_preset_gets_one_sentence():
+    with pytest.raises(InvalidArgumentError, match="preset: expected one of ultrafast"):
+        SinkOptions(preset="bogus")
+
+
 def test_a_codec_that_the_build_lacks_gets_one_sentence(tmp_path, monkeypatch):
     from seedvr2_engine.video import options
 
