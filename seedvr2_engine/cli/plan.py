@@ -54,15 +54,18 @@ def plan(
     part: Part = "encode" if encode else "decode"
     shape = VAEShape(part, height + -height % 8, width + -width % 8, frames + (1 - frames) % 4)
     recipe = QuantRecipe(decision.format)
-    compiled = compile_vae_plan(_config(vae), recipe, device, shape, memory_budget_bytes(device, vram_gb))
+    budget = memory_budget_bytes(device, vram_gb)
+    compiled = compile_vae_plan(_config(vae), recipe, device, shape, budget)
     times = roofline(compiled, device)
     if json:
         _print_json(compiled, device, decision, times)
         return
     _print_summary(compiled, device, decision, times)
-    _print_layers(compiled, times)
     for refusal in compiled.refusals:
-        warn(f"this plan cannot run: {refusal}.")
+        advice = "; fewer --frames or a smaller picture take less" if compiled.memory.peak > budget else ""
+        warn(f"this plan cannot run: {refusal}{advice}.")
+    if not compiled.refusals:
+        _print_layers(compiled, times)
 
 
 def _device(gpu: str | None) -> DeviceSpec:
