@@ -169,6 +169,7 @@ def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, job: Jo
                     raise
         except KeyboardInterrupt:
             kept = sink.abort(keep_partial=True)
+            bar.stop()
             done = "nothing was finished" if kept is None else f"what was finished is in {kept}"
             raise typer.Exit(fail(f"interrupted; {done}.", EXIT_INTERRUPTED)) from None
 
