@@ -56,6 +56,8 @@ def compare(
     from ..pipeline.options import UpscaleOptions
     from ..video import open_source
 
+    if overlap is not None and chunk_frames is None:
+        raise InvalidArgumentError("overlap: expected --chunk-frames beside it, got none; add it, or leave both out.")
     plan = None
     if chunk_frames is not None:
         plan = UpscaleOptions(chunk_frames=chunk_frames, overlap=overlap).chunks(chunk_frames)

@@ -186,7 +186,9 @@ def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:
         if not as_json:
             out.print(result.describe(), markup=False)
     if as_json:
-        facts = [{**asdict(result), "output": str(result.output)} for result in results]
+        facts = [
+            {**asdict(result), "output": str(result.output), "seconds": round(result.seconds, 3)} for result in results
+        ]
         typer.echo(dumps(facts[0] if len(jobs) == 1 else facts, indent=2))
     if failed:
         raise typer.Exit(fail(f"{failed} of {len(jobs)} clips failed; the others are done.", EXIT_BAD_INPUT))
