@@ -120,7 +120,7 @@ def choose_models(dit: str, vae: str, text: str) -> UpscaleModels:
 
 
 def _text_file(dit: Path, choice: str) -> Path:
-    from ..checkpoint.detect_dit import POSITIVE_TEXT
+    from ..checkpoint.detect_dit import POSITIVE_TEXT, detect_dit
     from ..checkpoint.hub import find_model
     from ..checkpoint.reader import open_checkpoint
     from ..checkpoint.text_embedding import PUBLIC_TEXT
@@ -128,6 +128,7 @@ def _text_file(dit: Path, choice: str) -> Path:
     if choice != "auto":
         return find_model(choice)
     with open_checkpoint(dit) as checkpoint:
+        detect_dit(checkpoint)  # Another model carries none either, but that is not what is wrong with it.
         if any(name.endswith(POSITIVE_TEXT) for name in checkpoint.tensors):
             return dit
     found = _first_here((PUBLIC_TEXT,))

@@ -116,9 +116,13 @@ def plan_machine(models: UpscaleModels, device: torch.device, precision: str, of
     from ..checkpoint.reader import open_checkpoint
     from ..device import resolve_dit_dtype, resolve_dtype, total_memory_bytes
     from ..engine.dit_weights import device_bytes
+    from ..plan.choices import PRECISION_CHOICES
 
     if offload not in OFFLOADS:
         raise InvalidArgumentError(f"offload: expected one of {', '.join(OFFLOADS)}, got {offload!r}.")
+    if precision not in (*PRECISION_CHOICES, *PLAIN_DTYPES):
+        known = ", ".join((*PRECISION_CHOICES, *PLAIN_DTYPES))
+        raise InvalidArgumentError(f"precision: expected one of {known}, got {precision!r}.")
     plain = precision in ("reference", *PLAIN_DTYPES)
     vae_dtype = resolve_dtype(precision if precision in PLAIN_DTYPES else "auto", device)
     dit_dtype = resolve_dit_dtype(precision, device)

@@ -205,7 +205,8 @@ def test_the_plan_says_everything_and_writes_nothing(clip, models, tmp_path):
         (["--seed", "-1"], "seed"),
         (["--input-noise", "2"], "from 0 to 1"),
         (["--device", "tpu"], "device"),
-        (["--precision", "int4"], "dtype"),
+        (["--precision", "int4"], "precision: expected one of auto, "),
+        (["--preset", "hasty"], "preset: expected one of ultrafast"),
         (["--offload", "some"], "expected one of auto, none, blocks"),
         (["--tile", "64", "--tile-overlap", "64"], "less than the tile size"),
         (["--codec", "mjpeg9"], "codec"),
@@ -220,7 +221,8 @@ def test_bad_options(clip, models, tmp_path, arguments, words):
 def test_wrong_and_damaged_model_files(clip, dit, tmp_path):
     target = tmp_path / "out.mp4"
     assert "found a diffusion transformer" in refused("upscale", clip, target, "--dit", dit, "--vae", dit)
-    assert "found a VAE" in refused("upscale", clip, target, "--dit", TINY_VAE, "--vae", TINY_VAE, "--text", dit)
+    for text in ((), ("--text", dit)):
+        assert "found a VAE" in refused("upscale", clip, target, "--dit", TINY_VAE, "--vae", TINY_VAE, *text)
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(Path(dit).read_bytes()[:100_000])
     assert "truncated" in refused("upscale", clip, target, "--dit", cut, "--vae", TINY_VAE)
