@@ -212,7 +212,8 @@ def normalize_kernel(
 
 @triton.jit
 def normalize_pair_kernel(
-    x, affine, inverse_smoothing, ring, ring_exponents, sums, sum_exponents, slots, pixels, limit, reach, exponent_floor,
+    x, affine, inverse_smoothing, ring, ring_exponents, sums, sum_exponents, slots, pixels,
+    limit, reach, exponent_floor,
     C: tl.constexpr, PIXELS: tl.constexpr, ACTIVATES: tl.constexpr, APPROXIMATE: tl.constexpr,
     HAS_SMOOTHING: tl.constexpr, HAS_EXPONENTS: tl.constexpr, INTEGER: tl.constexpr,
 ):  # fmt: skip
