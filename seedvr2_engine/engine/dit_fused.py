@@ -51,13 +51,18 @@ class FusedDiT(NaDiT):
         self.train(dit.training)
 
     @property
+    def plain(self) -> NaDiT:
+        """The model that was taken over, in plain PyTorch."""
+        return self._source()
+
+    @property
     def resident_bytes(self) -> int:
-        """The source's."""
-        return self._source().resident_bytes
+        """The plain model's."""
+        return self.plain.resident_bytes
 
     def loaded_blocks(self) -> Iterator[Block]:
-        """The source's."""
-        return self._source().loaded_blocks()
+        """The plain model's."""
+        return self.plain.loaded_blocks()
 
     def geometry(
         self,
