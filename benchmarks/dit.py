@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import dit_parts
-from seedvr2_engine.bench.upscale import random_dit
+from seedvr2_engine.bench.random_models import random_dit
 from seedvr2_engine.engine.dit_fused import FusedDiT, reason_for_plain
 from seedvr2_engine.engine.dit_weights import streamed
 from seedvr2_engine.models.dit import NaDiT

@@ -18,7 +18,7 @@ from ..pipeline.clip_stages import Models
 from ..pipeline.options import UpscaleOptions
 from ..pipeline.reconstruct import VideoCodec
 from ..pipeline.upscaler import Upscaler
-from .upscale import random_dit, random_vae
+from .random_models import random_dit, random_vae
 
 PUBLIC_TEXT_TOKENS = 58
 

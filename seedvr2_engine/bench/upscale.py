@@ -15,13 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..engine.dit_fused import FusedDiT
 from ..errors import InvalidArgumentError
-from ..models.config import VAEConfig
-from ..models.dit import NaDiT
-from ..models.dit_config import DiTConfig
 from ..models.dit_flop import velocity_flop
 from ..models.noise import latent_noise
-from ..models.rope import rotary_frequencies
-from ..models.vae import VideoVAE
 from ..pipeline.ahead import made_ahead
 from ..pipeline.clip_stages import Models
 from ..pipeline.forecast import matrix_rate
@@ -48,29 +43,6 @@ class Stage:
     """Floating-point operations of matrix products and convolutions; None where there are none to speak of."""
     share: float | None
     """Share of the rate of a large matrix product in the same process and number format."""
-
-
-def random_dit(config: DiTConfig, device: torch.device, dtype: torch.dtype) -> NaDiT:
-    """A transformer with random weights of about the trained ones' size."""
-    with torch.device("meta"):
-        dit = NaDiT(config)
-    state = {}
-    for name, shape in config.tensor_shapes().items():
-        if name.endswith("freqs"):
-            state[name] = rotary_frequencies(config).to(device, dtype)
-        elif len(shape) == 2:
-            state[name] = torch.randn(shape, device=device, dtype=dtype) * shape[1] ** -0.5
-        else:
-            state[name] = torch.rand(shape, device=device, dtype=dtype) * 0.2 + (0.9 if "scale" in name else 0.0)
-    dit.load_state_dict(state, assign=True)
-    return dit.requires_grad_(False).eval()
-
-
-def random_vae(config: VAEConfig, device: torch.device, dtype: torch.dtype) -> VideoVAE:
-    """A VAE with PyTorch's initial weights."""
-    with torch.device(device):
-        vae = VideoVAE(config)
-    return vae.requires_grad_(False).eval().to(dtype)
 
 
 def check_models(upscaler: Upscaler) -> None:
