@@ -164,13 +164,13 @@ def passes(config: DiTConfig, table: JointTables) -> Iterator[Row]:
         name = "step" if order is None else "step in another order"
         run = partial(tokens.step_tokens, x, step, kept=kept, out=out)
         for rows, warps in ((4, 8), (1, 8), (1, 4), (2, 8), (4, 4), (8, 8)):
-            launch = partial(_with, tokens, run, _ROWS=rows, _STEP_WARPS=warps)
+            launch = partial(_with, tokens, run, STEP_ROWS=rows, STEP_WARPS=warps)
             yield f"{name}, {rows} rows, {warps} warps", 4 * x.nbytes, "GB/s", launch
     gate_up = torch.randn(total, 2 * config.mlp_width, device="cuda", dtype=torch.bfloat16)
     inner = gate_up.new_empty(total, config.mlp_width)
     run = partial(tokens.gate_silu, gate_up, inner)
     for rows, columns, warps in ((4, 1024, 4), (1, 1024, 4), (8, 512, 4), (2, 2048, 8), (16, 256, 4)):
-        launch = partial(_with, tokens, run, _SILU_ROWS=rows, _SILU_COLUMNS=columns, _SILU_WARPS=warps)
+        launch = partial(_with, tokens, run, SILU_ROWS=rows, SILU_COLUMNS=columns, SILU_WARPS=warps)
         yield f"gate, {rows} x {columns}, {warps} warps", 3 * inner.nbytes, "GB/s", launch
     qkv = torch.randn(total, 3 * heads * head, device="cuda", dtype=torch.bfloat16)
     count = len(table.layout.joint_rows)
@@ -179,11 +179,11 @@ def passes(config: DiTConfig, table: JointTables) -> Iterator[Row]:
     join = JoinStep(video, heads, table.layout.joint_rows, norm, norm, table.cos, table.sin)
     run = partial(joint.join_parts, qkv, join, (q, k, v))
     for rows, warps in ((8, 4), (4, 4), (2, 4), (8, 8), (16, 8), (4, 2)):
-        launch = partial(_with, joint, run, _JOIN_TOKENS=rows, _JOIN_WARPS=warps)
+        launch = partial(_with, joint, run, JOIN_TOKENS=rows, JOIN_WARPS=warps)
         yield f"join, {rows} tokens, {warps} warps", qkv.nbytes + 3 * q.nbytes, "GB/s", launch
     run = partial(joint.collect_rows, q.flatten(1), table.places, out)
     for rows, columns, warps in ((4, 512, 4), (8, 512, 4), (4, 1024, 4), (16, 256, 4)):
-        launch = partial(_with, joint, run, _COPY_ROWS=rows, _COPY_COLUMNS=columns, _COPY_WARPS=warps)
+        launch = partial(_with, joint, run, COPY_ROWS=rows, COPY_COLUMNS=columns, COPY_WARPS=warps)
         yield f"collect, {rows} x {columns}, {warps} warps", 2 * q.nbytes, "GB/s", launch
 
 

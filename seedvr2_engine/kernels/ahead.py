@@ -69,7 +69,7 @@ def compile_conv3d(problem: ConvProblem, config: ConvConfig, sm: str) -> Compile
             block_k = shortcut_block_k(problem.shortcut_channels, config)
             types["shortcut"] = f"tensordesc<{output}[{tile},{block_k}]>"
             types["shortcut_weight"] = f"tensordesc<{output}[{config.block_n},{block_k}]>"
-    return _compile(conv.conv3d_kernel, types, conv.constants(problem, config), (config.warps, config.stages), sm)
+    return compile_kernel(conv.conv3d_kernel, types, conv.constants(problem, config), (config.warps, config.stages), sm)
 
 
 def compile_attention(dim: int, config: AttentionConfig, sm: str, output: OutputFormat = "fp16") -> CompileReport:
@@ -88,10 +88,10 @@ def compile_attention(dim: int, config: AttentionConfig, sm: str, output: Output
         "BLOCK_V": config.block_v,
         "TMA": config.uses_tma,
     }
-    return _compile(attention_kernel, types, constants, (config.warps, config.stages), sm)
+    return compile_kernel(attention_kernel, types, constants, (config.warps, config.stages), sm)
 
 
-def _compile(
+def compile_kernel(
     kernel: Any, types: dict[str, str | None], constants: dict[str, Any], launch: tuple[int, int], sm: str
 ) -> CompileReport:
     absent = {name: None for name, kind in types.items() if kind is None}

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .token_operands import JoinStep, Placement
 
-_JOIN_TOKENS, _JOIN_WARPS = 8, 4
-_COPY_ROWS, _COPY_COLUMNS, _COPY_WARPS = 4, 512, 4
+JOIN_TOKENS, JOIN_WARPS = 8, 4
+COPY_ROWS, COPY_COLUMNS, COPY_WARPS = 4, 512, 4
 
 
 @triton.jit
@@ -101,11 +101,11 @@ def join_parts(qkv: Tensor, step: JoinStep, outs: tuple[Tensor | None, Tensor | 
     wanted = [index for index, out in enumerate(outs) if out is not None]
     count, heads, width = next(out.shape for out in outs if out is not None)
     group = 4 if heads % 4 == 0 else 2 if heads % 2 == 0 else 1
-    grid = (triton.cdiv(count, _JOIN_TOKENS), heads // group, len(wanted))
+    grid = (triton.cdiv(count, JOIN_TOKENS), heads // group, len(wanted))
     join_parts_kernel[grid](
         qkv, step.rows, step.cos, step.sin, *step.norm_q, *step.norm_k, *(qkv if out is None else out for out in outs),
-        count, step.video_rows, step.eps, HEADS=heads, PAIRS=width // 2, TOKENS=_JOIN_TOKENS, GROUP=group,
-        FIRST=wanted[0], GATHERS=step.rows is not None, num_warps=_JOIN_WARPS,
+        count, step.video_rows, step.eps, HEADS=heads, PAIRS=width // 2, TOKENS=JOIN_TOKENS, GROUP=group,
+        FIRST=wanted[0], GATHERS=step.rows is not None, num_warps=JOIN_WARPS,
     )  # fmt: skip
 
 
@@ -117,8 +117,8 @@ def collect_rows(joint: Tensor, places: Placement, out: Tensor) -> None:
     """
     video_rows, width = len(places.video_rows), out.shape[1]
     _, windows, text_tokens = places.text_rows.shape
-    programs = triton.cdiv(video_rows, _COPY_ROWS) + len(out) - video_rows
-    collect_rows_kernel[(triton.cdiv(width, _COPY_COLUMNS), programs)](
+    programs = triton.cdiv(video_rows, COPY_ROWS) + len(out) - video_rows
+    collect_rows_kernel[(triton.cdiv(width, COPY_COLUMNS), programs)](
         joint, places.video_rows, places.text_rows, out, video_rows, windows, text_tokens,
-        WIDTH=width, ROWS=_COPY_ROWS, COLUMNS=_COPY_COLUMNS, num_warps=_COPY_WARPS,
+        WIDTH=width, ROWS=COPY_ROWS, COLUMNS=COPY_COLUMNS, num_warps=COPY_WARPS,
     )  # fmt: skip

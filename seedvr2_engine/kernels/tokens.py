@@ -12,8 +12,8 @@ from torch import Tensor
 
 from .token_operands import TokenStep
 
-_ROWS, _STEP_WARPS = 4, 8
-_SILU_ROWS, _SILU_COLUMNS, _SILU_WARPS = 4, 1024, 4
+STEP_ROWS, STEP_WARPS = 4, 8
+SILU_ROWS, SILU_COLUMNS, SILU_WARPS = 4, 1024, 4
 
 
 @triton.jit
@@ -89,19 +89,17 @@ def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Tensor 
     width = x.shape[1]
     video_rows = min(step.video_rows, rows)
     gate, scale, shift = (pair or (None, None) for pair in (step.gate, step.scale, step.shift))
-    grid = (triton.cdiv(video_rows, _ROWS) + triton.cdiv(rows - video_rows, _ROWS),)
+    grid = (triton.cdiv(video_rows, STEP_ROWS) + triton.cdiv(rows - video_rows, STEP_ROWS),)
     step_tokens_kernel[grid](
         x, step.change, step.order, *gate, *scale, *shift, kept, out, video_rows, rows, step.eps,
-        WIDTH=width, BLOCK=triton.next_power_of_2(width), ROWS=_ROWS, ADDS=step.change is not None,
+        WIDTH=width, BLOCK=triton.next_power_of_2(width), ROWS=STEP_ROWS, ADDS=step.change is not None,
         REORDERS=step.order is not None, KEEPS=kept is not None, GIVES=out is not None,
-        NORMALISES=step.scale is not None, num_warps=_STEP_WARPS,
+        NORMALISES=step.scale is not None, num_warps=STEP_WARPS,
     )  # fmt: skip
 
 
 def gate_silu(gate_up: Tensor, out: Tensor) -> None:
     """(rows, 2 * width), gates before what they gate -> (rows, width); `reference_tokens.gate_silu` is the twin."""
     rows, width = out.shape
-    grid = (triton.cdiv(width, _SILU_COLUMNS), triton.cdiv(rows, _SILU_ROWS))
-    gate_silu_kernel[grid](
-        gate_up, out, rows, WIDTH=width, ROWS=_SILU_ROWS, COLUMNS=_SILU_COLUMNS, num_warps=_SILU_WARPS
-    )
+    grid = (triton.cdiv(width, SILU_COLUMNS), triton.cdiv(rows, SILU_ROWS))
+    gate_silu_kernel[grid](gate_up, out, rows, WIDTH=width, ROWS=SILU_ROWS, COLUMNS=SILU_COLUMNS, num_warps=SILU_WARPS)
