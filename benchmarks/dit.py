@@ -23,6 +23,7 @@ from benchmarks import dit_parts
 from seedvr2_engine.bench.random_models import random_dit
 from seedvr2_engine.engine.dit_fused import FusedDiT, reason_for_plain
 from seedvr2_engine.engine.dit_weights import streamed
+from seedvr2_engine.kernels.dispatch import Refusal
 from seedvr2_engine.models.dit import NaDiT
 from seedvr2_engine.models.dit_config import PUBLIC_3B, PUBLIC_7B, DiTConfig
 from seedvr2_engine.models.dit_flop import velocity_flop
@@ -35,12 +36,19 @@ CHECK_LAYERS = 4
 ERROR_FACTOR = 1.2
 """How much further from FP32 the fused model may be than the plain model in the same 16 bits."""
 
+PYTORCH = Refusal("PyTorch's attention was asked for")
+
 Clock = Callable[[], float]
 
 
 def relative_rms(actual: Tensor, expected: Tensor) -> float:
     """RMS of the difference, relative to the RMS of what was expected."""
     return ((actual.float() - expected.float()).norm() / expected.float().norm()).item()
+
+
+def attention_name(windows: Refusal | None) -> str:
+    """Whose attention the fused model uses."""
+    return "attention as chosen" if windows is None else "PyTorch's attention"
 
 
 def inputs(config: DiTConfig, shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -50,7 +58,7 @@ def inputs(config: DiTConfig, shape: tuple[int, ...], device: torch.device) -> t
     return video, torch.randn(TEXT_TOKENS, config.text_width, generator=generator, device=device)
 
 
-def check(config: DiTConfig, device: torch.device) -> dict[str, Any]:
+def check(config: DiTConfig, device: torch.device, windows: Refusal | None) -> dict[str, Any]:
     """Errors of the plain and of the fused model in BF16 against FP32, with few layers of full width."""
     small = replace(config, layers=CHECK_LAYERS, separate_layers=min(config.separate_layers, CHECK_LAYERS // 2))
     if config.family == "7b":
@@ -60,7 +68,7 @@ def check(config: DiTConfig, device: torch.device) -> dict[str, Any]:
     video, text = inputs(small, CHECK_SHAPE, device)
     with torch.no_grad():
         own = plain(video, text, 1000.0)
-        fused = FusedDiT(plain)
+        fused = FusedDiT(plain, windows=windows)
         geometry, conditioning = fused.geometry(CHECK_SHAPE, TEXT_TOKENS), fused.conditioning(text, 1000.0)
         # From the second run on this is a CUDA graph.
         first, *others = (fused.velocity(video, geometry, conditioning) for _ in range(3))
@@ -70,8 +78,9 @@ def check(config: DiTConfig, device: torch.device) -> dict[str, Any]:
     same = all(torch.equal(first, other) for other in others)
     ok = same and fused_error <= ERROR_FACTOR * plain_error
     print(
-        f"{config.family} check, {CHECK_LAYERS} layers: error against FP32 {plain_error:.2e} plain, {fused_error:.2e} "
-        f"fused, {relative_rms(first, own):.2e} between them; runs {'equal' if same else 'DIFFER'}; graphs: {graphs}; "
+        f"{config.family} check, {CHECK_LAYERS} layers, {attention_name(windows)}: error against FP32 "
+        f"{plain_error:.2e} plain, {fused_error:.2e} fused, {relative_rms(first, own):.2e} between them; runs {'equal' if same else 'DIFFER'}; "
+        f"graphs: {graphs}; "
         f"{'right' if ok else 'WRONG'}",
         flush=True,
     )
@@ -109,7 +118,7 @@ def measure(dit: NaDiT, shape: tuple[int, ...], rate: float, *, repeats: int, wa
 def show(name: str, row: dict[str, Any]) -> None:
     """One line of the table."""
     print(
-        f"{name:34} {row['ms']:8.1f} ms +-{row['spread_ms'] / 2:5.1f} {row['tflop_per_s']:6.0f} TFLOP/s "
+        f"{name:52} {row['ms']:8.1f} ms +-{row['spread_ms'] / 2:5.1f} {row['tflop_per_s']:6.0f} TFLOP/s "
         f"{100 * row['share']:4.0f} % {row['peak_bytes'] / 1e9:6.2f} GB",
         flush=True,
     )
@@ -135,9 +144,13 @@ def measure_family(family: str, arguments: argparse.Namespace, left: Clock, rate
     device = torch.device("cuda")
     config = PUBLIC_3B if family == "3b" else PUBLIC_7B
     shapes = {text: tuple(map(int, text.split("x"))) for text in arguments.shape} or SHAPES
-    results: dict[str, Any] = {"check": check(config, device)}
-    torch.cuda.empty_cache()
-    if not results["check"]["right"]:
+    results: dict[str, Any] = {}
+    right = []
+    for windows in (None, PYTORCH):
+        found = results[f"check, {attention_name(windows)}"] = check(config, device, windows)
+        right += [windows] if found["right"] else []
+        torch.cuda.empty_cache()
+    if not right:
         return results
     plain = random_dit(config, device, torch.bfloat16)
     print(f"{family}: {reason_for_plain(plain) or 'fused kernels'}")
@@ -148,16 +161,19 @@ def measure_family(family: str, arguments: argparse.Namespace, left: Clock, rate
                 row = results[f"plain {name}"] = measure(plain, shape, rate, repeats=2, warm_ups=1)
                 show(f"{family} plain, {name}", row)
         results["plain kernels"] = profile(plain, shapes[first], 10)
-    fused = FusedDiT(plain)
-    for name, shape in shapes.items():
-        if left() > 5:
-            row = results[f"fused {name}"] = measure(fused, shape, rate, repeats=arguments.repeats)
-            show(f"{family} fused, {name}", row)
-            torch.cuda.empty_cache()
-    results["fused kernels"] = profile(fused, shapes[first], 14)
+    for windows in right:
+        fused = FusedDiT(plain, windows=windows)
+        for name, shape in shapes.items():
+            if left() > 5 and (windows is right[0] or name == first):
+                title = f"fused, {name}, {attention_name(windows)}"
+                row = results[title] = measure(fused, shape, rate, repeats=arguments.repeats)
+                show(f"{family} {title}", row)
+                torch.cuda.empty_cache()
+        if windows is right[0]:
+            results["fused kernels"] = profile(fused, shapes[first], 14)
     if arguments.offload and left() > 15:
         del fused
-        moved = FusedDiT(streamed(plain))
+        moved = FusedDiT(streamed(plain), windows=right[0])
         del plain
         torch.cuda.empty_cache()
         for name, shape in shapes.items():
@@ -188,7 +204,8 @@ def main() -> None:
     device = torch.device("cuda")
     if arguments.compile:
         for family in arguments.family:
-            check(PUBLIC_3B if family == "3b" else PUBLIC_7B, device)
+            for windows in (None, PYTORCH):
+                check(PUBLIC_3B if family == "3b" else PUBLIC_7B, device, windows)
         if arguments.parts:
             index, count = map(int, arguments.compile.split("/"))
             dit_parts.compile_share(PUBLIC_3B, SHAPES["720p, 21 frames"], index, count)

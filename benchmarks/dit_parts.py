@@ -10,8 +10,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seedvr2_engine.engine.dit_tables import JointTables, joint_tables
 from seedvr2_engine.kernels import joint, tokens
-from seedvr2_engine.kernels.token_operands import JoinStep, StreamVectors, TokenStep
-from seedvr2_engine.kernels.window_attention import WindowConfig, attend_windows, plan_work
+from seedvr2_engine.kernels.dispatch_windows import WindowConfig
+from seedvr2_engine.kernels.token_operands import JoinStep, StreamVectors, TokenStep, plan_work
+from seedvr2_engine.kernels.window_attention import attend_windows
 from seedvr2_engine.models.attention import attend
 from seedvr2_engine.models.dit_config import DiTConfig
 from seedvr2_engine.models.geometry import Execution, plan_geometry

@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..kernels import reference_tokens
+from ..kernels.dispatch_windows import WindowConfig
 from ..kernels.token_operands import JoinStep, Placement, TokenStep
 
+QKV = tuple[Tensor, Tensor, Tensor]
 Parts = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
@@ -29,6 +31,7 @@ class TokenBackend(NamedTuple):
     join_parts: Callable[[Tensor, JoinStep, Parts], None]
     collect_rows: Callable[[Tensor, Placement, Tensor], None]
     gate_silu: Callable[[Tensor, Tensor], None]
+    attend_windows: Callable[[QKV, Tensor, Tensor, Tensor, WindowConfig], None]
     project_gelu: Callable[[Tensor, Tensor, Tensor, Tensor], None]
     """x, weight, bias -> out: a linear layer and GELU in its tanh form."""
 
@@ -41,13 +44,14 @@ def twin_tokens() -> TokenBackend:
         reference_tokens.join_parts,
         reference_tokens.collect_rows,
         reference_tokens.gate_silu,
+        reference_tokens.attend_windows,
         _project_gelu,
     )
 
 
 def triton_tokens() -> TokenBackend:
     """The kernels; raises ImportError where Triton is missing."""
-    from ..kernels import joint, tokens
+    from ..kernels import joint, tokens, window_attention
 
     return TokenBackend(
         "Triton",
@@ -55,6 +59,7 @@ def triton_tokens() -> TokenBackend:
         joint.join_parts,
         joint.collect_rows,
         tokens.gate_silu,
+        window_attention.attend_windows,
         _project_gelu_in_epilogue if torch.cuda.is_available() else _project_gelu,
     )
 

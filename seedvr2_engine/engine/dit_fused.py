@@ -9,6 +9,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
+from ..kernels.dispatch import Refusal
+from ..kernels.dispatch_windows import WindowConfig, choose_window_config
 from ..models.attention import AttentionKind
 from ..models.dit import Conditioning, NaDiT
 from ..models.dit_blocks import Block, GatedMLP
@@ -32,10 +34,18 @@ class FusedDiT(NaDiT):
     What the plain model rounds to its 16 bits is rounded here too, but for the products that matter to nobody else.
     """
 
-    def __init__(self, dit: NaDiT, backend: TokenBackend | None = None, *, graphs: bool = True) -> None:
+    def __init__(
+        self,
+        dit: NaDiT,
+        backend: TokenBackend | None = None,
+        *,
+        graphs: bool = True,
+        windows: WindowConfig | Refusal | None = None,
+    ) -> None:
         """Take over the modules of `dit`, which keeps working; its gated MLPs become views of one matrix each.
 
-        graphs: whether small runs are recorded as CUDA graphs.
+        graphs: whether small runs are recorded as CUDA graphs. windows: how attention is cut, or why PyTorch's is used;
+        None chooses for the GPU.
         """
         nn.Module.__init__(self)
         self.config = dit.config
@@ -44,6 +54,7 @@ class FusedDiT(NaDiT):
         # Not a submodule: its modules are this one's already.
         self._source: Callable[[], NaDiT] = lambda: dit
         self._backend = backend or triton_tokens()
+        self.windows = _choose_windows(dit) if windows is None else windows
         self._geometries: dict[tuple[object, ...], Geometry] = {}
         self._tables = Recent[tuple](_REMEMBERED)
         self.graphs = VelocityGraphs(dit, wanted=graphs)
@@ -103,6 +114,7 @@ class FusedDiT(NaDiT):
             return self.vid_out.positions(out, geometry.shape)
 
     def _walk(self, geometry: Geometry, conditioning: Conditioning) -> Walk:
+        config = None if isinstance(self.windows, Refusal) or geometry.attention == "sdpa" else self.windows
         head = None
         if conditioning.head is not None:
             shift, scale = conditioning.head
@@ -110,7 +122,7 @@ class FusedDiT(NaDiT):
         return Walk(
             self.config,
             conditioning,
-            self._tables.get((geometry,), lambda: joint_tables(geometry)),
+            self._tables.get((geometry,), lambda: joint_tables(geometry, config)),
             geometry.restore,
             head,
             geometry.attention,
@@ -144,6 +156,13 @@ def reason_for_plain(dit: NaDiT) -> str:
     if find_spec("triton") is None:
         return "Triton is not installed"
     return ""
+
+
+def _choose_windows(dit: NaDiT) -> WindowConfig | Refusal:
+    if dit.device.type != "cuda" or dit.dtype.itemsize != 2:
+        return Refusal("the kernel is for 16 bits on an NVIDIA GPU")
+    major, minor = torch.cuda.get_device_capability(dit.device)
+    return choose_window_config(dit.config.head_width, f"sm_{major}{minor}")
 
 
 def join_gates(dit: NaDiT) -> None:

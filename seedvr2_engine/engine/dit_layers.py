@@ -19,7 +19,7 @@ from ..models.dit import Conditioning
 from ..models.dit_blocks import Block, BlockModulation, GatedMLP, PlainMLP
 from ..models.dit_config import DiTConfig
 from ..models.streams import PerStream
-from .dit_backend import TokenBackend
+from .dit_backend import QKV, TokenBackend
 from .dit_tables import JointTables
 
 MLP_ROWS = 32768
@@ -128,15 +128,31 @@ class Walk:
         else:
             self.backend.join_parts(qkv, step, (q, k, v))
         del qkv
-        out = attend(q, k, v, tables.layout, text_asks=not block.is_last, kind=self.attention).flatten(1)
+        out = self._attend((q, k, v), tables, text_asks=not block.is_last)
         del q, k, v
-        if not block.is_last:
-            collected = x.new_empty(len(x), config.attention_width)
-            self.backend.collect_rows(out, tables.places, collected)
-            out = collected
         change = x.new_empty(len(out), config.width)
         self._project(attention.proj_out, out, change)
         return change
+
+    def _attend(self, qkv: QKV, tables: JointTables, *, text_asks: bool) -> Tensor:
+        """(rows, attention width): the rows of the video, and the text's where it asks."""
+        work, width = tables.work, self.config.attention_width
+        rows = self.video_rows + text_asks * tables.places.text_rows[:, 0].numel()
+        if work is None:
+            out = attend(*qkv, tables.layout, text_asks=text_asks, kind=self.attention).flatten(1)
+            if not text_asks:
+                return out
+            collected = out.new_empty(rows, width)
+            self.backend.collect_rows(out, tables.places, collected)
+            return collected
+        if not text_asks:
+            out = qkv[0].new_empty(rows, width)
+            self.backend.attend_windows(qkv, work.video, work.video_places, out, work.config)
+            return out
+        out = qkv[0].new_empty(rows + tables.places.text_rows.numel(), width)
+        self.backend.attend_windows(qkv, work.joint, work.joint_places, out, work.config)
+        self.backend.collect_rows(out, work.text, out[self.video_rows : rows])
+        return out[:rows]
 
     def _mlp(self, mlp: PerStream, x: Tensor) -> Tensor:
         change = torch.empty_like(x)

@@ -6,6 +6,7 @@ Tokens are rows: first those of the video, in the window order of a layer, then 
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -68,3 +69,17 @@ class Placement(NamedTuple):
     """(video rows,)"""
     text_rows: Tensor
     """(clips, windows of a clip, text tokens)"""
+
+
+def plan_work(q_bounds: list[int], k_bounds: list[int], block_m: int) -> Tensor:
+    """The programs' queries and keys, (programs, 4) int32: first query, end of the queries, first key, end of the keys.
+
+    Bounds: where each sequence begins, and the end. The longest sequences come first, so that short ones fill the end.
+    """
+    spans = zip(q_bounds, q_bounds[1:], k_bounds, k_bounds[1:], strict=False)
+    rows = [
+        (first, min(first + block_m, q_end), k_begin, k_end)
+        for q_begin, q_end, k_begin, k_end in sorted(spans, key=lambda span: span[2] - span[3])
+        for first in range(q_begin, q_end, block_m)
+    ]
+    return torch.tensor(rows, dtype=torch.int32)

@@ -6,28 +6,14 @@
 The softmax is computed online (Milakov, Gimelshein 2018) in FP32; only a sequence's last block of keys is masked.
 """
 
-from typing import NamedTuple
-
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .conv3d import describe
+from .dispatch_windows import WindowConfig
 
 LOG2_E = 1.4426950408889634
-
-
-class WindowConfig(NamedTuple):
-    """How the attention is launched."""
-
-    block_m: int
-    """Queries of a program."""
-    block_n: int
-    """Keys at a time."""
-    warps: int
-    stages: int
-    uses_tma: bool
 
 
 @triton.jit
@@ -90,27 +76,14 @@ def window_attention_kernel(
     tl.store(out + at, (acc / total[:, None]).to(out.dtype.element_ty), mask=(rows < last)[:, None])
 
 
-def plan_work(q_bounds: list[int], k_bounds: list[int], block_m: int) -> Tensor:
-    """The programs' queries and keys, (programs, 4) int32: first query, end of the queries, first key, end of the keys.
-
-    Bounds: where each sequence begins, and the end. The longest sequences come first, so that short ones fill the end.
-    """
-    spans = zip(q_bounds, q_bounds[1:], k_bounds, k_bounds[1:], strict=False)
-    rows = [
-        (first, min(first + block_m, q_end), k_begin, k_end)
-        for q_begin, q_end, k_begin, k_end in sorted(spans, key=lambda span: span[2] - span[3])
-        for first in range(q_begin, q_end, block_m)
-    ]
-    return torch.tensor(rows, dtype=torch.int32)
-
-
 def attend_windows(
     qkv: tuple[Tensor, Tensor, Tensor], work: Tensor, places: Tensor, out: Tensor, config: WindowConfig
 ) -> None:
     """softmax(q k^T / sqrt(D)) v inside every sequence; `reference_tokens.attend_windows` is the twin.
 
-    qkv: (query rows, heads, D), and keys and values (key rows, heads, D), 16-bit, contiguous. work: of `plan_work` for
-    the configuration's block. places (query rows,) int32: the row of out (rows, heads * D) for each query.
+    qkv: (query rows, heads, D), and keys and values (key rows, heads, D), 16-bit, contiguous. work: of
+    `token_operands.plan_work` for the configuration's block. places (query rows,) int32: the row of out
+    (rows, heads * D) for each query.
     """
     q, k, v = qkv
     _, heads, dim = q.shape

@@ -8,6 +8,7 @@ from seedvr2_engine.engine import dit_layers
 from seedvr2_engine.engine.dit_backend import triton_tokens, twin_tokens
 from seedvr2_engine.engine.dit_fused import FusedDiT, reason_for_plain, serve_dit
 from seedvr2_engine.engine.dit_weights import streamed
+from seedvr2_engine.kernels.dispatch_windows import WindowConfig
 from seedvr2_engine.models.dit_config import DiTConfig
 
 from ..models.dit_cases import CASES, FAMILIES, TOLERANCE, build_tiny, golden, inputs, largest_error
@@ -17,6 +18,21 @@ from ..models.dit_cases import CASES, FAMILIES, TOLERANCE, build_tiny, golden, i
 @pytest.mark.parametrize("case", CASES)
 def test_twins_give_the_golden_velocity(family, case):
     assert largest_error(FusedDiT(build_tiny(family), twin_tokens()), case) <= TOLERANCE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("case", ["c2", "c3", "c5"])
+def test_the_attention_kernel_gives_the_golden_velocity(family, case):
+    dit = FusedDiT(build_tiny(family), twin_tokens(), windows=WindowConfig(32, 16, 4, 2, uses_tma=True))
+    video, text, timestep = inputs(case)
+    # Only geometries that leave the choice open use it.
+    plan = dit.geometry(tuple(video.shape[:3]), len(text), attention="torch-varlen")
+    out = dit.velocity(video, plan, dit.conditioning(text, timestep))
+    assert (out - golden()[f"{case}/out_{family}"]).abs().max() <= TOLERANCE
+    clips = torch.stack([video, -video])
+    plan = dit.geometry(tuple(clips.shape[:4]), len(text), attention="torch-varlen")
+    expected = dit.plain(clips, text, timestep)
+    assert (dit.velocity(clips, plan, dit.conditioning(text, timestep)) - expected).abs().max() <= TOLERANCE
 
 
 @pytest.fixture(scope="module")
