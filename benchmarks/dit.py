@@ -79,9 +79,8 @@ def check(config: DiTConfig, device: torch.device, windows: Refusal | None) -> d
     ok = same and fused_error <= ERROR_FACTOR * plain_error
     print(
         f"{config.family} check, {CHECK_LAYERS} layers, {attention_name(windows)}: error against FP32 "
-        f"{plain_error:.2e} plain, {fused_error:.2e} fused, {relative_rms(first, own):.2e} between them; runs {'equal' if same else 'DIFFER'}; "
-        f"graphs: {graphs}; "
-        f"{'right' if ok else 'WRONG'}",
+        f"{plain_error:.2e} plain, {fused_error:.2e} fused, {relative_rms(first, own):.2e} between them; "
+        f"runs {'equal' if same else 'DIFFER'}; graphs: {graphs}; {'right' if ok else 'WRONG'}",
         flush=True,
     )
     return {"plain_error": plain_error, "fused_error": fused_error, "runs_equal": same, "right": ok}
