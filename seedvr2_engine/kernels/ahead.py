@@ -75,8 +75,8 @@ def compile_conv3d(problem: ConvProblem, config: ConvConfig, sm: str) -> Compile
     launch = config.warps, config.stages
     if problem.paired:
         types.pop("table")
-        return _compile(paired_conv3d_kernel, types, paired_constants(problem, config), launch, sm)
-    return _compile(conv.conv3d_kernel, types, conv.constants(problem, config), launch, sm)
+        return compile_kernel(paired_conv3d_kernel, types, paired_constants(problem, config), launch, sm)
+    return compile_kernel(conv.conv3d_kernel, types, conv.constants(problem, config), launch, sm)
 
 
 def compile_attention(dim: int, config: AttentionConfig, sm: str, output: OutputFormat = "fp16") -> CompileReport:
@@ -95,10 +95,10 @@ def compile_attention(dim: int, config: AttentionConfig, sm: str, output: Output
         "BLOCK_V": config.block_v,
         "TMA": config.uses_tma,
     }
-    return _compile(attention_kernel, types, constants, (config.warps, config.stages), sm)
+    return compile_kernel(attention_kernel, types, constants, (config.warps, config.stages), sm)
 
 
-def _compile(
+def compile_kernel(
     kernel: Any, types: dict[str, str | None], constants: dict[str, Any], launch: tuple[int, int], sm: str
 ) -> CompileReport:
     absent = {name: None for name, kind in types.items() if kind is None}
