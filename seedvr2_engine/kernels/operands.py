@@ -126,3 +126,20 @@ class NormSpec:
     """Groups of consecutive channels."""
     eps: float = 1e-6
     """Added to the variance."""
+
+
+class AttentionOperands(NamedTuple):
+    """Queries, keys and values in 8 bits."""
+
+    q: Tensor
+    """(T, L, D): int8 or float8_e4m3fn; contiguous."""
+    k: Tensor
+    """(T, L, D), the queries' dtype: the keys less their mean over all tokens."""
+    v: Tensor | None
+    """(T, D, L padded to a multiple of 16): float8_e4m3fn, the values less their mean; None: they stay as they are."""
+    q_scale: Tensor
+    """(T, L) float32: query = q * q_scale, times log2(e) / sqrt(D)."""
+    k_scale: Tensor
+    """(T, L) float32: key - mean = k * k_scale."""
+    common: Tensor
+    """(T, 3, D) float32: the keys' mean, the values' mean, the values' scale."""
