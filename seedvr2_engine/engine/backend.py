@@ -10,6 +10,7 @@ from ..kernels import reference
 from ..kernels.dispatch import AttentionConfig, ConvConfig, ConvProblem
 from ..kernels.operands import (
     Additions,
+    AttentionOperands,
     ConvOutput,
     ConvWeights,
     FrameTarget,
@@ -30,6 +31,8 @@ class Backend(NamedTuple):
     normalize: Callable[[Tensor, Tensor, NormOperands, NormSpec, FrameTarget], None]
     normalize_pair: Callable[[Tensor, Tensor, NormOperands, NormSpec, FrameTarget, FrameTarget], None]
     attend: Callable[[Tensor, Tensor, AttentionConfig], None]
+    quantize_attention: Callable[[Tensor, AttentionOperands], None]
+    attend_8bit: Callable[[AttentionOperands, Tensor, AttentionConfig], None]
     unfold: Callable[[Tensor, Tensor], None]
     fold: Callable[[Tensor, Tensor, Tensor], None]
 
@@ -45,6 +48,8 @@ def twin_backend() -> Backend:
         reference.normalize,
         reference.normalize_pair,
         reference.attend,
+        reference.quantize_attention,
+        reference.attend_8bit,
         reference.unfold,
         reference.fold,
     )
@@ -52,7 +57,7 @@ def twin_backend() -> Backend:
 
 def triton_backend() -> Backend:
     """The kernels; raises ImportError where Triton is missing."""
-    from ..kernels import attention, conv3d, groupnorm, image, paired
+    from ..kernels import attention, attention_8bit, conv3d, groupnorm, image, paired
 
     return Backend(
         "Triton",
@@ -63,6 +68,8 @@ def triton_backend() -> Backend:
         groupnorm.normalize,
         groupnorm.normalize_pair,
         attention.attend,
+        attention_8bit.quantize_attention,
+        attention_8bit.attend_8bit,
         image.unfold,
         image.fold,
     )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..kernels.dispatch import AttentionConfig, ConvConfig
-from ..kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, chunk_counts, tiles_per_chunk
+from ..kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, attention_operands, chunk_counts, tiles_per_chunk
 from ..kernels.operands import (
     INT8_REACH,
     Additions,
@@ -101,7 +101,7 @@ class Binder:
         if step.kernel == "norm":
             return self._norm(step, space, row)
         if step.kernel == "attention":
-            return [self._attention(step, space)]
+            return self._attention(step, space)
         return [self._conv(step, space, row)]
 
     def _load(self, step: Step, space: "_Space", row: int) -> Launch:
@@ -144,14 +144,22 @@ class Binder:
             normalize,
         ]
 
-    def _attention(self, step: Step, space: "_Space") -> Launch:
+    def _attention(self, step: Step, space: "_Space") -> list[Launch]:
         rows, columns, width = step.size
         qkv = space.view(step.source, (1, rows * columns, width), space.activation_dtype)
         y = space.view(step.target, (1, rows * columns, width // 3), space.activation_dtype)
         if step.config is None:
-            return partial(attend_with_torch, qkv, y)
+            return [partial(attend_with_torch, qkv, y)]
         assert isinstance(step.config, AttentionConfig)
-        return partial(self._backend.attend, qkv, y, step.config)
+        name = f"{step.layer}.operands"
+        if name not in space.schedule.places:
+            return [partial(self._backend.attend, qkv, y, step.config)]
+        memory = space.view(name, (space.bytes(name),), torch.uint8)
+        operands = attention_operands(memory, rows * columns, width // 3, step.format)
+        return [
+            partial(self._backend.quantize_attention, qkv, operands),
+            partial(self._backend.attend_8bit, operands, y, step.config),
+        ]
 
     def _conv(self, step: Step, space: "_Space", row: int) -> Launch:
         problem, config = step.problem, step.config

@@ -11,8 +11,8 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from ..kernels.dispatch import AttentionConfig, ConvConfig, ConvProblem
-from ..kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, chunk_counts
+from ..kernels.dispatch import BYTES_PER_ELEMENT, AttentionConfig, ConvConfig, ConvProblem
+from ..kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, attention_bytes, attention_operands, chunk_counts
 from ..kernels.operands import (
     INT8_REACH,
     Additions,
@@ -41,6 +41,8 @@ TOLERANCES: dict[torch.dtype, float] = {
 """Largest relative RMS error by the format that a kernel stores: values between two steps may fall to either side."""
 PRODUCT_TOLERANCES = {"fp8": 6e-3}
 """The same by the format that is multiplied, where it is larger: Hopper adds FP8 products up with about 14 bits."""
+ATTENTION_8BIT_TOLERANCE = 1e-2
+"""The same of attention in 8 bits: keys and probabilities near the middle of a step fall to either side."""
 STATISTICS_TOLERANCE = 1e-2
 """Of a tile's statistics, relative to the largest of their kind; they are taken before the values are rounded."""
 
@@ -267,14 +269,28 @@ def _poisoned_target(dtype: torch.dtype, size: tuple[int, int, int], frames: int
 
 def _run_attention(step: Step, config: AttentionConfig, backend: Backend, generator: torch.Generator) -> Outcome:
     rows, columns, width = step.size
-    qkv = _normal(generator, 1, rows * columns, width).to(DTYPES[step.format])
-    outs = [torch.full((1, rows * columns, width // 3), float("nan"), device=qkv.device).to(qkv.dtype) for _ in "ab"]
-    for out in outs:
-        backend.attend(qkv, out, config)
-    expected = torch.empty_like(outs[0], dtype=torch.float32)
-    twin_backend().attend(qkv, expected, config)
+    length, dim = rows * columns, width // 3
+    quantized = BYTES_PER_ELEMENT[step.format] == 1
+    dtype = torch.float16 if quantized else DTYPES[step.format]
+    # Some queries see little but one key, and all keys have something in common, as real ones do.
+    q, k, v = _normal(generator, 1, length, width).chunk(3, dim=-1)
+    qkv = torch.cat([3 * q, k + _normal(generator, 1, 1, dim), v], dim=-1).to(dtype)
+
+    def attend(run: Backend, out: Tensor) -> Tensor:
+        if not quantized:
+            run.attend(qkv, out, config)
+            return out
+        memory = torch.full((attention_bytes(length, dim),), 0x7F, dtype=torch.uint8, device=qkv.device)
+        operands = attention_operands(memory, length, dim, step.format)
+        run.quantize_attention(qkv, operands)
+        run.attend_8bit(operands, out, config)
+        return out
+
+    outs = [attend(backend, torch.full((1, length, dim), float("nan"), device=qkv.device).to(dtype)) for _ in "ab"]
+    expected = attend(twin_backend(), torch.empty(1, length, dim, device=qkv.device))
     wrong = "" if torch.equal(*outs) or outs[0].isnan().any() else "two runs differ"
-    return Outcome(outs[0].float(), expected, TOLERANCES[qkv.dtype], wrong)
+    limit = ATTENTION_8BIT_TOLERANCE if quantized else TOLERANCES[dtype]
+    return Outcome(outs[0].float(), expected, limit, wrong)
 
 
 def _run_end(step: Step, backend: Backend, generator: torch.Generator) -> Outcome:

@@ -254,7 +254,9 @@ def report_engine(
     graphs = engine.session.graphs
     captured = graphs.captured if graphs is not None else 0
     formats = f"{layers.eight_bit} of {layers.total} convolutions ({_listed(layers.by_format)})"
-    flash = f"{layers.flash_attentions} of {layers.attentions} attention blocks"
+    flash = (
+        f"{layers.flash_attentions} of {layers.attentions} attention blocks, {layers.eight_bit_attentions} in 8 bits"
+    )
     no_product = "nothing to do: no FP32 matrix product is left" if settings.enable_tf32 else "switched off"
     no_cudnn = "nothing to do: cuDNN computes nothing" if settings.enable_cudnn_benchmark else "switched off"
     measures = (

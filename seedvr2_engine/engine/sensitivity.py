@@ -36,7 +36,7 @@ def decoder_layers(vae: VideoVAE) -> dict[str, nn.Module]:
     for name, module in vae.decoder.named_modules(prefix="decoder"):
         if isinstance(module, Resnet):
             layers |= {f"{name}.conv1": module.conv1, f"{name}.conv2": module.conv2}
-        elif isinstance(module, Upsample):
+        elif isinstance(module, (Upsample, FrameAttention)):
             layers[name] = module
     return layers
 
@@ -123,8 +123,8 @@ def rounded(
     """Round the inputs and weights of these layers to the recipe's 8-bit format until the context ends.
 
     An upsampler's input is rounded where the engine rounds it, before the 1x1x1 convolution, and of its two weights
-    the last, whose rows are what the composed weights are made of. smoothing: INT8's factors by layer; without them
-    nothing is smoothed.
+    the last, whose rows are what the composed weights are made of. Of an attention queries, keys and values are.
+    smoothing: INT8's factors by layer; without them nothing is smoothed.
     """
     with ExitStack() as undo:
         for name, layer in layers.items():
@@ -132,10 +132,41 @@ def rounded(
             if isinstance(layer, Upsample):
                 undo.enter_context(_rounded_conv(layer.upscale_conv, recipe, factors, weight=False))
                 undo.enter_context(_rounded_conv(layer.conv, recipe, None, input=False))
+            elif isinstance(layer, FrameAttention):
+                undo.enter_context(_rounded_attention(layer))
             else:
                 assert isinstance(layer, CausalConv3d)
                 undo.enter_context(_rounded_conv(layer, recipe, factors))
         yield
+
+
+@contextmanager
+def _rounded_attention(attention: FrameAttention) -> Iterator[None]:
+    """Queries and keys in INT8 with one scale a token, values in E4M3, keys and values without their mean."""
+
+    def centred(x: Tensor, dtype: torch.dtype, axis: int) -> Tensor:
+        mean = x.float().mean(1, keepdim=True)
+        return (_round_by_amax(x.float() - mean, dtype, axis) + mean).to(x.dtype)
+
+    def of_queries(_: nn.Module, args: object, x: Tensor) -> Tensor:
+        return _round_by_amax(x.float(), torch.int8, -1).to(x.dtype)
+
+    def of_keys(_: nn.Module, args: object, x: Tensor) -> Tensor:
+        return centred(x, torch.int8, -1)
+
+    def of_values(_: nn.Module, args: object, x: Tensor) -> Tensor:
+        return centred(x, torch.float8_e4m3fn, 1)
+
+    hooks = (
+        attention.to_q.register_forward_hook(of_queries),
+        attention.to_k.register_forward_hook(of_keys),
+        attention.to_v.register_forward_hook(of_values),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager
@@ -179,3 +210,10 @@ def _round_frames(x: Tensor, factors: Tensor, dtype: torch.dtype) -> Tensor:
     scaled = (smooth / step).clamp(-limit, limit)
     restored = scaled.round() if dtype == torch.int8 else scaled.to(dtype).float()
     return restored * step * smoothing
+
+
+def _round_by_amax(x: Tensor, dtype: torch.dtype, axis: int) -> Tensor:
+    """Through 8 bits and back, with one scale along `axis`."""
+    step = x.abs().amax(axis, keepdim=True).clamp(min=1e-20) / LIMITS[dtype]
+    data = x / step
+    return (data.round() if dtype == torch.int8 else data.to(dtype).float()) * step

@@ -13,6 +13,7 @@ from triton.compiler import ASTSource
 
 from . import conv3d as conv
 from .attention import attention_kernel
+from .attention_8bit import attention_8bit_kernel, attention_constants
 from .dispatch import AttentionConfig, ConvConfig, ConvProblem, Format, OutputFormat, shortcut_block_k
 from .paired import paired_constants, paired_conv3d_kernel
 
@@ -96,6 +97,23 @@ def compile_attention(dim: int, config: AttentionConfig, sm: str, output: Output
         "TMA": config.uses_tma,
     }
     return compile_kernel(attention_kernel, types, constants, (config.warps, config.stages), sm)
+
+
+def compile_attention_8bit(
+    dim: int, config: AttentionConfig, sm: str, format: Format, output: OutputFormat = "fp16"
+) -> CompileReport:
+    """Compile the attention in 8 bits for an architecture; format: of queries and keys."""
+    element, value = _TRITON_TYPES[format], _TRITON_TYPES["fp8"]
+    types: dict[str, str | None] = {"queries": f"*{element}", "keys": f"*{element}", "values": f"*{value}"}
+    types |= dict.fromkeys(("q_scale", "k_scale", "common"), "*fp32") | {"y": f"*{_TRITON_TYPES[output]}"}
+    types |= {"L": "i32", "PADDED": "i32"}
+    if config.uses_tma:
+        types["queries"] = f"tensordesc<{element}[1,{config.block_m},{dim}]>"
+        types["keys"] = f"tensordesc<{element}[1,{config.block_n},{dim}]>"
+        types["values"] = f"tensordesc<{value}[1,{config.block_v},{config.block_n}]>"
+    return compile_kernel(
+        attention_8bit_kernel, types, attention_constants(dim, config), (config.warps, config.stages), sm
+    )
 
 
 def compile_kernel(

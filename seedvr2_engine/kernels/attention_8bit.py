@@ -1,7 +1,7 @@
 # Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
 # ruff: noqa: N803
 # mypy: allow-untyped-defs, no-check-untyped-defs
-"""Attention of one head with up to 512 dimensions in 8 bits: what it reads, and the two ways to compute it.
+"""Attention of one head with up to 512 dimensions in 8 bits.
 
 Queries and keys have one scale for each token. The keys' mean over all tokens is subtracted from them, and the values'
 mean from the values: the first changes no probability, the second is added to the result again, and both take away what
@@ -18,20 +18,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..errors import InvalidArgumentError
 from .attention import LOG2_E, load_rows
 from .conv3d import describe
 from .dispatch import AttentionConfig
+from .layout import CHUNKS
 from .operands import AttentionOperands
 
-SURVEYS = 128
-"""Parts of a frame's tokens that are summed up on their own."""
 P_BITS = 8
 """Probabilities are stored times 2^8: E4M3 holds 448."""
 
 
 @triton.jit
 def survey_kernel(
-    qkv, partials, L, per_part, D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    qkv, survey, L, per_part, D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Sum of the keys, sum, smallest and largest of the values, for one part of the tokens and some dimensions."""
     part, t = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -52,7 +52,7 @@ def survey_kernel(
         v_sum += tl.sum(v, axis=0)
         low = tl.minimum(low, tl.min(tl.where(there, v, float("inf")), axis=0))
         high = tl.maximum(high, tl.max(tl.where(there, v, float("-inf")), axis=0))
-    at = partials + (t * tl.num_programs(0) + part) * 4 * D + column
+    at = survey + (t * tl.num_programs(0) + part) * 4 * D + column
     tl.store(at, k_sum)
     tl.store(at + D, v_sum)
     tl.store(at + 2 * D, low)
@@ -60,13 +60,13 @@ def survey_kernel(
 
 
 @triton.jit
-def settle_kernel(partials, common, L, parts, D: tl.constexpr, PARTS: tl.constexpr, COLUMNS: tl.constexpr):
+def settle_kernel(survey, common, L, parts, D: tl.constexpr, PARTS: tl.constexpr, COLUMNS: tl.constexpr):
     """Mean of the keys, mean of the values, and the values' scale, for some dimensions of a frame."""
     t = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     part = tl.arange(0, PARTS)
     there = (part < parts)[:, None]
-    at = partials + (t * parts + part)[:, None] * 4 * D + column[None, :]
+    at = survey + (t * parts + part)[:, None] * 4 * D + column[None, :]
     k_mean = tl.sum(tl.load(at, mask=there, other=0.0), axis=0) / L
     v_mean = tl.sum(tl.load(at + D, mask=there, other=0.0), axis=0) / L
     low = tl.min(tl.load(at + 2 * D, mask=there, other=float("inf")), axis=0)
@@ -139,7 +139,7 @@ def load_values(values, t, n, part, PADDED, D: tl.constexpr, BLOCK_V: tl.constex
 def attention_8bit_kernel(
     queries, keys, values, q_scale, k_scale, common, y, L, PADDED,
     D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, TMA: tl.constexpr,
-    VALUES_8BIT: tl.constexpr, BITS: tl.constexpr,
+    BITS: tl.constexpr,
 ):  # fmt: skip
     """Attend BLOCK_M queries of a frame to all its keys, for BLOCK_V of the values' dimensions."""
     row = tl.program_id(0) // (D // BLOCK_V) * BLOCK_M
@@ -161,147 +161,72 @@ def attention_8bit_kernel(
         p = tl.exp2(s * qs[:, None] + (BITS - higher)[:, None])
         total = total * shrink + tl.sum(p, axis=1)
         highest = higher
-        if VALUES_8BIT:
-            v = load_values(values, t, n, part, PADDED, D, BLOCK_V, BLOCK_N, TMA).T
-        else:
-            v = load_rows(values, t, n, 2 * D + part, L, 3 * D, BLOCK_N, BLOCK_V, TMA)
-        acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None])
+        v = load_values(values, t, n, part, PADDED, D, BLOCK_V, BLOCK_N, TMA)
+        acc = tl.dot(p.to(v.dtype), v.T, acc * shrink[:, None])
     padding = (L + BLOCK_N - 1) // BLOCK_N * BLOCK_N - L
     total -= padding * tl.exp2(BITS - highest)
     out = acc / total[:, None]
     columns = part + tl.arange(0, BLOCK_V)
-    if VALUES_8BIT:
-        at = common + t.to(tl.int64) * 3 * D + columns
-        out = out * tl.load(at + 2 * D)[None, :] + tl.load(at + D)[None, :]
+    at = common + t.to(tl.int64) * 3 * D + columns
+    out = out * tl.load(at + 2 * D)[None, :] + tl.load(at + D)[None, :]
     tl.store(y + (t.to(tl.int64) * L + rows)[:, None] * D + columns[None, :], out.to(y.dtype.element_ty),
              mask=(rows < L)[:, None])  # fmt: skip
 
 
-@triton.jit
-def probabilities_kernel(
-    queries, keys, p, peaks, sums, q_scale, k_scale, L, first, tiles, PADDED,
-    D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BITS: tl.constexpr,
-    INT8: tl.constexpr,
-):  # fmt: skip
-    """A tile of probabilities in E4M3, each row relative to its own power of two; the exponents, and the rows' sums."""
-    m = tl.program_id(0) * BLOCK_M
-    tile = tl.program_id(1)
-    n = tile * BLOCK_N
-    row = m + tl.arange(0, BLOCK_M)
-    column = n + tl.arange(0, BLOCK_N)
-    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32 if INT8 else tl.float32)
-    for d in range(0, D, BLOCK_K):
-        acc = tl.dot(queries.load([first + m, d]), keys.load([n, d]).T, acc, out_dtype=acc.dtype)
-    qs = tl.load(q_scale + first + row, mask=first + row < L, other=0.0)
-    ks = tl.load(k_scale + column, mask=column < L, other=0.0)
-    s = acc.to(tl.float32) * ks[None, :]
-    s = tl.where((column < L)[None, :], s, float("-inf"))
-    peak = tl.ceil(tl.max(s, axis=1) * qs)
-    probability = tl.exp2(s * qs[:, None] + (BITS - peak)[:, None])
-    tl.store(peaks + tile * tl.num_programs(0) * BLOCK_M + row, peak)
-    tl.store(sums + tile * tl.num_programs(0) * BLOCK_M + row, tl.sum(probability, axis=1))
-    p.store([m, n], probability.to(tl.float8e4nv))
-
-
-@triton.jit
-def weigh_kernel(
-    p, values, peaks, sums, common, y, L, first, tiles, PADDED,
-    D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, TILE_N: tl.constexpr,
-    BITS: tl.constexpr,
-):  # fmt: skip
-    """Probabilities times values."""
-    part = tl.program_id(0) % (D // BLOCK_V) * BLOCK_V
-    m = tl.program_id(0) // (D // BLOCK_V) * BLOCK_M
-    stride = tl.num_programs(0) // (D // BLOCK_V) * BLOCK_M
-    row = m + tl.arange(0, BLOCK_M)
-    top = tl.zeros((BLOCK_M,), tl.float32)
-    for tile in range(tiles):
-        top = tl.maximum(top, tl.load(peaks + tile * stride + row))
-    total = tl.zeros((BLOCK_M,), tl.float32)
-    acc = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
-    for n in range(0, L, BLOCK_N):
-        tile = n // TILE_N
-        factor = tl.exp2(tl.load(peaks + tile * stride + row) - top)
-        product = tl.dot(p.load([m, n]), values.load([part, n]).T)
-        acc += product * factor[:, None]
-    for tile in range(tiles):
-        total += tl.load(sums + tile * stride + row) * tl.exp2(tl.load(peaks + tile * stride + row) - top)
-    columns = part + tl.arange(0, BLOCK_V)
-    out = acc / total[:, None]
-    out = out * tl.load(common + 2 * D + columns)[None, :] + tl.load(common + D + columns)[None, :]
-    tl.store(y + (first + row).to(tl.int64)[:, None] * D + columns[None, :], out.to(y.dtype.element_ty),
-             mask=(first + row < L)[:, None])  # fmt: skip
-
-
-def quantize(qkv: Tensor, operands: AttentionOperands, partials: Tensor) -> None:
-    """qkv (T, L, 3 D), FP16 or BF16 -> the operands. partials: (T, parts, 4, D) float32, up to `SURVEYS` parts."""
+def quantize_attention(qkv: Tensor, operands: AttentionOperands) -> None:
+    """qkv (T, L, 3 D), FP16 or BF16 -> the operands of `attend_8bit`; `reference.quantize_attention` is the twin."""
     frames, length, width = qkv.shape
     dim = width // 3
-    parts = partials.shape[1]
+    parts = operands.survey.shape[1]
     columns = min(dim, 64)
     survey_kernel[(parts, frames, dim // columns)](
-        qkv, partials, length, -(-length // parts), D=dim, ROWS=32, COLUMNS=columns, num_warps=4
+        qkv, operands.survey, length, -(-length // parts), D=dim, ROWS=32, COLUMNS=columns, num_warps=4
     )
     settle_kernel[(frames, dim // min(dim, 16))](
-        partials, operands.common, length, parts, D=dim, PARTS=SURVEYS, COLUMNS=min(dim, 16), num_warps=4
+        operands.survey, operands.common, length, parts, D=dim, PARTS=CHUNKS, COLUMNS=min(dim, 16), num_warps=4
     )
     quantize_tokens_kernel[(triton.cdiv(length, 8), frames, 2)](
         qkv, operands.common, operands.q, operands.k, operands.q_scale, operands.k_scale, length,
         LOG2_E * dim**-0.5, D=dim, ROWS=8, LIMIT=127 if operands.q.dtype == torch.int8 else 448, num_warps=4,
     )  # fmt: skip
-    if operands.v is not None:
-        padded = operands.v.shape[2]
-        quantize_values_kernel[(triton.cdiv(padded, 128), frames, dim // columns)](
-            qkv, operands.common, operands.v, length, padded, D=dim, ROWS=128, COLUMNS=columns, num_warps=4
-        )
+    padded = operands.v.shape[2]
+    quantize_values_kernel[(triton.cdiv(padded, 128), frames, dim // columns)](
+        qkv, operands.common, operands.v, length, padded, D=dim, ROWS=128, COLUMNS=columns, num_warps=4
+    )
 
 
-def attend(qkv: Tensor, operands: AttentionOperands, y: Tensor, config: AttentionConfig) -> None:
-    """softmax(q k^T / sqrt(D)) v for each frame on its own, from operands that `quantize` made."""
+def attend_8bit(operands: AttentionOperands, y: Tensor, config: AttentionConfig) -> None:
+    """softmax(q k^T / sqrt(D)) v for each frame on its own; `reference.attend_8bit` is the twin.
+
+    operands: what `quantize_attention` made -> y (T, L, D), FP16 or BF16. Raises InvalidArgumentError for other shapes
+    or dtypes.
+    """
     frames, length, dim = operands.q.shape
-    values = qkv if operands.v is None else operands.v
-    padded = length if operands.v is None else operands.v.shape[2]
-    tensors: tuple[object, ...] = (operands.q, operands.k, values)
+    if y.shape != operands.q.shape or y.dtype not in (torch.float16, torch.bfloat16):
+        raise InvalidArgumentError(
+            f"attention in 8 bits: expected a 16-bit output of shape {(frames, length, dim)}, got {tuple(y.shape)} "
+            f"{y.dtype}."
+        )
+    tensors: tuple[object, ...] = (operands.q, operands.k, operands.v)
     if config.uses_tma:
-        value_block = [config.block_n, config.block_v] if operands.v is None else [config.block_v, config.block_n]
         tensors = (
             describe(operands.q, [1, config.block_m, dim]),
             describe(operands.k, [1, config.block_n, dim]),
-            describe(values, [1, *value_block]),
+            describe(operands.v, [1, config.block_v, config.block_n]),
         )
     attention_8bit_kernel[(triton.cdiv(length, config.block_m) * (dim // config.block_v), frames)](
-        *tensors, operands.q_scale, operands.k_scale, operands.common, y, length, padded,
-        D=dim, BLOCK_M=config.block_m, BLOCK_N=config.block_n, BLOCK_V=config.block_v, TMA=config.uses_tma,
-        VALUES_8BIT=operands.v is not None, BITS=P_BITS if operands.v is not None else 0,
-        num_warps=config.warps, num_stages=config.stages,
+        *tensors, operands.q_scale, operands.k_scale, operands.common, y, length, operands.v.shape[2],
+        **attention_constants(dim, config), num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
 
 
-def attend_in_two(operands: AttentionOperands, y: Tensor, p: Tensor, peaks: Tensor, sums: Tensor,
-                  first: tuple[int, ...], second: tuple[int, ...], only: int = 0) -> None:  # fmt: skip
-    """The same for one frame, a chunk of `p.shape[0]` queries at a time whose probabilities are stored in `p`.
-
-    first, second: block_m, block_n, block_k or block_v, warps, stages of the two products.
-    """
-    _, length, dim = operands.q.shape
-    assert operands.v is not None
-    rows = p.shape[0]
-    m1, n1, k1, warps1, stages1 = first
-    m2, n2, v2, warps2, stages2 = second
-    q, k, v = operands.q[0], operands.k[0], operands.v[0]
-    queries, keys, out = describe(q, [m1, k1]), describe(k, [n1, k1]), describe(p, [m1, n1])
-    read, values = describe(p, [m2, n2]), describe(v, [v2, n2])
-    tiles = triton.cdiv(length, n1)
-    for begin in range(0, length, rows):
-        if only != 2:
-            probabilities_kernel[(rows // m1, tiles)](
-                queries, keys, out, peaks, sums, operands.q_scale, operands.k_scale, length, begin, tiles, v.shape[1],
-                D=dim, BLOCK_M=m1, BLOCK_N=n1, BLOCK_K=k1, BITS=P_BITS, INT8=q.dtype == torch.int8,
-                num_warps=warps1, num_stages=stages1,
-            )  # fmt: skip
-        if only != 1:
-            weigh_kernel[(rows // m2 * (dim // v2),)](
-                read, values, peaks, sums, operands.common, y, length, begin, tiles, v.shape[1],
-                D=dim, BLOCK_M=m2, BLOCK_N=n2, BLOCK_V=v2, TILE_N=n1, BITS=P_BITS,
-                num_warps=warps2, num_stages=stages2,
-            )  # fmt: skip
+def attention_constants(dim: int, config: AttentionConfig) -> dict[str, int]:
+    """The kernel's compile-time constants."""
+    return {
+        "D": dim,
+        "BLOCK_M": config.block_m,
+        "BLOCK_N": config.block_n,
+        "BLOCK_V": config.block_v,
+        "TMA": config.uses_tma,
+        "BITS": P_BITS,
+    }

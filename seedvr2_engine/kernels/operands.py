@@ -141,11 +141,13 @@ class AttentionOperands(NamedTuple):
     """(T, L, D): int8 or float8_e4m3fn; contiguous."""
     k: Tensor
     """(T, L, D), the queries' dtype: the keys less their mean over all tokens."""
-    v: Tensor | None
-    """(T, D, L padded to a multiple of 16): float8_e4m3fn, the values less their mean; None: they stay as they are."""
+    v: Tensor
+    """(T, D, L padded to a multiple of 16): float8_e4m3fn, the values less their mean."""
     q_scale: Tensor
     """(T, L) float32: query = q * q_scale, times log2(e) / sqrt(D)."""
     k_scale: Tensor
     """(T, L) float32: key - mean = k * k_scale."""
     common: Tensor
     """(T, 3, D) float32: the keys' mean, the values' mean, the values' scale."""
+    survey: Tensor
+    """(T, up to 128 parts of the tokens, 4, D) float32: keys' and values' sums, the values' smallest and largest."""

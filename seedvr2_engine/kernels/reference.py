@@ -1,5 +1,7 @@
 """The twins: every kernel in plain FP32 PyTorch, with the same signature. Slow, readable, and what the tests trust."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -256,44 +258,38 @@ def attend(qkv: Tensor, y: Tensor, config: AttentionConfig) -> None:
     y.copy_((scores.softmax(dim=-1) @ v).to(y.dtype))
 
 
-def quantize_attention(qkv: Tensor, operands: AttentionOperands, partials: Tensor) -> None:
-    """Twin of `attention_8bit.quantize`."""
+def quantize_attention(qkv: Tensor, operands: AttentionOperands) -> None:
+    """Twin of `attention_8bit.quantize_attention`; it leaves no survey."""
     q, k, v = qkv.float().chunk(3, dim=-1)
     k_mean, v_mean = k.mean(1), v.mean(1)
-    reach = (v - v_mean[:, None]).abs().amax(1).clamp(min=1e-20) / 448
-    operands.common.copy_(torch.stack([k_mean, v_mean, reach], dim=1))
-    folded = LOG2_E * q.shape[-1] ** -0.5
-    tokens = ((q, operands.q, operands.q_scale, folded), (k - k_mean[:, None], operands.k, operands.k_scale, 1.0))
+    v_scale = (v - v_mean[:, None]).abs().amax(1).clamp(min=1e-20) / 448
+    operands.common.copy_(torch.stack([k_mean, v_mean, v_scale], dim=1))
+    tokens = (
+        (q, operands.q, operands.q_scale, math.log2(math.e) * q.shape[-1] ** -0.5),
+        (k - k_mean[:, None], operands.k, operands.k_scale, 1.0),
+    )
     for x, data, scale, factor in tokens:
-        limit = 127.0 if data.dtype == torch.int8 else 448.0
-        step = x.abs().amax(-1, keepdim=True).clamp(min=1e-20) / limit
-        x = x / step
-        data.copy_(((x + 0.5).floor() if data.dtype == torch.int8 else x).to(data.dtype))
+        integer = data.dtype == torch.int8
+        step = x.abs().amax(-1, keepdim=True).clamp(min=1e-20) / (127 if integer else 448)
+        data.copy_(((x / step + 0.5).floor() if integer else x / step).to(data.dtype))
         scale.copy_(step[..., 0] * factor)
-    if operands.v is not None:
-        centred = ((v - v_mean[:, None]) / reach[:, None]).transpose(1, 2)
-        operands.v.copy_(F.pad(centred, (0, operands.v.shape[2] - v.shape[1])).to(operands.v.dtype))
+    rows = ((v - v_mean[:, None]) / v_scale[:, None]).transpose(1, 2)
+    operands.v.copy_(F.pad(rows, (0, operands.v.shape[2] - v.shape[1])).to(operands.v.dtype))
 
 
-def attend_8bit(qkv: Tensor, operands: AttentionOperands, y: Tensor, config: AttentionConfig) -> None:
-    """Twin of `attention_8bit.attend`; the configuration changes nothing here.
+def attend_8bit(operands: AttentionOperands, y: Tensor, config: AttentionConfig) -> None:
+    """Twin of `attention_8bit.attend_8bit`; the configuration changes nothing here.
 
-    Probabilities are rounded relative to a power of two above the highest score, as the kernel rounds them.
+    Probabilities are rounded as the kernel rounds them, relative to a power of two.
     """
     q = operands.q.float() * operands.q_scale[..., None]
     k = operands.k.float() * operands.k_scale[..., None]
     scores = q @ k.transpose(1, 2)
-    p = torch.exp2(scores - scores.amax(-1, keepdim=True).clamp(min=0).ceil())
-    total = p.sum(-1, keepdim=True)
-    if operands.v is None:
-        v = qkv.float().chunk(3, dim=-1)[2]
-        y.copy_((p.to(qkv.dtype).float() @ v / total).to(y.dtype))
-        return
-    p = (p * 256).to(torch.float8_e4m3fn).float() / 256
-    _, mean, scale = operands.common[:, :, None].unbind(1)
-    v = operands.v.float().transpose(1, 2)[:, : p.shape[-1]] * scale + mean
-    weighed = p @ (v - mean) / total + mean
-    y.copy_(weighed.to(y.dtype))
+    p = torch.exp2(scores - scores.amax(-1, keepdim=True).ceil().clamp(min=0) + 8)
+    _, v_mean, v_scale = operands.common[:, :, None].unbind(1)
+    v = operands.v.float().transpose(1, 2)[:, : k.shape[1]]
+    weighed = p.to(torch.float8_e4m3fn).float() @ v / p.sum(-1, keepdim=True)
+    y.copy_((weighed * v_scale + v_mean).to(y.dtype))
 
 
 def unfold(picture: Tensor, y: Tensor) -> None:

@@ -83,6 +83,8 @@ def touched(step: Step) -> list[str]:
         names.append(exponents_buffer(sums))
     if step.kernel == "norm":
         names += [f"{step.layer}.combined", f"{step.layer}.affine"]
+    if step.kernel == "attention" and ELEMENT_BYTES[step.format] == 1:
+        names.append(f"{step.layer}.operands")
     return [name for name in names if name]
 
 

@@ -11,9 +11,10 @@ from ..kernels.dispatch import (
     Format,
     Refusal,
     choose_attention_config,
+    choose_attention_format,
     choose_config,
 )
-from ..kernels.layout import WIDTH, tiles_per_chunk
+from ..kernels.layout import WIDTH, attention_bytes, tiles_per_chunk
 from ..models.config import VAEConfig
 from ..quant import QuantRecipe
 from ..quant.recipe import ALWAYS_HIGH
@@ -194,8 +195,11 @@ class Walk:
         slot = self.norm(x, qkv, f"{block}.group_norm", linear, 0)
         projected = self.conv(qkv, linear, slot)
         config = None
+        format, reason = self._attention_format(block, channels)
+        if format != self._high:
+            self.sizes[f"{block}.operands"] = attention_bytes(x.size[0] * x.size[1], channels)
         if self.target.fuses_attention:
-            chosen = choose_attention_config(channels, self.target.device)
+            chosen = choose_attention_config(channels, self.target.device, format)
             if isinstance(chosen, Refusal):
                 self._refuse(block, chosen.reason)
             else:
@@ -204,7 +208,7 @@ class Walk:
         self.sizes[attended] = x.size[0] * x.size[1] * channels * ELEMENT_BYTES[self._high]
         self.steps.append(
             Step(block, "attention", self.segment, projected.buffer, attended, projected.size,
-                 config=config, format=self._high)
+                 config=config, format=format, reason=reason)
         )  # fmt: skip
         linear = replace(self._problem(x.size, channels), kernel=(1, 1, 1), has_residual=True)
         x = self.conv(out, linear, attended, residual=x)
@@ -284,7 +288,7 @@ class Walk:
     def _format(self, layer: str, problem: ConvProblem) -> tuple[Format, str]:
         """The layer's format and the reason: one format for both its problems, which read the same ring."""
         if ".attentions." in layer:
-            return self._high, "attention is kept high"
+            return self._high, "the attention's projections are kept high"
         if layer.endswith(".conv_in"):
             return self._high, ALWAYS_HIGH[layer]
         format, reason = self.target.recipe.layer_precision(layer)
@@ -296,6 +300,18 @@ class Walk:
                 if isinstance(chosen, Refusal):
                     return self._high, chosen.reason
         return format, reason
+
+    def _attention_format(self, block: str, dim: int) -> tuple[Format, str]:
+        """The format of an attention's queries and keys, and the reason."""
+        precision, reason = self.target.recipe.layer_precision(block)
+        if not self.target.fuses_attention:
+            return self._high, "PyTorch computes it"
+        if precision == self._high:
+            return precision, reason
+        chosen = choose_attention_format(precision, dim, self.target.device)
+        if isinstance(chosen, Refusal):
+            return self._high, chosen.reason
+        return chosen, f"scores in {chosen.upper()}, values in FP8"
 
     def _config(self, layer: str, problem: ConvProblem) -> ConvConfig:
         chosen = choose_config(problem, self.target.device)

@@ -241,9 +241,10 @@ def test_rounding_leaves_the_model_as_it_was(nano, clip):
 
 def test_every_quantised_convolution_of_the_decoder_has_a_name(nano):
     names = list(decoder_layers(nano))
-    assert len(names) == 2 * (2 + 4 * 3) + 3
+    assert len(names) == 2 * (2 + 4 * 3) + 3 + 1
     kernels = {name.removesuffix(".weight") for name, t in nano.state_dict().items() if t.ndim == 5}
     covered = {k for k in kernels if any(k == n or k.startswith(n + ".") for n in names)}
+    assert "decoder.mid_block.attentions.0" in names
     missing = {k for k in kernels - covered if k.startswith("decoder") and "shortcut" not in k}
     assert missing == {"decoder.conv_in", "decoder.conv_out"}
 

@@ -89,6 +89,7 @@ def test_flash_attention_off_is_pytorchs(vae):
     # In 16 bits: in 8, a step of rounding would differ somewhere.
     with_kernel, without = (serve(vae, precision="fp16", enable_flash_attention=on) for on in (True, False))
     assert with_kernel.report.layers.flash_attentions == with_kernel.report.layers.attentions == 2
+    assert with_kernel.report.layers.eight_bit_attentions == 0
     assert without.report.layers.flash_attentions == 0
     assert not measure(without, "flash attention").applied
     latent = torch.randn(1, 16, 1, 2, 2)
@@ -166,7 +167,7 @@ def test_the_report_counts(vae):
     assert "54 of 62 convolutions" in report.text()
     assert "all 62 convolutions" in report.text()
     assert "[HOPPER_ENGINE] FP8 on H200 (sm_90)" in report.text()
-    assert "2 of 2 attention blocks" in report.text()
+    assert "2 of 2 attention blocks, 2 in 8 bits" in report.text()
     facts = json.loads(report.to_json())
     assert facts["layers"]["by_format"] == {"fp16": 8, "fp8": 54}
     assert facts["work"][0]["memory"]["rings"] > 0

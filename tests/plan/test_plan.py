@@ -13,6 +13,7 @@ from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.models.tiling import TileSpec
 from seedvr2_engine.plan import ExecutionPlan, PlanOptions, VAEShape, compile_vae_plan
+from seedvr2_engine.plan.gpus import find_gpu
 from seedvr2_engine.plan.memory import touched
 from seedvr2_engine.plan.tables import SETTLED, STILL, row_count, row_moves, step_rows
 from seedvr2_engine.quant import QuantRecipe
@@ -219,6 +220,32 @@ def test_every_layer_says_why() -> None:
     assert "whole frames" in text
     assert all(layer in text for layer in layers)
     assert len(made.problems()) == len(set(made.problems()))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "precision", "format", "reason"),
+    [
+        ("h200", "fp8", "int8", "scores in INT8, values in FP8"),
+        ("rtx5070ti", "mxfp8", "int8", "scores in INT8, values in FP8"),
+        ("rtx4090", "int8", "int8", "scores in INT8, values in FP8"),
+        ("b200", "fp8", "fp8", "scores in FP8, values in FP8"),
+        ("rtx3090", "int8", "fp16", "sm_86 has no matrix units for the attention's FP8 values"),
+        ("h200", "bf16", "bf16", "nothing is quantised"),
+    ],
+)
+def test_attention_has_a_format_of_its_own(gpu: str, precision: str, format: str, reason: str) -> None:
+    made = plan(VAEShape("decode", 720, 1280), precision=precision, device=find_gpu(gpu))
+    for schedule in (made.first, made.steady):
+        step = next(step for step in schedule.steps if step.kernel == "attention")
+        assert (step.format, step.reason) == (format, reason)
+        assert (f"{step.layer}.operands" in schedule.places) == (format in ("int8", "fp8"))
+
+
+def test_attention_can_be_kept_in_16_bits() -> None:
+    recipe = QuantRecipe("fp8").keeping_high("decoder.mid_block.attentions.0", "the guard keeps it")
+    made = compile_vae_plan(VAEConfig(), recipe, H200, VAEShape("decode", 720, 1280), 80 << 30)
+    step = next(step for step in made.steady.steps if step.kernel == "attention")
+    assert (step.format, step.reason) == ("fp16", "the guard keeps it")
 
 
 def test_a_format_that_the_gpu_lacks_is_replaced_with_a_reason() -> None:
