@@ -5,25 +5,16 @@ from typing import Literal
 
 from ..device import DeviceSpec
 from ..kernels.dispatch import (
-<<<<<<< HEAD
     PAIRING_ARCHITECTURES,
-=======
->>>>>>> 668a6b2 (Attention in 8 bits beside 8-bit convolutions: planned, bound, guarded, checked)
     ConvConfig,
     ConvProblem,
     Format,
     Refusal,
     choose_attention_config,
-<<<<<<< HEAD
-    choose_config,
-)
-from ..kernels.layout import WIDTH, tiles_per_chunk
-=======
     choose_attention_format,
     choose_config,
 )
 from ..kernels.layout import WIDTH, attention_bytes, tiles_per_chunk
->>>>>>> 668a6b2 (Attention in 8 bits beside 8-bit convolutions: planned, bound, guarded, checked)
 from ..models.config import VAEConfig
 from ..quant import QuantRecipe
 from ..quant.recipe import ALWAYS_HIGH
