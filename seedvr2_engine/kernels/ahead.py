@@ -43,6 +43,8 @@ class CompileReport:
     """The distinct matrix instructions in the PTX, sorted."""
     reads_registers: bool
     """Whether a `wgmma` takes its first operand from registers."""
+    serialized: bool
+    """Whether ptxas waits for every single `wgmma`, because it cannot follow their registers."""
 
 
 def compile_conv3d(problem: ConvProblem, config: ConvConfig, sm: str) -> CompileReport:
@@ -112,7 +114,11 @@ def compile_attention_8bit(
         types["keys"] = f"tensordesc<{element}[1,{config.block_n},{dim}]>"
         types["values"] = f"tensordesc<{value}[1,{config.block_v},{config.block_n}]>"
     return compile_kernel(
-        attention_8bit_kernel, types, attention_constants(dim, config), (config.warps, config.stages), sm
+        attention_8bit_kernel,
+        types,
+        attention_constants(dim, config, format == "int8"),
+        (config.warps, config.stages),
+        sm,
     )
 
 
@@ -131,18 +137,19 @@ def compile_kernel(
     target = GPUTarget("cuda", capability, 32)
     compiled = triton.compile(source, target=target, options={"num_warps": warps, "num_stages": stages})
     ptx = compiled.asm["ptx"]
-    registers, spilled = _assemble(ptx, capability)
+    registers, spilled, serialized = _assemble(ptx, capability)
     return CompileReport(
         registers,
         spilled,
         compiled.metadata.shared,
         tuple(sorted(set(_MATRIX_INSTRUCTION.findall(ptx)))),
         _REGISTER_OPERAND.search(ptx) is not None,
+        serialized,
     )
 
 
-def _assemble(ptx: str, capability: int) -> tuple[int, int]:
-    """Registers of a thread and spilled bytes, as ptxas reports them."""
+def _assemble(ptx: str, capability: int) -> tuple[int, int, bool]:
+    """Registers of a thread, spilled bytes, and whether `wgmma` are serialized, as ptxas reports them."""
     tools = triton.knobs.nvidia
     ptxas = tools.ptxas_blackwell if capability >= 100 else tools.ptxas
     architecture = f"sm_{capability}{'a' if capability >= 90 else ''}"
@@ -153,4 +160,4 @@ def _assemble(ptx: str, capability: int) -> tuple[int, int]:
         log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     registers = re.findall(r"Used (\d+) registers", log)
     spilled = re.findall(r"(\d+) bytes spill (?:stores|loads)", log)
-    return max(map(int, registers)), sum(map(int, spilled))
+    return max(map(int, registers)), sum(map(int, spilled)), "instructions are serialized" in log

@@ -22,7 +22,7 @@ from ..errors import InvalidArgumentError
 from .attention import LOG2_E, load_rows
 from .conv3d import describe
 from .dispatch import AttentionConfig
-from .layout import CHUNKS
+from .layout import CHUNKS, LARGEST_NORM
 from .operands import AttentionOperands
 
 P_BITS = 8
@@ -81,6 +81,7 @@ def settle_kernel(survey, common, L, parts, D: tl.constexpr, PARTS: tl.constexpr
 @triton.jit
 def quantize_tokens_kernel(
     qkv, common, q, k, q_scale, k_scale, L, scale_log2, D: tl.constexpr, ROWS: tl.constexpr, LIMIT: tl.constexpr,
+    NORM: tl.constexpr,
 ):  # fmt: skip
     """The queries (program 0 of the last axis) or the keys of some tokens."""
     t = tl.program_id(1).to(tl.int64)
@@ -94,6 +95,8 @@ def quantize_tokens_kernel(
     if is_key:
         x -= tl.load(common + t * 3 * D + column)[None, :]
     scale = tl.maximum(tl.max(tl.abs(x), axis=1), 1e-20) / LIMIT
+    if LIMIT == 127:
+        scale = tl.maximum(scale, tl.sqrt(tl.sum(x * x, axis=1)) / NORM)
     x = x / scale[:, None]
     if LIMIT == 127:
         x = tl.floor(x + 0.5)
@@ -136,10 +139,20 @@ def load_values(values, t, n, part, PADDED, D: tl.constexpr, BLOCK_V: tl.constex
 
 
 @triton.jit
+def finished(product):
+    """The same numbers, where Triton has to wait for the product.
+
+    Otherwise a product runs on into the loop's next turn, where ptxas cannot tell its registers from those that the
+    next one starts with, and waits for every single `wgmma` (its message C7515).
+    """
+    return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [product], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
 def attention_8bit_kernel(
     queries, keys, values, q_scale, k_scale, common, y, L, PADDED,
     D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, TMA: tl.constexpr,
-    BITS: tl.constexpr,
+    BITS: tl.constexpr, INTEGER: tl.constexpr, COMPILED: tl.constexpr,
 ):  # fmt: skip
     """Attend BLOCK_M queries of a frame to all its keys, for BLOCK_V of the values' dimensions."""
     row = tl.program_id(0) // (D // BLOCK_V) * BLOCK_M
@@ -155,7 +168,13 @@ def attention_8bit_kernel(
     for n in range(0, L, BLOCK_N):
         column = n + tl.arange(0, BLOCK_N)
         ks = tl.load(scales + column, mask=column < L, other=0.0)
-        s = tl.dot(q, load_rows(keys, t, n, 0, L, D, BLOCK_N, D, TMA).T).to(tl.float32) * ks[None, :]
+        k = load_rows(keys, t, n, 0, L, D, BLOCK_N, D, TMA)
+        if INTEGER:
+            # What starts as the bits of 1.5 * 2^23 counts in that float's last place: no conversion is needed.
+            counted = tl.dot(q, k.T, tl.full((BLOCK_M, BLOCK_N), 0x4B400000, tl.int32), out_dtype=tl.int32)
+            s = counted.to(tl.float32, bitcast=True) * ks[None, :] - (12582912.0 * ks)[None, :]
+        else:
+            s = tl.dot(q, k.T) * ks[None, :]
         higher = tl.maximum(highest, tl.ceil(tl.max(s, axis=1) * qs))
         shrink = tl.exp2(highest - higher)
         p = tl.exp2(s * qs[:, None] + (BITS - higher)[:, None])
@@ -163,6 +182,8 @@ def attention_8bit_kernel(
         highest = higher
         v = load_values(values, t, n, part, PADDED, D, BLOCK_V, BLOCK_N, TMA)
         acc = tl.dot(p.to(v.dtype), v.T, acc * shrink[:, None])
+        if COMPILED:
+            acc = finished(acc)
     padding = (L + BLOCK_N - 1) // BLOCK_N * BLOCK_N - L
     total -= padding * tl.exp2(BITS - highest)
     out = acc / total[:, None]
@@ -187,7 +208,8 @@ def quantize_attention(qkv: Tensor, operands: AttentionOperands) -> None:
     )
     quantize_tokens_kernel[(triton.cdiv(length, 8), frames, 2)](
         qkv, operands.common, operands.q, operands.k, operands.q_scale, operands.k_scale, length,
-        LOG2_E * dim**-0.5, D=dim, ROWS=8, LIMIT=127 if operands.q.dtype == torch.int8 else 448, num_warps=4,
+        LOG2_E * dim**-0.5, D=dim, ROWS=8, LIMIT=127 if operands.q.dtype == torch.int8 else 448,
+        NORM=LARGEST_NORM, num_warps=4,
     )  # fmt: skip
     padded = operands.v.shape[2]
     quantize_values_kernel[(triton.cdiv(padded, 128), frames, dim // columns)](
@@ -216,12 +238,13 @@ def attend_8bit(operands: AttentionOperands, y: Tensor, config: AttentionConfig)
         )
     attention_8bit_kernel[(triton.cdiv(length, config.block_m) * (dim // config.block_v), frames)](
         *tensors, operands.q_scale, operands.k_scale, operands.common, y, length, operands.v.shape[2],
-        **attention_constants(dim, config), num_warps=config.warps, num_stages=config.stages,
+        **attention_constants(dim, config, operands.q.dtype == torch.int8),
+        num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
 
 
-def attention_constants(dim: int, config: AttentionConfig) -> dict[str, int]:
-    """The kernel's compile-time constants."""
+def attention_constants(dim: int, config: AttentionConfig, integer: bool) -> dict[str, int]:
+    """The kernel's compile-time constants; integer: whether queries and keys are INT8."""
     return {
         "D": dim,
         "BLOCK_M": config.block_m,
@@ -229,4 +252,6 @@ def attention_constants(dim: int, config: AttentionConfig) -> dict[str, int]:
         "BLOCK_V": config.block_v,
         "TMA": config.uses_tma,
         "BITS": P_BITS,
+        "INTEGER": integer,
+        "COMPILED": not triton.knobs.runtime.interpret,
     }

@@ -25,6 +25,8 @@ OUTPUT_DTYPES: dict[OutputFormat, torch.dtype] = {
 }
 CHUNKS = 128
 """Most partial results of a frame that are left for the second, single-program step of the statistics."""
+LARGEST_NORM = 2036.0
+"""Euclidean norm of a query or key in INT8 before it is rounded, at most: scores stay within 2^22."""
 ALIGNMENT = 512
 """Bytes between the starts of two operands that share a buffer."""
 WIDTH = 32

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .dispatch import AttentionConfig, ConvConfig, ConvProblem
+from .layout import LARGEST_NORM
 from .operands import (
     BOUND,
     CENTER,
@@ -271,6 +272,8 @@ def quantize_attention(qkv: Tensor, operands: AttentionOperands) -> None:
     for x, data, scale, factor in tokens:
         integer = data.dtype == torch.int8
         step = x.abs().amax(-1, keepdim=True).clamp(min=1e-20) / (127 if integer else 448)
+        if integer:
+            step = step.maximum(x.norm(dim=-1, keepdim=True) / LARGEST_NORM)
         data.copy_(((x / step + 0.5).floor() if integer else x / step).to(data.dtype))
         scale.copy_(step[..., 0] * factor)
     rows = ((v - v_mean[:, None]) / v_scale[:, None]).transpose(1, 2)

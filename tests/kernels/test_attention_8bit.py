@@ -48,7 +48,10 @@ def test_equals_the_twin(length, format, uses_tma):
     outs = [torch.full((1, length, DIM), float("nan"), dtype=qkv.dtype) for _ in range(2)]
     attention_8bit.attend_8bit(expected, outs[0], config)
     reference.attend_8bit(expected, outs[1], config)
-    assert_close(*outs, qkv.dtype)
+    # A probability near the middle of a step may fall to either side.
+    assert_close(*outs, qkv.dtype, factor=8)
+    common = outs[1].mean(1, keepdim=True)
+    assert relative(outs[0] - common, outs[1] - common) < 2e-3
 
 
 def test_bf16_and_frames_of_their_own():
