@@ -179,7 +179,8 @@ def test_on_a_gpu(dit, case):
     video, text, timestep = inputs(case)
     expected = golden()[f"{case}/out_{dit.config.family}"]
     on_gpu = build_tiny(dit.config.family).cuda()
-    assert (on_gpu(video, text, timestep).cpu() - expected).abs().max() <= TOLERANCE
+    # A GPU sums in another order: up to 7.4e-5 on an H200.
+    assert (on_gpu(video, text, timestep).cpu() - expected).abs().max() <= 2 * TOLERANCE
     half = on_gpu.bfloat16()
     conditioning = half.conditioning(text, timestep)
     kinds = {choose_attention(half.device, half.dtype), "sdpa"}
