@@ -160,11 +160,6 @@ class Step:
         return self.kernel == "norm" and bool(self.target)
 
 
-def exponents_buffer(sums: str) -> str:
-    """Name of the buffer with the exponents of a buffer of sums."""
-    return f"{sums} exponents"
-
-
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Bytes that a plan needs; what the engine allocates."""
