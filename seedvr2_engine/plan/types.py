@@ -247,6 +247,11 @@ class ExecutionPlan:
         return self.tile_px is None
 
     @property
+    def in_pairs(self) -> bool:
+        """Whether convolutions compute two frames at once from sums of frames."""
+        return any(step.makes_sums for step in self.steady.steps)
+
+    @property
     def uses_host(self) -> bool:
         """Whether remembered frames wait in host memory."""
         return any(ring.host_frames for ring in self.rings)
@@ -285,9 +290,7 @@ class ExecutionPlan:
         """The plan in a few lines, and one for each convolution."""
         shape, memory = self.shape, self.memory
         frames = "any number of" if shape.frames is None else shape.frames
-        area = (
-            "whole frames" if self.tile_px is None else f"tiles of {self.tile_px[1]}x{self.tile_px[0]} px (approximate)"
-        )
+        area = "whole frames" if self.is_exact else f"tiles of {self.tile_px} (rows, columns) px, approximate"
         lines = [
             f"{shape.part} {shape.width_px}x{shape.height_px}, {frames} frames, {self.precision}, {self.device}: "
             f"{area}",
