@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from seedvr2_engine.device import ARCHITECTURES, DeviceSpec, MatrixRates
-from seedvr2_engine.kernels.ahead import compile_attention, compile_conv3d
+from seedvr2_engine.kernels.ahead import compile_attention, compile_attention_8bit, compile_conv3d
 from seedvr2_engine.kernels.ahead_tokens import compile_tokens
 from seedvr2_engine.kernels.dispatch import (
     FORMATS_BY_ARCHITECTURE,
     Format,
     Refusal,
     choose_attention_config,
+    choose_attention_format,
     choose_config,
     shared_memory_bytes,
 )
 from seedvr2_engine.kernels.problems import decoder_problems, encoder_problems
 from seedvr2_engine.models.dit_config import PUBLIC_3B, PUBLIC_7B
+from seedvr2_engine.plan.describe import describe_config
 
 WIDTHS = (128, 256, 512, 512)
 HEAD = 512
@@ -59,13 +61,23 @@ def conv_reports(sm: str, format: Format, only: str | None) -> Iterator[dict[str
         }
 
 
-def attention_report(sm: str) -> dict[str, Any]:
-    config = choose_attention_config(HEAD, device(sm))
-    if isinstance(config, Refusal):
-        raise SystemExit(f"{sm} attention: {config.reason}.")
-    description = f"{config.block_m} queries, {config.block_n} keys, {config.block_v} dimensions, {config.warps} warps"
-    report = asdict(compile_attention(HEAD, config, sm))
-    return {"sm": sm, "layer": "attention", "format": "fp16", "config": description, **report}
+def attention_reports(sm: str) -> Iterator[dict[str, Any]]:
+    eight_bit = choose_attention_format(FORMATS_BY_ARCHITECTURE[sm][0], HEAD, device(sm))
+    for format in ("fp16",) if isinstance(eight_bit, Refusal) else ("fp16", eight_bit):
+        config = choose_attention_config(HEAD, device(sm), format)
+        if isinstance(config, Refusal):
+            raise SystemExit(f"{sm} attention: {config.reason}.")
+        if format == "fp16":
+            compiled = compile_attention(HEAD, config, sm)
+        else:
+            compiled = compile_attention_8bit(HEAD, config, sm, format)
+        yield {
+            "sm": sm,
+            "layer": "attention",
+            "format": format,
+            "config": describe_config(config),
+            **asdict(compiled),
+        }
 
 
 def token_reports(sm: str) -> Iterator[dict[str, Any]]:
@@ -104,7 +116,7 @@ def main() -> None:
                     if arguments.json != "-":
                         show(report)
         everything = arguments.layer is None and arguments.format is None
-        others = [attention_report(sm)] if arguments.attention or (everything and not arguments.tokens) else []
+        others = list(attention_reports(sm)) if arguments.attention or (everything and not arguments.tokens) else []
         others += token_reports(sm) if arguments.tokens or (everything and not arguments.attention) else []
         reports += others
         if arguments.json != "-":

@@ -51,7 +51,7 @@ from seedvr2_engine.kernels.problems import decoder_problems, encoder_problems
 from seedvr2_engine.quant import quantize_rows
 
 WIDTHS = (128, 256, 512, 512)
-TOLERANCES = {"fp8": 4e-3, "mxfp8": 1e-3, "int8": 1e-3, "fp16": 1e-3, "bf16": 1e-3}
+TOLERANCES = {"fp8": 3e-3, "mxfp8": 1e-3, "int8": 1e-3, "fp16": 1e-3, "bf16": 1e-3}
 """Relative RMS error against the twin, which multiplies the same quantised numbers; Hopper adds up FP8 products with
 about 14 bits."""
 
@@ -130,7 +130,7 @@ def check(case: Case, config: ConvConfig, expected: Tensor) -> str:
         twin = reference.partial_statistics(y, case.problem, config)
         worst = ((partials - twin).abs().amax((0, 1, 3)) / twin.abs().amax((0, 1, 3))).max().item()
         # The twin sums what was stored, the kernel what was computed.
-        if worst > 2e-3:
+        if worst > 1e-3:
             return f"statistics off by {worst:.2e}"
     return ""
 

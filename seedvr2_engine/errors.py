@@ -25,10 +25,6 @@ class OutputError(SeedVR2Error):
     """An output file could not be written."""
 
 
-class EngineMemoryError(SeedVR2Error):
-    """The GPU's memory does not suffice for what was asked."""
-
-
 class EngineUnsupportedError(SeedVR2Error):
     """The kernels cannot run this model in this way on this GPU."""
 

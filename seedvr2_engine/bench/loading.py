@@ -18,7 +18,8 @@ from ..pipeline.clip_stages import Models
 from ..pipeline.options import UpscaleOptions
 from ..pipeline.reconstruct import VideoCodec
 from ..pipeline.upscaler import Upscaler
-from .random_models import random_dit, random_vae
+from .cases import random_vae
+from .random_models import random_dit
 
 PUBLIC_TEXT_TOKENS = 58
 
@@ -55,4 +56,6 @@ def _dit(name: str, device: torch.device, dtype: torch.dtype, *, offload: bool) 
 
 
 def _vae(name: str, device: torch.device, dtype: torch.dtype) -> VideoVAE:
-    return random_vae(VAEConfig(), device, dtype) if name == "public" else load_vae(name, device=device, dtype=dtype)
+    if name == "public":
+        return random_vae(VAEConfig(), device).to(dtype)
+    return load_vae(name, device=device, dtype=dtype)

@@ -1,14 +1,12 @@
-"""Models of any size with random weights: what a benchmark measures does not depend on them."""
+"""Transformers with random weights: what a benchmark measures does not depend on them."""
 
 from __future__ import annotations
 
 import torch
 
-from ..models.config import VAEConfig
 from ..models.dit import NaDiT
 from ..models.dit_config import DiTConfig
 from ..models.rope import rotary_frequencies
-from ..models.vae import VideoVAE
 
 
 def random_dit(config: DiTConfig, device: torch.device, dtype: torch.dtype) -> NaDiT:
@@ -25,10 +23,3 @@ def random_dit(config: DiTConfig, device: torch.device, dtype: torch.dtype) -> N
             state[name] = torch.rand(shape, device=device, dtype=dtype) * 0.2 + (0.9 if "scale" in name else 0.0)
     dit.load_state_dict(state, assign=True)
     return dit.requires_grad_(False).eval()
-
-
-def random_vae(config: VAEConfig, device: torch.device, dtype: torch.dtype) -> VideoVAE:
-    """A VAE with PyTorch's initial weights."""
-    with torch.device(device):
-        vae = VideoVAE(config)
-    return vae.requires_grad_(False).eval().to(dtype)

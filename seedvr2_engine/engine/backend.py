@@ -10,6 +10,7 @@ from ..kernels import reference
 from ..kernels.dispatch import AttentionConfig, ConvConfig, ConvProblem
 from ..kernels.operands import (
     Additions,
+    AttentionOperands,
     ConvOutput,
     ConvWeights,
     FrameTarget,
@@ -24,10 +25,14 @@ class Backend(NamedTuple):
 
     name: str
     conv3d: Callable[[FrameWindow, ConvWeights, Additions, ConvOutput, ConvProblem, ConvConfig], None]
+    paired_conv3d: Callable[[FrameWindow, ConvWeights, Additions, ConvOutput, ConvProblem, ConvConfig], None]
     combine: Callable[[Tensor, Tensor, Tensor], None]
     finish_statistics: Callable[[Tensor, Tensor, NormOperands, NormSpec, Tensor], None]
     normalize: Callable[[Tensor, Tensor, NormOperands, NormSpec, FrameTarget], None]
+    normalize_pair: Callable[[Tensor, Tensor, NormOperands, NormSpec, FrameTarget, FrameTarget], None]
     attend: Callable[[Tensor, Tensor, AttentionConfig], None]
+    quantize_attention: Callable[[Tensor, AttentionOperands], None]
+    attend_8bit: Callable[[AttentionOperands, Tensor, AttentionConfig], None]
     unfold: Callable[[Tensor, Tensor], None]
     fold: Callable[[Tensor, Tensor, Tensor], None]
 
@@ -37,10 +42,14 @@ def twin_backend() -> Backend:
     return Backend(
         "twins",
         reference.conv3d,
+        reference.paired_conv3d,
         reference.combine,
         reference.finish_statistics,
         reference.normalize,
+        reference.normalize_pair,
         reference.attend,
+        reference.quantize_attention,
+        reference.attend_8bit,
         reference.unfold,
         reference.fold,
     )
@@ -48,15 +57,19 @@ def twin_backend() -> Backend:
 
 def triton_backend() -> Backend:
     """The kernels; raises ImportError where Triton is missing."""
-    from ..kernels import attention, conv3d, groupnorm, image
+    from ..kernels import attention, attention_8bit, conv3d, groupnorm, image, paired
 
     return Backend(
         "Triton",
         conv3d.conv3d,
+        paired.paired_conv3d,
         groupnorm.combine,
         groupnorm.finish_statistics,
         groupnorm.normalize,
+        groupnorm.normalize_pair,
         attention.attend,
+        attention_8bit.quantize_attention,
+        attention_8bit.attend_8bit,
         image.unfold,
         image.fold,
     )

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from ..kernels.dispatch import AttentionConfig, ConvConfig
-from ..kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, chunk_counts, tiles_per_chunk
+from ..kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, attention_operands, chunk_counts, tiles_per_chunk
 from ..kernels.operands import (
+    INT8_REACH,
     Additions,
     ConvOutput,
     FrameTarget,
@@ -18,7 +19,8 @@ from ..kernels.operands import (
     tile_counts,
 )
 from ..models.config import VAEConfig
-from ..plan.tables import ROW, uses_row
+from ..plan.tables import ROW, row_count
+from ..plan.target import exponents_buffer
 from ..plan.types import ExecutionPlan, Schedule, Step
 from ..plan.walk import FLOAT_BYTES
 from .backend import Backend, attend_with_torch
@@ -59,11 +61,11 @@ class Binder:
         """All launches of a step over `memory`."""
         device = memory.arena.device
         executions = list(schedule.executions())
-        rows = sum(uses_row(step) for step, _ in executions)
+        rows = sum(row_count(step) for step, _ in executions)
         tables = torch.zeros(rows, ROW, dtype=torch.int32, device=device)
         rings = ring_tensors(self._plan, schedule, memory, exponents)
         space = _Space(schedule, memory, rings, tables)
-        frames = sum(step.kernel in ("unfold", "fold") for step, _ in executions)
+        frames = sum(step.frames for step, _ in executions if step.kernel in ("unfold", "fold"))
         pictures = (3, frames, self._plan_px()[0], self._plan_px()[1])
         decodes = self._plan.shape.part == "decode"
         first, last = schedule.steps[0], schedule.steps[-1]
@@ -77,10 +79,10 @@ class Binder:
         launches: list[Launch] = []
         row = 0
         for step, run in executions:
-            picture = (result if decodes else entry)[:, run : run + 1]
+            picture = (result if decodes else entry)[:, run : run + step.frames]
             bound = self._launches(step, space, row, picture)
             launches += bound if host is None else host.surround(step, bound, schedule, rings)
-            row += uses_row(step)
+            row += row_count(step)
         return BoundSchedule(tuple(launches), tables, entry, result)
 
     def _plan_px(self) -> tuple[int, int]:
@@ -90,36 +92,36 @@ class Binder:
     def _launches(self, step: Step, space: "_Space", row: int, picture: Tensor) -> list[Launch]:
         backend = self._backend
         if step.kernel == "unfold":
-            return [partial(backend.unfold, picture, space.view(step.target, (1, *step.size), DTYPES[step.format]))]
+            unfolded = space.view(step.target, (step.frames, *step.size), DTYPES[step.format])
+            return [partial(backend.unfold, picture, unfolded)]
         if step.kernel == "fold":
-            taps = space.view(step.source, (1, *step.size[:2], WIDTH), torch.float32)
+            taps = space.view(step.source, (step.frames, *step.size[:2], WIDTH), torch.float32)
             return [partial(backend.fold, taps, self._weights.picture_bias(), picture)]
         if step.kernel == "load":
             return [self._load(step, space, row)]
         if step.kernel == "norm":
             return self._norm(step, space, row)
         if step.kernel == "attention":
-            return [self._attention(step, space)]
+            return self._attention(step, space)
         return [self._conv(step, space, row)]
 
     def _load(self, step: Step, space: "_Space", row: int) -> Launch:
-        channels = step.size[2]
-        affine = (
-            torch.tensor([0.0, 1.0, 0.0, 0.0], device=space.device)[None, :, None].expand(1, 4, channels).contiguous()
-        )
-        x = space.view(step.source, (1, *step.size), DTYPES[step.format])
+        frames, channels = step.frames, step.size[2]
+        nothing = torch.tensor([0.0, 1.0, 0.0, 0.0], device=space.device)[None, :, None]
+        affine = nothing.expand(frames, 4, channels).contiguous()
+        x = space.view(step.source, (frames, *step.size), DTYPES[step.format])
         spec = NormSpec(normalises=False, activates=False)
         return partial(self._backend.normalize, x, affine, NormOperands(None, None), spec, space.target(step, row))
 
     def _norm(self, step: Step, space: "_Space", row: int) -> list[Launch]:
         assert step.counts is not None
         counts, chunks = self._tile_counts(step.counts, space.device)
-        channels = step.size[2]
-        x = space.view(step.source, (1, *step.size), space.activation_dtype)
-        rows = space.bytes(step.partials) // (FLOAT_BYTES * counts.numel() * channels)
-        partials = space.view(step.partials, (1, counts.numel(), rows, channels), torch.float32)
-        combined = space.view(f"{step.layer}.combined", (1, chunks.numel(), 4, channels), torch.float32)
-        affine = space.view(f"{step.layer}.affine", (1, 4, channels), torch.float32)
+        frames, channels = step.frames, step.size[2]
+        x = space.view(step.source, (frames, *step.size), space.activation_dtype)
+        rows = space.bytes(step.partials) // (frames * FLOAT_BYTES * counts.numel() * channels)
+        partials = space.view(step.partials, (frames, counts.numel(), rows, channels), torch.float32)
+        combined = space.view(f"{step.layer}.combined", (frames, chunks.numel(), 4, channels), torch.float32)
+        affine = space.view(f"{step.layer}.affine", (frames, 4, channels), torch.float32)
         operands, target = self._weights.norm(step), space.target(step, row)
         limit, floor = (
             (127.0, -20 if operands.inverse_smoothing is None else 0) if step.format == "int8" else (448.0, -2)
@@ -129,36 +131,54 @@ class Binder:
             activates=step.activates,
             limit=limit,
             exponent_floor=floor,
+            reach=INT8_REACH if step.format == "int8" else 1.0,
             groups=self._config.norm_groups,
             eps=self._config.norm_eps,
         )
+        normalize = partial(self._backend.normalize, x, affine, operands, spec, target)
+        if step.makes_sums:
+            sums = FrameTarget(*space.sums(step.target, step), target.slots)
+            normalize = partial(self._backend.normalize_pair, x, affine, operands, spec, target, sums)
         return [
             partial(self._backend.combine, partials, counts, combined),
             partial(self._backend.finish_statistics, combined, chunks, operands, spec, affine),
-            partial(self._backend.normalize, x, affine, operands, spec, target),
+            normalize,
         ]
 
-    def _attention(self, step: Step, space: "_Space") -> Launch:
+    def _attention(self, step: Step, space: "_Space") -> list[Launch]:
         rows, columns, width = step.size
         qkv = space.view(step.source, (1, rows * columns, width), space.activation_dtype)
         y = space.view(step.target, (1, rows * columns, width // 3), space.activation_dtype)
         if step.config is None:
-            return partial(attend_with_torch, qkv, y)
+            return [partial(attend_with_torch, qkv, y)]
         assert isinstance(step.config, AttentionConfig)
-        return partial(self._backend.attend, qkv, y, step.config)
+        name = f"{step.layer}.operands"
+        if name not in space.schedule.places:
+            return [partial(self._backend.attend, qkv, y, step.config)]
+        memory = space.view(name, (space.bytes(name),), torch.uint8)
+        operands = attention_operands(memory, rows * columns, width // 3, step.format)
+        return [
+            partial(self._backend.quantize_attention, qkv, operands),
+            partial(self._backend.attend_8bit, operands, y, step.config),
+        ]
 
     def _conv(self, step: Step, space: "_Space", row: int) -> Launch:
         problem, config = step.problem, step.config
         assert problem is not None
         assert isinstance(config, ConvConfig)
-        table = space.tables.view(-1)[row * ROW : row * ROW + problem.kernel[0] + 1].view(1, -1)
-        if step.slot is not None:
+        frames, taps = step.frames, problem.kernel[0]
+        first = row * ROW
+        if problem.paired:
+            window = FrameWindow(*space.sums(step.source, step), space.tables)
+        elif step.slot is not None:
+            table = space.tables.view(-1)[first : first + frames * (taps + 1)].view(frames, -1)
             ring = space.rings[step.slot.ring]
             window = FrameWindow(ring.frames, ring.exponents, table)
         else:
+            table = space.tables.view(-1)[first : first + taps + 1].view(1, -1)
             window = FrameWindow(space.view(step.source, (1, *step.size), DTYPES[step.format]), None, table)
         weights = self._weights.layer(step)
-        size = (1, *problem.output_px, problem.channels_out)
+        size = (frames, *problem.output_px, problem.channels_out)
         y = space.view(step.target, size, OUTPUT_DTYPES[problem.output])
         partials = shortcut = None
         if step.shortcut:
@@ -166,10 +186,11 @@ class Binder:
         if step.partials:
             tiles = tile_counts(problem.grid_px, (config.tile_h, config.tile_w), problem.phases).numel()
             partials = space.view(
-                step.partials, (1, tiles, problem.statistic_rows, problem.channels_out), torch.float32
+                step.partials, (frames, tiles, problem.statistic_rows, problem.channels_out), torch.float32
             )
         additions = Additions(y if problem.has_residual else None, shortcut, weights.shortcut)
-        return partial(self._backend.conv3d, window, weights.conv, additions, ConvOutput(y, partials), problem, config)
+        convolve = self._backend.paired_conv3d if problem.paired else self._backend.conv3d
+        return partial(convolve, window, weights.conv, additions, ConvOutput(y, partials), problem, config)
 
     def _tile_counts(self, key: tuple[int, int, int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:
         if key not in self._counts:
@@ -208,8 +229,15 @@ class _Space:
         """The size of a buffer."""
         return self.schedule.places[name].bytes
 
+    def sums(self, name: str, step: Step) -> tuple[Tensor, Tensor | None]:
+        """Four sums of frames of a step's size, and their exponents."""
+        dtype = DTYPES[step.format]
+        exponents = self.view(exponents_buffer(name), (4,), torch.int32) if dtype.itemsize == 1 else None
+        return self.view(name, (4, *step.size), dtype), exponents
+
     def target(self, step: Step, row: int) -> FrameTarget:
-        """Where a step writes frames."""
+        """Where a step writes frames, behind the slots of those that it reads."""
         assert step.slot is not None
         ring = self.rings[step.slot.ring]
-        return FrameTarget(ring.frames, ring.exponents, self.tables.view(-1)[row * ROW : row * ROW + 1])
+        slots = step.frames * (2 if step.makes_sums else 1)
+        return FrameTarget(ring.frames, ring.exponents, self.tables.view(-1)[row * ROW : row * ROW + slots])

@@ -11,9 +11,10 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from ..kernels.dispatch import AttentionConfig, ConvConfig, ConvProblem
-from ..kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, chunk_counts
+from ..kernels.dispatch import BYTES_PER_ELEMENT, AttentionConfig, ConvConfig, ConvProblem
+from ..kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, attention_bytes, attention_operands, chunk_counts
 from ..kernels.operands import (
+    INT8_REACH,
     Additions,
     ConvOutput,
     ConvWeights,
@@ -23,7 +24,7 @@ from ..kernels.operands import (
     NormSpec,
     tile_counts,
 )
-from ..kernels.reference import partial_statistics
+from ..kernels.reference import partial_statistics, window_values
 from ..models.precision import exact_float32
 from ..plan.describe import describe_config
 from ..plan.types import ExecutionPlan, Step
@@ -40,6 +41,8 @@ TOLERANCES: dict[torch.dtype, float] = {
 """Largest relative RMS error by the format that a kernel stores: values between two steps may fall to either side."""
 PRODUCT_TOLERANCES = {"fp8": 6e-3}
 """The same by the format that is multiplied, where it is larger: Hopper adds FP8 products up with about 14 bits."""
+ATTENTION_8BIT_TOLERANCE = 1e-2
+"""The same of attention in 8 bits: keys and probabilities near the middle of a step fall to either side."""
 STATISTICS_TOLERANCE = 1e-2
 """Of a tile's statistics, relative to the largest of their kind; they are taken before the values are rounded."""
 
@@ -107,7 +110,7 @@ def check_step(step: Step, backend: Backend, device: torch.device) -> Check:
 def _identity(step: Step) -> tuple[object, ...]:
     """What makes two operations the same kernel in the same configuration."""
     if step.kernel == "norm":
-        return step.kernel, step.size[2], step.format, bool(step.norm), step.activates
+        return step.kernel, step.size[2], step.format, bool(step.norm), step.activates, step.frames, step.makes_sums
     return step.kernel, step.format, step.problem, step.config
 
 
@@ -142,7 +145,7 @@ def _run(step: Step, backend: Backend, device: torch.device) -> Iterator[Outcome
 
 def _can_mix(problem: ConvProblem) -> bool:
     """Whether the frames of one window can have unequal exponents, for which the kernel goes another way."""
-    return problem.is_quantized and problem.kernel[0] > 1
+    return problem.is_quantized and problem.kernel[0] > 1 and not problem.paired
 
 
 Operands = tuple[FrameWindow, ConvWeights, Additions]
@@ -151,10 +154,11 @@ Operands = tuple[FrameWindow, ConvWeights, Additions]
 def _run_conv(problem: ConvProblem, config: ConvConfig, backend: Backend, operands: Operands) -> Outcome:
     window, weights, additions = operands
     outs = [_conv_output(problem, config, window.frames.device) for _ in range(2)]
+    convolve, twin = (run.paired_conv3d if problem.paired else run.conv3d for run in (backend, twin_backend()))
     for out in outs:
-        backend.conv3d(window, weights, additions, out, problem, config)
-    expected = outs[0].y.float()
-    twin_backend().conv3d(window, weights, additions, ConvOutput(expected, None), problem, config)
+        convolve(window, weights, additions, out, problem, config)
+    expected = torch.empty_like(outs[0].y, dtype=torch.float32)
+    twin(window, weights, additions, ConvOutput(expected, None), problem, config)
     wrong = "" if torch.equal(outs[0].y, outs[1].y) or outs[0].y.isnan().any() else "two runs differ"
     if outs[0].partials is not None and not wrong:
         wrong = _statistics_verdict(outs[0].partials, expected, problem, config)
@@ -176,10 +180,10 @@ def conv_operands(problem: ConvProblem, generator: torch.Generator, *, mixes: bo
     device = generator.device
     kt, kh, kw = problem.kernel
     dtype, output = DTYPES[problem.format], OUTPUT_DTYPES[problem.output]
-    count = kt + problem.frames - 1
+    count = 4 if problem.paired else kt + problem.frames - 1
     depth = kt * kh * kw * problem.channels_in
     frames = _normal(generator, count, problem.height_px, problem.width_px, problem.channels_in)
-    sets = min(2, problem.frames)
+    sets = 1 if problem.paired else min(2, problem.frames)
     rows = _normal(generator, sets * problem.phases * problem.channels_out, depth) * depth**-0.5
     exponents = scale = None
     if problem.is_quantized:
@@ -220,7 +224,8 @@ def _run_norm(step: Step, backend: Backend, generator: torch.Generator) -> Outco
     device = generator.device
     rows, columns, channels = step.size
     dtype = DTYPES[step.format]
-    x = (_normal(generator, 1, rows, columns, channels) * 2 + 1).half()
+    frames = step.frames
+    x = (_normal(generator, frames, rows, columns, channels) * 2 + 1).half()
     tile = ConvConfig(8, 16, 16, 16, 4, 2, False)
     problem = ConvProblem(channels, channels, (1, 1, 1), 1, rows, columns, "fp16", has_range=dtype == torch.int8)
     counts = tile_counts((rows, columns), (tile.tile_h, tile.tile_w), 1).to(device)
@@ -231,36 +236,61 @@ def _run_norm(step: Step, backend: Backend, generator: torch.Generator) -> Outco
     operands = NormOperands(*affine_parameters) if normalises else NormOperands(None, None)
     floor = 0 if dtype == torch.int8 else -2
     limit = 127.0 if dtype == torch.int8 else 448.0
-    spec = NormSpec(normalises, step.activates, limit, floor)
+    reach = INT8_REACH if step.format == "int8" else 1.0
+    spec = NormSpec(normalises, step.activates, limit, floor, reach)
+    past = _normal(generator, 2, rows, columns, channels)
     values = []
     for run in (backend, twin_backend()):
-        target = _poisoned_target(dtype, step.size, device)
-        combined = torch.full((1, chunks.numel(), 4, channels), float("nan"), device=device)
-        affine = torch.full((1, 4, channels), float("nan"), device=device)
+        combined = torch.full((frames, chunks.numel(), 4, channels), float("nan"), device=device)
+        affine = torch.full((frames, 4, channels), float("nan"), device=device)
         run.combine(partials, counts, combined)
         run.finish_statistics(combined, chunks, operands, spec, affine)
-        run.normalize(x, affine, operands, spec, target)
-        exponent = 0.0 if target.exponents is None else target.exponents.float()
-        values.append(target.frames.float() * 2**exponent)
+        if step.makes_sums:
+            target, sums = (_poisoned_target(dtype, step.size, 4, device) for _ in "ab")
+            target.frames[:2].copy_(_to_format(past * 16, dtype))
+            run.normalize_pair(x, affine, operands, spec, target, sums)
+            values.append(torch.cat([_values(target)[2:], _values(sums)]))
+        else:
+            target = _poisoned_target(dtype, step.size, frames, device)
+            run.normalize(x, affine, operands, spec, target)
+            values.append(_values(target))
     return Outcome(values[0], values[1], TOLERANCES[dtype])
 
 
-def _poisoned_target(dtype: torch.dtype, size: tuple[int, int, int], device: torch.device) -> FrameTarget:
-    frames = torch.full((1, *size), 127 if dtype == torch.int8 else float("nan"), device=device).to(dtype)
-    exponents = torch.zeros(1, dtype=torch.int32, device=device) if dtype.itemsize == 1 else None
-    return FrameTarget(frames, exponents, torch.zeros(1, dtype=torch.int32, device=device))
+def _values(target: FrameTarget) -> Tensor:
+    return window_values(FrameWindow(target.frames, target.exponents, target.slots))
+
+
+def _poisoned_target(dtype: torch.dtype, size: tuple[int, int, int], frames: int, device: torch.device) -> FrameTarget:
+    poisoned = torch.full((frames, *size), 127 if dtype == torch.int8 else float("nan"), device=device).to(dtype)
+    exponents = torch.zeros(frames, dtype=torch.int32, device=device) if dtype.itemsize == 1 else None
+    return FrameTarget(poisoned, exponents, torch.arange(frames, dtype=torch.int32, device=device))
 
 
 def _run_attention(step: Step, config: AttentionConfig, backend: Backend, generator: torch.Generator) -> Outcome:
     rows, columns, width = step.size
-    qkv = _normal(generator, 1, rows * columns, width).to(DTYPES[step.format])
-    outs = [torch.full((1, rows * columns, width // 3), float("nan"), device=qkv.device).to(qkv.dtype) for _ in "ab"]
-    for out in outs:
-        backend.attend(qkv, out, config)
-    expected = outs[0].float()
-    twin_backend().attend(qkv, expected, config)
+    length, dim = rows * columns, width // 3
+    quantized = BYTES_PER_ELEMENT[step.format] == 1
+    dtype = torch.float16 if quantized else DTYPES[step.format]
+    # Some queries see little but one key, and all keys have something in common, as real ones do.
+    q, k, v = _normal(generator, 1, length, width).chunk(3, dim=-1)
+    qkv = torch.cat([3 * q, k + _normal(generator, 1, 1, dim), v], dim=-1).to(dtype)
+
+    def attend(run: Backend, out: Tensor) -> Tensor:
+        if not quantized:
+            run.attend(qkv, out, config)
+            return out
+        memory = torch.full((attention_bytes(length, dim),), 0x7F, dtype=torch.uint8, device=qkv.device)
+        operands = attention_operands(memory, length, dim, step.format)
+        run.quantize_attention(qkv, operands)
+        run.attend_8bit(operands, out, config)
+        return out
+
+    outs = [attend(backend, torch.full((1, length, dim), float("nan"), device=qkv.device).to(dtype)) for _ in "ab"]
+    expected = attend(twin_backend(), torch.empty(1, length, dim, device=qkv.device))
     wrong = "" if torch.equal(*outs) or outs[0].isnan().any() else "two runs differ"
-    return Outcome(outs[0].float(), expected, TOLERANCES[qkv.dtype], wrong)
+    limit = ATTENTION_8BIT_TOLERANCE if quantized else TOLERANCES[dtype]
+    return Outcome(outs[0].float(), expected, limit, wrong)
 
 
 def _run_end(step: Step, backend: Backend, generator: torch.Generator) -> Outcome:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from ..device import DeviceSpec
 from ..plan.describe import describe_area, describe_memory, gigabytes
-from ..plan.types import ExecutionPlan, MemoryEstimate
+from ..plan.types import ExecutionPlan, MemoryEstimate, Step
 from .guard import GuardResult
 
 _FAMILIES = {
@@ -62,7 +62,9 @@ class LayerCount:
     attentions: int
     """Attention blocks."""
     flash_attentions: int
-    """Of these, how many our kernel computes."""
+    """Of these, how many our kernels compute."""
+    eight_bit_attentions: int
+    """Of these, how many in 8 bits."""
 
     @property
     def total(self) -> int:
@@ -130,17 +132,19 @@ def count_layers(plans: Iterable[ExecutionPlan]) -> LayerCount:
     """Count the distinct layers of the plans, which are those of one engine: best one for each direction."""
     formats: dict[str, str] = {}
     reasons: dict[str, str] = {}
-    attentions: dict[str, bool] = {}
+    attentions: dict[str, Step] = {}
     for plan in plans:
         for step in (*plan.first.steps, *plan.steady.steps):
             if step.kernel == "attention":
-                attentions[step.layer] = step.config is not None
+                attentions[step.layer] = step
             elif step.problem is not None:
                 formats[step.layer] = step.format
                 reasons[step.layer] = step.reason
     is_quantized = any(format in _EIGHT_BITS for format in formats.values())
     high = {name: reasons[name] for name, format in formats.items() if is_quantized and format not in _EIGHT_BITS}
-    return LayerCount(dict(Counter(formats.values())), high, len(attentions), sum(attentions.values()))
+    flash = [step.format for step in attentions.values() if step.config is not None]
+    low = sum(format in _EIGHT_BITS for format in flash)
+    return LayerCount(dict(Counter(formats.values())), high, len(attentions), len(flash), low)
 
 
 def describe_work(plan: ExecutionPlan) -> PlannedWork:

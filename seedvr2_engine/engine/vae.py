@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..device import DeviceSpec
-from ..errors import EngineMemoryError, EngineUnsupportedError, InvalidArgumentError
+from ..errors import DeviceMemoryError, EngineUnsupportedError, InvalidArgumentError
 from ..models.tiling import TileGrid, TileSpec, decode_grid, encode_grid
 from ..models.vae import VideoVAE
 from ..plan.compile import PlanOptions, compile_vae_plan
@@ -240,7 +240,7 @@ class VAEEngine:
             result = torch.empty(len(x), *size, dtype=dtype, device=self.device)
         except torch.cuda.OutOfMemoryError as error:
             self._let_go()
-            raise EngineMemoryError(
+            raise DeviceMemoryError(
                 f"engine: the result of this {part} takes {len(x) * prod(size) * dtype.itemsize / 1e9:.2f} GB of GPU "
                 f"memory and is not there; use stream_{part}, which gives it frame by frame."
             ) from error
@@ -275,7 +275,7 @@ class VAEEngine:
             return self._reserve(x, shape, tile)
         except (torch.cuda.OutOfMemoryError, EngineUnsupportedError) as error:
             self._let_go()
-            raise EngineMemoryError(
+            raise DeviceMemoryError(
                 f"engine: {part} {shape.width_px}x{shape.height_px} px was planned with {planned / 1e9:.2f} GB of GPU "
                 f"memory, then with {self._budget / 1e9:.2f} GB, and {self._free_bytes(part) / 1e9:.2f} GB can be had; "
                 "close other programs, or set tile_size or a smaller picture."

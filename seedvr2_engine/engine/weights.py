@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..kernels.layout import OUTPUT_DTYPES, WIDTH, folded_weight, unfolded_weight
 from ..kernels.operands import ConvWeights, NormOperands
-from ..kernels.pack import fold_time, pack_conv, pack_sets
+from ..kernels.pack import fold_time, pack_conv, pack_sets, pair_taps
 from ..kernels.upsample import ComposedUpsampler, compose_upsampler
 from ..plan.types import Step
 from ..quant import smoothing_factors
@@ -41,7 +41,7 @@ class WeightStore:
         self._tensors = tensors
         self._device = device
         self._amax = activation_amax or {}
-        self._packed: dict[tuple[str, int, str], LayerWeights] = {}
+        self._packed: dict[tuple[str, int, str, str], LayerWeights] = {}
         self._norms: dict[tuple[str, str, str], NormOperands] = {}
         self._smoothing: dict[str, Tensor] = {}
 
@@ -93,6 +93,8 @@ class WeightStore:
         weight, bias = self._conv(step.layer)
         if step.problem.kernel[0] == 1 and weight.shape[2] > 1:
             weight = fold_time(weight)
+        elif step.problem.paired:
+            weight = pair_taps(weight)
         shortcut = None
         if step.shortcut:
             name = f"{step.layer.rsplit('.', 1)[0]}.conv_shortcut"
@@ -128,6 +130,8 @@ class WeightStore:
                 step.layer, self._factors(step.layer, composed.later.abs().amax((0, 1, 2, 4, 5, 6)))
             )
         kernels = (composed.first, composed.first_bias) if step.problem.kernel[0] == 1 else composed[2:]
+        if step.problem.paired:
+            kernels = pair_taps(kernels[0]), kernels[1]
         return LayerWeights(pack_sets(*kernels, step.format, self._smooth(step)), None)
 
     def _smooth(self, step: Step) -> Tensor | None:
@@ -143,6 +147,7 @@ class WeightStore:
         return smoothing_factors(self._amax[layer].to(self._device), weight_amax, SMOOTHING)
 
 
-def _key(step: Step) -> tuple[str, int, str]:
+def _key(step: Step) -> tuple[str, int, str, str]:
     assert step.problem is not None
-    return step.layer, step.problem.kernel[0], step.format
+    # A shortcut has the format of the tensor that it reads.
+    return step.layer, step.problem.kernel[0], step.format, step.problem.output if step.shortcut else ""

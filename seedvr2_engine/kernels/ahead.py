@@ -13,7 +13,9 @@ from triton.compiler import ASTSource
 
 from . import conv3d as conv
 from .attention import attention_kernel
+from .attention_8bit import attention_8bit_kernel, attention_constants
 from .dispatch import AttentionConfig, ConvConfig, ConvProblem, Format, OutputFormat, shortcut_block_k
+from .paired import paired_constants, paired_conv3d_kernel
 
 _TRITON_TYPES: dict[Format | OutputFormat, str] = {
     "fp8": "fp8e4nv",
@@ -41,6 +43,8 @@ class CompileReport:
     """The distinct matrix instructions in the PTX, sorted."""
     reads_registers: bool
     """Whether a `wgmma` takes its first operand from registers."""
+    serialized: bool
+    """Whether ptxas waits for every single `wgmma`, because it cannot follow their registers."""
 
 
 def compile_conv3d(problem: ConvProblem, config: ConvConfig, sm: str) -> CompileReport:
@@ -65,11 +69,17 @@ def compile_conv3d(problem: ConvProblem, config: ConvConfig, sm: str) -> Compile
         strided = f"1,{config.tile_h},1,{config.tile_w}"
         types["x"] = f"tensordesc<{element}[{strided if problem.stride == 2 else tile},{config.block_k}]>"
         types["w"] = f"tensordesc<{element}[{config.block_n},{config.block_k}]>"
+        if problem.has_residual and problem.phases == 1:
+            types["residual"] = f"tensordesc<{output}[{tile},{config.block_n // config.epilogue_parts}]>"
         if problem.shortcut_channels:
             block_k = shortcut_block_k(problem.shortcut_channels, config)
             types["shortcut"] = f"tensordesc<{output}[{tile},{block_k}]>"
             types["shortcut_weight"] = f"tensordesc<{output}[{config.block_n},{block_k}]>"
-    return compile_kernel(conv.conv3d_kernel, types, conv.constants(problem, config), (config.warps, config.stages), sm)
+    launch = config.warps, config.stages
+    if problem.paired:
+        types.pop("table")
+        return compile_kernel(paired_conv3d_kernel, types, paired_constants(problem, config), launch, sm)
+    return compile_kernel(conv.conv3d_kernel, types, conv.constants(problem, config), launch, sm)
 
 
 def compile_attention(dim: int, config: AttentionConfig, sm: str, output: OutputFormat = "fp16") -> CompileReport:
@@ -91,6 +101,27 @@ def compile_attention(dim: int, config: AttentionConfig, sm: str, output: Output
     return compile_kernel(attention_kernel, types, constants, (config.warps, config.stages), sm)
 
 
+def compile_attention_8bit(
+    dim: int, config: AttentionConfig, sm: str, format: Format, output: OutputFormat = "fp16"
+) -> CompileReport:
+    """Compile the attention in 8 bits for an architecture; format: of queries and keys."""
+    element, value = _TRITON_TYPES[format], _TRITON_TYPES["fp8"]
+    types: dict[str, str | None] = {"queries": f"*{element}", "keys": f"*{element}", "values": f"*{value}"}
+    types |= dict.fromkeys(("q_scale", "k_scale", "common"), "*fp32") | {"y": f"*{_TRITON_TYPES[output]}"}
+    types |= {"L": "i32", "PADDED": "i32"}
+    if config.uses_tma:
+        types["queries"] = f"tensordesc<{element}[1,{config.block_m},{dim}]>"
+        types["keys"] = f"tensordesc<{element}[1,{config.block_n},{dim}]>"
+        types["values"] = f"tensordesc<{value}[1,{config.block_v},{config.block_n}]>"
+    return compile_kernel(
+        attention_8bit_kernel,
+        types,
+        attention_constants(dim, config, format == "int8"),
+        (config.warps, config.stages),
+        sm,
+    )
+
+
 def compile_kernel(
     kernel: Any, types: dict[str, str | None], constants: dict[str, Any], launch: tuple[int, int], sm: str
 ) -> CompileReport:
@@ -106,18 +137,19 @@ def compile_kernel(
     target = GPUTarget("cuda", capability, 32)
     compiled = triton.compile(source, target=target, options={"num_warps": warps, "num_stages": stages})
     ptx = compiled.asm["ptx"]
-    registers, spilled = _assemble(ptx, capability)
+    registers, spilled, serialized = _assemble(ptx, capability)
     return CompileReport(
         registers,
         spilled,
         compiled.metadata.shared,
         tuple(sorted(set(_MATRIX_INSTRUCTION.findall(ptx)))),
         _REGISTER_OPERAND.search(ptx) is not None,
+        serialized,
     )
 
 
-def _assemble(ptx: str, capability: int) -> tuple[int, int]:
-    """Registers of a thread and spilled bytes, as ptxas reports them."""
+def _assemble(ptx: str, capability: int) -> tuple[int, int, bool]:
+    """Registers of a thread, spilled bytes, and whether `wgmma` are serialized, as ptxas reports them."""
     tools = triton.knobs.nvidia
     ptxas = tools.ptxas_blackwell if capability >= 100 else tools.ptxas
     architecture = f"sm_{capability}{'a' if capability >= 90 else ''}"
@@ -128,4 +160,4 @@ def _assemble(ptx: str, capability: int) -> tuple[int, int]:
         log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     registers = re.findall(r"Used (\d+) registers", log)
     spilled = re.findall(r"(\d+) bytes spill (?:stores|loads)", log)
-    return max(map(int, registers)), sum(map(int, spilled))
+    return max(map(int, registers)), sum(map(int, spilled)), "instructions are serialized" in log

@@ -3,9 +3,8 @@
 # mypy: allow-untyped-defs, no-check-untyped-defs
 """Causal convolution as an implicit matrix product: FP8, MXFP8, INT8, FP16 and BF16 from one source.
 
-A program computes a tile of `BLOCK_H x BLOCK_W` output pixels by `BLOCK_N` output channels of one frame. The depth of
-the product runs over taps and input channels; each step reads the tile of the input shifted by one tap, where
-positions outside the frame read as zero. Shapes in the comments: M = BLOCK_H * BLOCK_W, N, K.
+A program computes a tile of `BLOCK_H x BLOCK_W` output pixels by `BLOCK_N` output channels of one frame: the product
+(`product`), then its end (`epilogue`).
 """
 
 import math
@@ -21,109 +20,7 @@ from .dispatch import ConvConfig, ConvProblem, shortcut_block_k
 from .epilogue import finish
 from .layout import DTYPES, OUTPUT_DTYPES
 from .operands import Additions, ConvOutput, ConvWeights, FrameWindow
-
-
-@triton.jit
-def load_window(
-    x, frame, row, column, kh, kw, c, H, W,
-    CI: tl.constexpr, STRIDE: tl.constexpr,
-    BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_K: tl.constexpr, TMA: tl.constexpr,
-):  # fmt: skip
-    """[M, K]: the input pixels that tap (kh, kw) shows to the tile whose first output pixel is (row, column)."""
-    if TMA:
-        if STRIDE == 2:
-            # The frame is described as row pair, row parity, column pair, then column parity with the channels.
-            block = x.load([frame, row + kh // 2, kh % 2, column + kw // 2, (kw % 2) * CI + c])
-        else:
-            block = x.load([frame, row + kh, column + kw, c])
-        block = block.reshape(BLOCK_H * BLOCK_W, BLOCK_K)
-    else:
-        m = tl.arange(0, BLOCK_H * BLOCK_W)
-        h = (row + m // BLOCK_W) * STRIDE + kh
-        w = (column + m % BLOCK_W) * STRIDE + kw
-        inside = (h >= 0) & (h < H) & (w >= 0) & (w < W)
-        offsets = ((h * W + w) * CI)[:, None] + (c + tl.arange(0, BLOCK_K))[None, :]
-        zeros = tl.zeros((BLOCK_H * BLOCK_W, BLOCK_K), dtype=x.dtype.element_ty)
-        block = tl.load(x + frame.to(tl.int64) * H * W * CI + offsets, mask=inside[:, None], other=zeros)
-    return block
-
-
-@triton.jit
-def load_matrix(w, row, column, STRIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TMA: tl.constexpr):
-    """[ROWS, COLUMNS] of a row-major matrix whose rows are STRIDE elements apart."""
-    if TMA:
-        block = w.load([row, column])
-    else:
-        offsets = (row + tl.arange(0, ROWS))[:, None] * STRIDE + tl.arange(0, COLUMNS)[None, :]
-        block = tl.load(w + column + offsets)
-    return block
-
-
-@triton.jit
-def pick(values, index):
-    """values[index] of three scalars."""
-    return tl.where(index == 0, values[0], tl.where(index == 1, values[1], values[2]))
-
-
-@triton.jit
-def accumulate(
-    acc, begin, end, x, w, frames, exponents, row, column, weight_row, H, W,
-    CI: tl.constexpr, KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr,
-    BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    SCALED: tl.constexpr, TMA: tl.constexpr,
-):  # fmt: skip
-    """Add steps `begin` to `end` of the product's depth to `acc` [M, N]."""
-    CHUNKS: tl.constexpr = CI // BLOCK_K
-    SPACE: tl.constexpr = KH * KW
-    for step in range(begin, end):
-        tap = step // CHUNKS
-        kt = tap // SPACE
-        kh = tap % SPACE // KW
-        kw = tap % KW
-        c = (step % CHUNKS) * BLOCK_K
-        a = load_window(
-            x, pick(frames, kt), row, column, kh, kw, c, H, W, CI, STRIDE, BLOCK_H, BLOCK_W, BLOCK_K, TMA
-        )  # fmt: skip
-        b = load_matrix(w, weight_row, step * BLOCK_K, KT * SPACE * CI, BLOCK_N, BLOCK_K, TMA)
-        if SCALED:
-            # E8M0: the byte 127 is a scale of one.
-            a_scale = tl.full((BLOCK_H * BLOCK_W, BLOCK_K // 32), 127, tl.int32) + pick(exponents, kt)
-            b_scale = tl.full((BLOCK_N, BLOCK_K // 32), 127, tl.uint8)
-            acc = tl.dot_scaled(a, a_scale.to(tl.uint8), "e4m3", b.T, b_scale, "e4m3", acc)
-        else:
-            acc = tl.dot(a, b.T, acc, out_dtype=acc.dtype)
-    return acc
-
-
-@triton.jit
-def accumulate_mixed(
-    acc, STEPS: tl.constexpr, x, w, frames, exponents, row, column, weight_row, H, W,
-    CI: tl.constexpr, KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr,
-    BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, TMA: tl.constexpr,
-):  # fmt: skip
-    """The whole product where the window's frames have different exponents; returns it and its own exponent.
-
-    Frames are taken in the order of rising exponents, so that what is summed so far only ever shrinks and no
-    integer can overflow.
-    """
-    e0, e1, e2 = exponents
-    # With two temporal taps the third exponent repeats the second.
-    rank0 = (e1 < e0).to(tl.int32) + ((e2 < e0) & (KT > 2)).to(tl.int32)
-    rank1 = (e0 <= e1).to(tl.int32) + (e2 < e1).to(tl.int32)
-    last = tl.minimum(e0, tl.minimum(e1, e2))
-    for rank in range(KT):
-        kt = tl.where(rank0 == rank, 0, tl.where(rank1 == rank, 1, KT - 1))
-        exponent = pick(exponents, kt)
-        if acc.dtype.is_int():
-            acc = acc >> tl.minimum(exponent - last, 31)
-        else:
-            acc = acc * tl.exp2((last - exponent).to(tl.float32))
-        last = exponent
-        acc = accumulate(
-            acc, kt * STEPS, (kt + 1) * STEPS, x, w, frames, exponents, row, column, weight_row, H, W,
-            CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, False, TMA,
-        )  # fmt: skip
-    return acc, last
+from .product import accumulate, accumulate_mixed, load_matrix, load_window
 
 
 @triton.jit
@@ -133,7 +30,7 @@ def conv3d_kernel(
     KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr, PHASES: tl.constexpr,
     BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     BLOCK_KS: tl.constexpr, SPLITS: tl.constexpr, SCALED: tl.constexpr, INTEGER: tl.constexpr, TMA: tl.constexpr,
-    HAS_EXPONENTS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
+    TRANSPOSED: tl.constexpr, HAS_EXPONENTS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
     STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     """One tile: product, scale and shortcut; then bias, residual, store and statistics, in `SPLITS` parts."""
@@ -166,43 +63,64 @@ def conv3d_kernel(
     e0, e1, e2 = 0, 0, 0
     if HAS_EXPONENTS:
         e0, e1, e2 = tl.load(exponents + frame0), tl.load(exponents + frame1), tl.load(exponents + frame2)
-    acc = tl.zeros((BLOCK_H * BLOCK_W, BLOCK_N), dtype=tl.int32 if INTEGER else tl.float32)
+    ROWS: tl.constexpr = BLOCK_N if TRANSPOSED else BLOCK_H * BLOCK_W
+    COLUMNS: tl.constexpr = BLOCK_H * BLOCK_W if TRANSPOSED else BLOCK_N
+    acc = tl.zeros((ROWS, COLUMNS), dtype=tl.int32 if INTEGER else tl.float32)
     last = e0
     if SCALED or KT == 1 or not HAS_EXPONENTS:
         acc = accumulate(
             acc, 0, KT * STEPS, x, w, frames, (e0, e1, e2), row, column, weight_row, H, W,
-            CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, SCALED, TMA,
+            CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, SCALED, TMA, TRANSPOSED,
         )  # fmt: skip
     else:
         # Nearly always the frames share one exponent, and the product is one uninterrupted loop.
         if (e0 == e1) & (e1 == e2):
             acc = accumulate(
                 acc, 0, KT * STEPS, x, w, frames, (e0, e1, e2), row, column, weight_row, H, W,
-                CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, SCALED, TMA,
+                CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, SCALED, TMA, TRANSPOSED,
             )  # fmt: skip
         else:
             acc, last = accumulate_mixed(
                 acc, STEPS, x, w, frames, (e0, e1, e2), row, column, weight_row, H, W,
-                CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, TMA,
+                CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, TMA, TRANSPOSED,
             )  # fmt: skip
 
+    conclude(
+        acc, last, tile, kernel_set, block_n * BLOCK_N, y, partials, scale, bias, residual, shortcut, shortcut_weight,
+        GRID_H, GRID_W, CO, CS, PHASES, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_KS, SPLITS, SCALED, TMA, TRANSPOSED,
+        HAS_EXPONENTS, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE,
+    )  # fmt: skip
+
+
+@triton.jit
+def conclude(
+    acc, exponent, tile, kernel_set, channel, y, partials, scale, bias, residual, shortcut, shortcut_weight,
+    GRID_H, GRID_W, CO: tl.constexpr, CS: tl.constexpr, PHASES: tl.constexpr,
+    BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_KS: tl.constexpr,
+    SPLITS: tl.constexpr, SCALED: tl.constexpr, TMA: tl.constexpr, TRANSPOSED: tl.constexpr,
+    HAS_EXPONENTS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr,
+):  # fmt: skip
+    """Scale, shortcut, and the end of a tile whose product is `acc`, in units of 2^exponent."""
+    t, _, grid_h, grid_w = tile
     value = acc.to(tl.float32)
     if HAS_EXPONENTS:
-        factor = tl.load(scale + weight_row + tl.arange(0, BLOCK_N))
+        factor = tl.load(scale + kernel_set * CO + channel + tl.arange(0, BLOCK_N))
         if not SCALED:
-            factor = factor * tl.exp2(tl.cast(last, tl.float32))
-        value = value * factor[None, :]
+            factor = factor * tl.exp2(tl.cast(exponent, tl.float32))
+        value = value * tl.expand_dims(factor, 1 if TRANSPOSED else 0)
     if CS > 0:
         for c in range(0, CS, BLOCK_KS):
             a = load_window(
                 shortcut, t, grid_h, grid_w, 0, 0, c, GRID_H, GRID_W, CS, 1, BLOCK_H, BLOCK_W, BLOCK_KS, TMA
             )  # fmt: skip
-            b = load_matrix(shortcut_weight, block_n * BLOCK_N, c, CS, BLOCK_N, BLOCK_KS, TMA)
-            value = tl.dot(a, b.T, value)
-
+            b = load_matrix(shortcut_weight, channel, c, CS, BLOCK_N, BLOCK_KS, TMA)
+            if TRANSPOSED:
+                value = tl.dot(b, a.T, value)
+            else:
+                value = tl.dot(a, b.T, value)
     finish(
-        value, tile, kernel_set, block_n * BLOCK_N, y, partials, bias, residual, GRID_H, GRID_W,
-        CO, PHASES, BLOCK_H, BLOCK_W, SPLITS, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE,
+        value, tile, kernel_set, channel, y, partials, bias, residual, GRID_H, GRID_W,
+        CO, PHASES, BLOCK_H, BLOCK_W, SPLITS, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE, TRANSPOSED, TMA,
     )  # fmt: skip
 
 
@@ -223,11 +141,12 @@ def conv3d(
     check_operands(window, weights, additions, out, problem)
     grid_h, grid_w = problem.grid_px
     tiles = triton.cdiv(grid_h, config.tile_h) * triton.cdiv(grid_w, config.tile_w)
-    programs = problem.frames * tiles * problem.phases * (problem.channels_out // config.block_n)
-    conv3d_kernel[(programs,)](
-        *_loads(window, weights, config, problem.stride),
-        out.y, out.partials, window.table, window.exponents, weights.scale, weights.bias, additions.residual,
-        *_shortcut_loads(additions, config, problem),
+    programs = tiles * problem.phases * (problem.channels_out // config.block_n)
+    conv3d_kernel[(problem.frames * programs,)](
+        *operand_loads(window, weights, config, problem.stride),
+        out.y, out.partials, window.table, window.exponents, weights.scale, weights.bias,
+        residual_load(additions, config, problem),
+        *shortcut_loads(additions, config, problem),
         problem.height_px, problem.width_px, grid_h, grid_w,
         **constants(problem, config), num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
@@ -255,6 +174,7 @@ def constants(problem: ConvProblem, config: ConvConfig) -> dict[str, Any]:
         "SCALED": problem.format == "mxfp8",
         "INTEGER": problem.format == "int8",
         "TMA": config.uses_tma,
+        "TRANSPOSED": config.transposed,
         "HAS_EXPONENTS": problem.is_quantized,
         "HAS_RESIDUAL": problem.has_residual,
         "STATISTIC_ROWS": problem.statistic_rows,
@@ -272,8 +192,9 @@ def check_operands(
     rows = weights.data.shape[0]
     shortcut = problem.shortcut_channels
     kt, kh, kw = problem.kernel
-    _expect("window.frames", window.frames, frames, dtype)
-    _expect("window.table", window.table, (problem.frames, kt + 1), torch.int32)
+    _expect("window.frames", window.frames, (4, *frames[1:]) if problem.paired else frames, dtype)
+    if not problem.paired:
+        _expect("window.table", window.table, (problem.frames, kt + 1), torch.int32)
     _expect("weights.data", weights.data, (rows, kt * kh * kw * problem.channels_in), dtype)
     _expect("out.y", out.y, output, output_dtype)
     scaled = problem.is_quantized
@@ -307,7 +228,7 @@ def _expect(name: str, tensor: torch.Tensor | None, shape: tuple[int, ...] | Non
         raise InvalidArgumentError(f"{name}: expected {wanted}, got {layout} {tuple(tensor.shape)} {tensor.dtype}.")
 
 
-def _loads(window: FrameWindow, weights: ConvWeights, config: ConvConfig, stride: int) -> tuple[Any, Any]:
+def operand_loads(window: FrameWindow, weights: ConvWeights, config: ConvConfig, stride: int) -> tuple[Any, Any]:
     frames = window.frames
     if not config.uses_tma:
         return frames, weights.data
@@ -319,12 +240,19 @@ def _loads(window: FrameWindow, weights: ConvWeights, config: ConvConfig, stride
     return describe(frames, tile), describe(weights.data, [config.block_n, config.block_k])
 
 
-def _shortcut_loads(additions: Additions, config: ConvConfig, problem: ConvProblem) -> tuple[Any, Any]:
+def shortcut_loads(additions: Additions, config: ConvConfig, problem: ConvProblem) -> tuple[Any, Any]:
     shortcut, weight = additions.shortcut, additions.shortcut_weight
     if shortcut is None or weight is None or not config.uses_tma:
         return shortcut, weight
     block_k = shortcut_block_k(problem.shortcut_channels, config)
     return describe(shortcut, [1, config.tile_h, config.tile_w, block_k]), describe(weight, [config.block_n, block_k])
+
+
+def residual_load(additions: Additions, config: ConvConfig, problem: ConvProblem) -> Any:
+    residual = additions.residual
+    if residual is None or not config.uses_tma or problem.phases == 4:
+        return residual
+    return describe(residual, [1, config.tile_h, config.tile_w, config.block_n // config.epilogue_parts])
 
 
 def describe(tensor: torch.Tensor, block: list[int]) -> TensorDescriptor:

@@ -4,15 +4,18 @@ Imports no Triton, so a plan for any GPU can be made on a machine that has none.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from ..device import DeviceSpec
+from .configs import BYTES_PER_ELEMENT as BYTES_PER_ELEMENT
+from .configs import FORMATS as FORMATS
+from .configs import AttentionConfig as AttentionConfig
+from .configs import ConvConfig as ConvConfig
+from .configs import ConvProblem as ConvProblem
+from .configs import Format as Format
+from .configs import OutputFormat as OutputFormat
+from .configs import Refusal as Refusal
 
-OutputFormat = Literal["fp16", "bf16", "fp32"]
-Format = Literal["fp8", "mxfp8", "int8", "fp16", "bf16"]
-FORMATS: tuple[Format, ...] = ("fp8", "mxfp8", "int8", "fp16", "bf16")
-BYTES_PER_ELEMENT: dict[Format, int] = {"fp8": 1, "mxfp8": 1, "int8": 1, "fp16": 2, "bf16": 2}
 FORMATS_BY_ARCHITECTURE: dict[str, tuple[Format, ...]] = {
     "sm_80": ("int8", "fp16", "bf16"),
     "sm_86": ("int8", "fp16", "bf16"),
@@ -28,129 +31,9 @@ FORMATS_BY_ARCHITECTURE: dict[str, tuple[Format, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class ConvProblem:
-    """One convolution as the kernels see it; what a configuration depends on and nothing else."""
-
-    channels_in: int
-    """Channels of the input, padding included."""
-    channels_out: int
-    """Channels of the output (of one phase, for a composed upsampler), padding included."""
-    kernel: tuple[int, int, int]
-    """Taps in time, rows and columns; a composed upsampler has (2, 2, 2), (3, 2, 2) or (1, 2, 2)."""
-    frames: int
-    """Output frames of one launch."""
-    height_px: int
-    """Rows of the input."""
-    width_px: int
-    """Columns of the input."""
-    format: Format
-    """Number format of the input and the weights."""
-    stride: int = 1
-    """Spatial stride, 1 or 2; 2 pads one row below and one column at the right."""
-    phases: int = 1
-    """4 for a composed upsampler (twice the rows and columns), else 1."""
-    shortcut_channels: int = 0
-    """Channels of the 16-bit tensor that a fused 1x1x1 shortcut reads; 0 is none."""
-    has_residual: bool = False
-    """Whether a 16-bit tensor of the output's shape is added."""
-    has_statistics: bool = True
-    """Whether the partial statistics of the next GroupNorm are written."""
-    has_range: bool = False
-    """Whether the statistics include the smallest and largest value; without them the largest is bounded by M2, which
-    FP8 does not mind and INT8 does."""
-    output: OutputFormat = "fp16"
-    """Format of the output, of the residual and of the shortcut's operands (which cannot be fp32)."""
-
-    @property
-    def is_quantized(self) -> bool:
-        """Whether input and weights have 8 bits."""
-        return BYTES_PER_ELEMENT[self.format] == 1
-
-    @property
-    def statistic_rows(self) -> int:
-        """Numbers that each tile leaves for each channel: none, mean and M2, or these and the range."""
-        return (4 if self.has_range else 2) if self.has_statistics else 0
-
-    @property
-    def grid_px(self) -> tuple[int, int]:
-        """Rows and columns that one phase computes."""
-        return self.height_px // self.stride, self.width_px // self.stride
-
-    @property
-    def output_px(self) -> tuple[int, int]:
-        """Rows and columns of the output."""
-        height, width = self.grid_px
-        return (2 * height, 2 * width) if self.phases == 4 else (height, width)
-
-    @property
-    def flops(self) -> int:
-        """Floating-point operations, two for each multiply-add, the spatial padding counted."""
-        kt, kh, kw = self.kernel
-        depth = kt * kh * kw * self.channels_in + self.shortcut_channels
-        height, width = self.grid_px
-        return 2 * self.frames * height * width * self.phases * self.channels_out * depth
-
-
-@dataclass(frozen=True)
-class ConvConfig:
-    """How one launch of the convolution kernel cuts its work."""
-
-    tile_h: int
-    """Output rows of a tile; a power of two."""
-    tile_w: int
-    """Output columns of a tile; a power of two."""
-    block_n: int
-    """Output channels of a tile; a power of two that divides the channels."""
-    block_k: int
-    """Input channels of one step; a power of two that divides the channels."""
-    warps: int
-    """Warps of a program."""
-    stages: int
-    """Depth of the software pipeline."""
-    uses_tma: bool
-    """Whether tiles are read through tensor descriptors (from sm_90) or through pointers."""
-    epilogue_parts: int = 1
-    """Parts of its channels in which a tile is finished, a power of two: the registers hold a whole tile only once."""
-
-    @property
-    def block_m(self) -> int:
-        """Output pixels of a tile."""
-        return self.tile_h * self.tile_w
-
-    def describe(self) -> str:
-        """The configuration in one short phrase."""
-        loads = "descriptors" if self.uses_tma else "pointers"
-        return (
-            f"tile {self.tile_h}x{self.tile_w}, N {self.block_n}, K {self.block_k}, "
-            f"{self.warps} warps, {self.stages} stages, {loads}"
-        )
-
-
-@dataclass(frozen=True)
-class AttentionConfig:
-    """How one launch of the attention kernel cuts its work."""
-
-    block_m: int
-    """Queries of a program; a power of two."""
-    block_n: int
-    """Keys of one step; a power of two."""
-    block_v: int
-    """Dimensions of the values that a program accumulates; a power of two that divides the head's."""
-    warps: int
-    """Warps of a program."""
-    stages: int
-    """Depth of the software pipeline."""
-    uses_tma: bool
-    """Whether rows are read through tensor descriptors (from sm_90) or through pointers."""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why no kernel takes a problem on a GPU."""
-
-    reason: str
-    """One clause, to be shown in the plan."""
+PAIRING_ARCHITECTURES = ("sm_90",)
+"""Where two frames are computed from four products: a tile needs two sums of 128 x 128 and twice the operands in shared
+memory, which pays where both are plenty. Elsewhere it has not been measured."""
 
 
 def choose_config(problem: ConvProblem, device: DeviceSpec) -> ConvConfig | Refusal:
@@ -162,13 +45,31 @@ def choose_config(problem: ConvProblem, device: DeviceSpec) -> ConvConfig | Refu
     return _fit_shared_memory(_fit_layout(config, problem), problem, device)
 
 
-def choose_attention_config(dim: int, device: DeviceSpec) -> AttentionConfig | Refusal:
-    """How attention with one head of `dim` dimensions runs on `device`, or the reason why it does not."""
+def choose_attention_format(precision: Format, dim: int, device: DeviceSpec) -> Format | Refusal:
+    """The 8-bit format of queries and keys beside convolutions in `precision`, or why attention stays in 16 bits.
+
+    INT8 where there is a choice: with one scale a token it has a fifth of E4M3's error. The values are E4M3.
+    """
+    formats = FORMATS_BY_ARCHITECTURE.get(device.sm, ())
+    if BYTES_PER_ELEMENT[precision] > 1:
+        return Refusal("nothing is quantised")
+    if "fp8" not in formats:
+        return Refusal(f"{device.sm} has no matrix units for the attention's FP8 values")
+    if dim < 32:
+        return Refusal(f"a head of {dim} dimensions is too small for 8 bits")
+    return "int8" if "int8" in formats else "fp8"
+
+
+def choose_attention_config(dim: int, device: DeviceSpec, format: Format = "fp16") -> AttentionConfig | Refusal:
+    """How attention with one head of `dim` dimensions runs on `device`, or the reason why it does not.
+
+    format: of queries and keys.
+    """
     if device.sm not in _ATTENTION:
         return Refusal(f"{device.sm} is not an architecture that the kernels are compiled for")
     if dim & (dim - 1) or not 16 <= dim <= 512:
         return Refusal(f"a head of {dim} dimensions is not a power of two from 16 to 512")
-    config = _ATTENTION[device.sm]
+    config = (_ATTENTION if BYTES_PER_ELEMENT[format] > 1 else _ATTENTION_8BIT)[device.sm]
     return replace(config, block_v=min(config.block_v, dim))
 
 
@@ -181,7 +82,7 @@ def shared_memory_bytes(problem: ConvProblem, config: ConvConfig, sm: str) -> in
         rows = (config.stages + pixels) * config.block_m + (config.stages + channels) * config.block_n
         return rows * block_k * element_bytes
 
-    main = pipeline(config.block_k, BYTES_PER_ELEMENT[problem.format])
+    main = pipeline(config.block_k, BYTES_PER_ELEMENT[problem.format]) * (2 if problem.paired else 1)
     shortcut = 0
     if problem.shortcut_channels:
         shortcut = pipeline(shortcut_block_k(problem.shortcut_channels, config), 2)
@@ -260,22 +161,31 @@ def _ampere_ada(problem: ConvProblem) -> ConvConfig:
 def _hopper(problem: ConvProblem) -> ConvConfig:
     block_k = 128 if problem.is_quantized else 64
     width = problem.grid_px[1]
+    fills = width / (-(-width // 128) * 128) > 0.9
+    if problem.paired:
+        # Two sums of a tile take half of an SM's registers, so one program has it to itself.
+        tile = (1, 128) if fills else (8, 16)
+        return ConvConfig(*tile, 128, block_k, warps=8, stages=3, uses_tma=fills, transposed=True)
     # Descriptors: only a tile of one row goes from shared memory into the matrix unit as it is. Others pass through
     # registers, which Triton 3.6 overwrites while `wgmma` still reads them: results differ from run to run. Where
     # such tiles stick out too far, and where the sum is so long that 256 channels pay, pointers are faster.
     deep = problem.channels_in >= 512 and problem.channels_out >= 512
-    uses_tma = width / (-(-width // 128) * 128) > 0.9 and not deep
+    uses_tma = fills and not deep
     if not uses_tma:
         if problem.channels_out % 256 == 0 and problem.format != "int8":
-            return ConvConfig(8, 16, 256, block_k, warps=8, stages=3, uses_tma=False, epilogue_parts=4)
+            # The borders of an upsampler spill registers in four parts.
+            parts = 8 if problem.phases == 4 else 4
+            return ConvConfig(8, 16, 256, block_k, warps=8, stages=3, uses_tma=False, epilogue_parts=parts)
         # With 4 warps a shortcut's second product spills registers.
         warps = 8 if problem.shortcut_channels else 4
         return ConvConfig(8, 16, 128, block_k, warps=warps, stages=3, uses_tma=False, epilogue_parts=4)
+    # The matrix unit wants at least 64 rows, and a range of each channel spills registers.
+    transposed = problem.channels_out % 64 == 0 and not problem.has_range
+    if transposed and problem.channels_out % 256 == 0:
+        return ConvConfig(1, 128, 256, block_k, warps=8, stages=3, uses_tma=True, transposed=True)
     # Two programs of 128 channels share an SM, so that one multiplies while the other finishes its tile.
-    parts = 2
-    if problem.phases == 4 or problem.shortcut_channels or (problem.format == "int8" and not problem.has_residual):
-        parts = 1
-    return ConvConfig(1, 128, 128, block_k, warps=4, stages=3, uses_tma=True, epilogue_parts=parts)
+    parts = 1 if transposed or problem.phases == 4 or problem.shortcut_channels or not problem.has_residual else 2
+    return ConvConfig(1, 128, 128, block_k, 4, 3, uses_tma=True, epilogue_parts=parts, transposed=transposed)
 
 
 def _blackwell(problem: ConvProblem) -> ConvConfig:
@@ -309,4 +219,14 @@ _ATTENTION: dict[str, AttentionConfig] = {
     "sm_103": AttentionConfig(128, 32, 256, warps=8, stages=2, uses_tma=True),
     "sm_120": AttentionConfig(64, 16, 512, warps=8, stages=2, uses_tma=True),
     "sm_121": AttentionConfig(64, 16, 512, warps=8, stages=2, uses_tma=True),
+}
+
+# INT8 queries and keys, FP8 values. On sm_89 and sm_100 wider tiles spill registers.
+_ATTENTION_8BIT: dict[str, AttentionConfig] = {
+    "sm_89": AttentionConfig(64, 32, 128, warps=8, stages=2, uses_tma=False),
+    "sm_90": AttentionConfig(128, 64, 256, warps=8, stages=3, uses_tma=True),
+    "sm_100": AttentionConfig(128, 64, 128, warps=8, stages=2, uses_tma=True),
+    "sm_103": AttentionConfig(128, 64, 128, warps=8, stages=2, uses_tma=True),
+    "sm_120": AttentionConfig(64, 32, 512, warps=8, stages=2, uses_tma=True),
+    "sm_121": AttentionConfig(64, 32, 512, warps=8, stages=2, uses_tma=True),
 }

@@ -17,26 +17,30 @@ def add_pairs(a, b, c, d):
 
 
 @triton.jit
-def store_partials(partials, value, inside, n, CO: tl.constexpr, WHOLE: tl.constexpr, ROWS: tl.constexpr):
-    """Write mean and M2, and with 4 ROWS minimum and maximum, over the rows of `value` [M, N] that are `inside` [M].
+def store_partials(
+    partials, value, inside, n,
+    CO: tl.constexpr, WHOLE: tl.constexpr, ROWS: tl.constexpr, TRANSPOSED: tl.constexpr,
+):  # fmt: skip
+    """Write mean and M2, and with 4 ROWS minimum and maximum, over the pixels of `value` that are `inside` [M].
 
     One pass: the squares of one tile's values in FP32 lose to cancellation no more than these values lose by being
     stored in 16 bits. Between tiles, nothing is subtracted that could cancel.
     """
-    mask = inside[:, None]
+    PIXELS: tl.constexpr = 1 if TRANSPOSED else 0
+    mask = tl.expand_dims(inside, 1 - PIXELS)
     if WHOLE:
-        count = value.shape[0] * 1.0
+        count = value.shape[PIXELS] * 1.0
         counted = value
     else:
         count = tl.sum(inside.to(tl.float32), axis=0)
         counted = tl.where(mask, value, 0.0)
-    total, squares = tl.reduce((counted, counted * counted), 0, add_pairs)
+    total, squares = tl.reduce((counted, counted * counted), PIXELS, add_pairs)
     mean = total / count
     tl.store(partials + n, mean)
     tl.store(partials + CO + n, tl.maximum(squares - mean * total, 0.0))
     if ROWS == 4:
-        tl.store(partials + 2 * CO + n, tl.min(tl.where(mask, value, float("inf")), axis=0))
-        tl.store(partials + 3 * CO + n, tl.max(tl.where(mask, value, float("-inf")), axis=0))
+        tl.store(partials + 2 * CO + n, tl.min(tl.where(mask, value, float("inf")), axis=PIXELS))
+        tl.store(partials + 3 * CO + n, tl.max(tl.where(mask, value, float("-inf")), axis=PIXELS))
 
 
 @triton.jit
@@ -51,7 +55,8 @@ def halves(value):
 def finish(
     value, tile, kernel_set, first_channel, y, partials, bias, residual, GRID_H, GRID_W,
     CO: tl.constexpr, PHASES: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, SPLITS: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr, STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr, STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr, TRANSPOSED: tl.constexpr = False,
+    RESIDUAL_TMA: tl.constexpr = False,
 ):  # fmt: skip
     """Finish a tile in `SPLITS` parts of its channels, so that no more than a part is held twice."""
     if SPLITS > 1:
@@ -59,16 +64,18 @@ def finish(
         left, right = halves(value)
         finish(
             left, tile, kernel_set, first_channel, y, partials, bias, residual, GRID_H, GRID_W,
-            CO, PHASES, BLOCK_H, BLOCK_W, SPLITS // 2, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE,
+            CO, PHASES, BLOCK_H, BLOCK_W, SPLITS // 2, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE, TRANSPOSED,
+            RESIDUAL_TMA,
         )  # fmt: skip
         finish(
             right, tile, kernel_set, first_channel + N // 2, y, partials, bias, residual, GRID_H, GRID_W,
-            CO, PHASES, BLOCK_H, BLOCK_W, SPLITS // 2, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE,
+            CO, PHASES, BLOCK_H, BLOCK_W, SPLITS // 2, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE, TRANSPOSED,
+            RESIDUAL_TMA,
         )  # fmt: skip
     else:
         finish_part(
             value, tile, kernel_set, first_channel, y, partials, bias, residual, GRID_H, GRID_W,
-            CO, PHASES, BLOCK_H, BLOCK_W, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE,
+            CO, PHASES, BLOCK_H, BLOCK_W, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE, TRANSPOSED, RESIDUAL_TMA,
         )  # fmt: skip
 
 
@@ -76,10 +83,17 @@ def finish(
 def finish_part(
     value, tile, kernel_set, first_channel, y, partials, bias, residual, GRID_H, GRID_W,
     CO: tl.constexpr, PHASES: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr, STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr, STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr, TRANSPOSED: tl.constexpr,
+    RESIDUAL_TMA: tl.constexpr = False,
 ):  # fmt: skip
-    """Bias, residual, store and statistics of `value` [M, N], channels from `first_channel`."""
-    N: tl.constexpr = value.shape[1]
+    """Bias, residual, store and statistics of `value` [M, N], or [N, M] if TRANSPOSED, from `first_channel` on.
+
+    RESIDUAL_TMA: the residual comes through a descriptor, straight into the registers that add it.
+    """
+    # The axis along which a vector of channels, or of pixels, is repeated.
+    BY_CHANNEL: tl.constexpr = 1 if TRANSPOSED else 0
+    BY_PIXEL: tl.constexpr = 1 - BY_CHANNEL
+    N: tl.constexpr = value.shape[BY_PIXEL]
     t, phase, tile_h, tile_w = tile
     n = first_channel + tl.arange(0, N)
     m = tl.arange(0, BLOCK_H * BLOCK_W)
@@ -92,36 +106,44 @@ def finish_part(
         phase_w = phase % 2
         borders = bias + kernel_set * 4 * CO + n
         border_row = tl.where(phase_h == 0, 0, GRID_H - 1)
-        at_column = (w == tl.where(phase_w == 0, 0, GRID_W - 1)).to(tl.float32)[:, None]
+        at_column = tl.expand_dims((w == tl.where(phase_w == 0, 0, GRID_W - 1)).to(tl.float32), BY_PIXEL)
         if BLOCK_H == 1:
             at_row = (tile_h == border_row).to(tl.float32)
-            value += (tl.load(borders) + at_row * tl.load(borders + CO))[None, :]
-            value += at_column * (tl.load(borders + 2 * CO) + at_row * tl.load(borders + 3 * CO))[None, :]
+            value += tl.expand_dims(tl.load(borders) + at_row * tl.load(borders + CO), BY_CHANNEL)
+            column_bias = tl.load(borders + 2 * CO) + at_row * tl.load(borders + 3 * CO)
+            value += at_column * tl.expand_dims(column_bias, BY_CHANNEL)
         else:
-            at_row = (h == border_row).to(tl.float32)[:, None]
-            value += tl.load(borders)[None, :] + at_row * tl.load(borders + CO)[None, :]
-            value += at_column * tl.load(borders + 2 * CO)[None, :]
-            value += at_row * at_column * tl.load(borders + 3 * CO)[None, :]
+            at_row = tl.expand_dims((h == border_row).to(tl.float32), BY_PIXEL)
+            value += tl.expand_dims(tl.load(borders), BY_CHANNEL)
+            value += at_row * tl.expand_dims(tl.load(borders + CO), BY_CHANNEL)
+            value += at_column * tl.expand_dims(tl.load(borders + 2 * CO), BY_CHANNEL)
+            value += at_row * at_column * tl.expand_dims(tl.load(borders + 3 * CO), BY_CHANNEL)
         pixel = (2 * h + phase_h) * 2 * GRID_W + 2 * w + phase_w
     else:
-        value += tl.load(bias + kernel_set * CO + n)[None, :]
+        value += tl.expand_dims(tl.load(bias + kernel_set * CO + n), BY_CHANNEL)
         pixel = h * GRID_W + w
     frame = t.to(tl.int64) * PHASES * GRID_H * GRID_W * CO
-    offsets = pixel[:, None] * CO + n[None, :]
+    offsets = tl.expand_dims(pixel, BY_PIXEL) * CO + tl.expand_dims(n, BY_CHANNEL)
+    mask = tl.expand_dims(inside, BY_PIXEL)
     if HAS_RESIDUAL:
-        if WHOLE:
+        if RESIDUAL_TMA and PHASES == 1:
+            block = residual.load([t.to(tl.int32), tile_h, tile_w, first_channel]).reshape(BLOCK_H * BLOCK_W, N)
+            if TRANSPOSED:
+                block = block.T
+            value += block.to(tl.float32)
+        elif WHOLE:
             value += tl.load(residual + frame + offsets).to(tl.float32)
         else:
-            value += tl.load(residual + frame + offsets, mask=inside[:, None], other=0.0).to(tl.float32)
+            value += tl.load(residual + frame + offsets, mask=mask, other=0.0).to(tl.float32)
     stored = value.to(y.dtype.element_ty)
     if WHOLE:
         tl.store(y + frame + offsets, stored)
     else:
-        tl.store(y + frame + offsets, stored, mask=inside[:, None])
+        tl.store(y + frame + offsets, stored, mask=mask)
     if STATISTIC_ROWS > 0:
         tiles_w = tl.cdiv(GRID_W, BLOCK_W)
         tiles_h = tl.cdiv(GRID_H, BLOCK_H)
         index = (phase * tiles_h + tile_h // BLOCK_H) * tiles_w + tile_w // BLOCK_W
         first = (t.to(tl.int64) * PHASES * tiles_h * tiles_w + index) * STATISTIC_ROWS * CO
         # The sums are of the values before rounding: that saves a conversion, and they are truer.
-        store_partials(partials + first, value, inside, n, CO, WHOLE, STATISTIC_ROWS)
+        store_partials(partials + first, value, inside, n, CO, WHOLE, STATISTIC_ROWS, TRANSPOSED)

@@ -3,10 +3,13 @@
 Imports no Triton, so a plan can be made where there is none.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from .dispatch import Format, OutputFormat
+from .operands import AttentionOperands
 
 DTYPES: dict[Format, torch.dtype] = {
     "fp8": torch.float8_e4m3fn,
@@ -22,6 +25,10 @@ OUTPUT_DTYPES: dict[OutputFormat, torch.dtype] = {
 }
 CHUNKS = 128
 """Most partial results of a frame that are left for the second, single-program step of the statistics."""
+LARGEST_NORM = 2036.0
+"""Euclidean norm of a query or key in INT8 before it is rounded, at most: scores stay within 2^22."""
+ALIGNMENT = 512
+"""Bytes between the starts of two operands that share a buffer."""
 WIDTH = 32
 """Channels of an unfolded picture: 27, padded."""
 
@@ -35,6 +42,31 @@ def chunk_counts(counts: Tensor) -> Tensor:
     """Pixels of each chunk of tiles, (chunks,) int32, from the pixels of each tile (`operands.tile_counts`)."""
     per_chunk = tiles_per_chunk(counts.numel())
     return torch.stack([chunk.sum() for chunk in counts.split(per_chunk)]).to(torch.int32)
+
+
+def attention_operands(memory: Tensor, length: int, dim: int, format: Format) -> AttentionOperands:
+    """The operands of one frame's attention as parts of a buffer of `attention_bytes`, uint8."""
+    parts, offset = [], 0
+    for shape, dtype in _attention_parts(length, dim, format):
+        size = math.prod(shape) * dtype.itemsize
+        parts.append(memory[offset : offset + size].view(dtype).view(shape))
+        offset += -(-size // ALIGNMENT) * ALIGNMENT
+    return AttentionOperands(*parts)
+
+
+def attention_bytes(length: int, dim: int) -> int:
+    """Size of the buffer that holds the operands of one frame's attention, whatever their 8-bit format."""
+    sizes = (math.prod(shape) * dtype.itemsize for shape, dtype in _attention_parts(length, dim, "int8"))
+    return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)
+
+
+def _attention_parts(length: int, dim: int, format: Format) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    tokens = (1, length, dim), DTYPES[format]
+    scales = (1, length), torch.float32
+    # A row of the transposed values starts where a descriptor wants it.
+    values = (1, dim, -(-length // 16) * 16), torch.float8_e4m3fn
+    survey = (1, min(CHUNKS, -(-length // 32)), 4, dim), torch.float32
+    return [tokens, tokens, values, scales, scales, ((1, 3, dim), torch.float32), survey]
 
 
 def unfolded_weight(weight: Tensor) -> Tensor:

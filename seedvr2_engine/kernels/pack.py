@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..quant import quantize_rows
 from .dispatch import Format
-from .operands import ConvWeights
+from .operands import PAIRED_TAPS, ConvWeights
 
 _HIGH: dict[Format, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -16,6 +16,12 @@ _HIGH: dict[Format, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat1
 def fold_time(weight: Tensor) -> Tensor:
     """(Co, Ci, kt, kh, kw) -> (Co, Ci, 1, kh, kw): the same convolution where all temporal taps see one frame."""
     return weight.double().sum(dim=2, keepdim=True)
+
+
+def pair_taps(weight: Tensor) -> Tensor:
+    """(..., Co, Ci, 3, kh, kw) -> (..., Co, Ci, 4, kh, kw): the sums of temporal taps of a paired convolution."""
+    sums = torch.tensor(PAIRED_TAPS, dtype=torch.float64, device=weight.device)
+    return torch.einsum("pt,...thw->...phw", sums, weight.double())
 
 
 def pad_channels(weight: Tensor, multiple_in: int, multiple_out: int) -> Tensor:

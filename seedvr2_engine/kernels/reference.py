@@ -1,10 +1,13 @@
 """The twins: every kernel in plain FP32 PyTorch, with the same signature. Slow, readable, and what the tests trust."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .dispatch import AttentionConfig, ConvConfig, ConvProblem
+from .layout import LARGEST_NORM
 from .operands import (
     BOUND,
     CENTER,
@@ -14,7 +17,10 @@ from .operands import (
     M2,
     MEAN,
     OFFSET,
+    PAIRED_FRAMES,
+    PAIRED_OUTPUTS,
     Additions,
+    AttentionOperands,
     ConvOutput,
     ConvWeights,
     FrameTarget,
@@ -22,6 +28,8 @@ from .operands import (
     NormOperands,
     NormSpec,
 )
+
+LOG2_E = 1.4426950408889634
 
 
 def conv3d(
@@ -48,6 +56,32 @@ def conv3d(
             if additions.residual is not None:
                 y = y + phase_slice(additions.residual[t], problem, phase).float()
             place.copy_(y.to(out.y.dtype))
+    if out.partials is not None:
+        out.partials.copy_(partial_statistics(out.y, problem, config))
+
+
+def paired_conv3d(
+    window: FrameWindow,
+    weights: ConvWeights,
+    additions: Additions,
+    out: ConvOutput,
+    problem: ConvProblem,
+    config: ConvConfig,
+) -> None:
+    """Twin of `paired.paired_conv3d`: as a convolution of four taps, once for each frame."""
+    data = weights.data.view(-1, 4, weights.data.shape[1] // 4).float()
+    for t, signs in enumerate(PAIRED_OUTPUTS):
+        signed = data * torch.tensor(signs, device=data.device)[None, :, None]
+        table = torch.tensor([[0, 1, 2, 3, 0]], dtype=torch.int32)
+        residual, shortcut = (None if x is None else x[t : t + 1] for x in (additions.residual, additions.shortcut))
+        conv3d(
+            FrameWindow(window.frames, window.exponents, table),
+            weights._replace(data=signed.view_as(weights.data)),
+            Additions(residual, shortcut, additions.shortcut_weight),
+            ConvOutput(out.y[t : t + 1], None),
+            problem,
+            config,
+        )
     if out.partials is not None:
         out.partials.copy_(partial_statistics(out.y, problem, config))
 
@@ -174,17 +208,48 @@ def normalize(x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec,
     if spec.activates:
         value = F.silu(value)
     if target.exponents is not None:
-        mantissa, exponent = torch.frexp((bound.amax((1, 2, 3)) / spec.limit).clamp(min=1e-30))
+        mantissa, exponent = torch.frexp((bound.amax((1, 2, 3)) / (spec.limit * spec.reach)).clamp(min=1e-30))
         # frexp's mantissa is in [0.5, 1).
         target.exponents[slots] = (exponent - (mantissa == 0.5).int()).clamp(min=spec.exponent_floor)
         if operands.inverse_smoothing is not None:
             value = value * operands.inverse_smoothing
         value = value * torch.exp2(-target.exponents[slots].float())[:, None, None, None]
         if target.frames.dtype == torch.int8:
-            value = (value + 0.5).floor()
+            value = (value + 0.5).floor().clamp(-spec.limit, spec.limit)
     # index_put has no FP8 kernels; one frame at a time is a plain copy.
     for slot, frame in zip(slots.tolist(), value, strict=True):
         target.frames[slot].copy_(frame.to(target.frames.dtype))
+
+
+def normalize_pair(
+    x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec, target: FrameTarget, sums: FrameTarget
+) -> None:
+    """Twin of `groupnorm.normalize_pair`."""
+    before, last, first, second = target.slots.tolist()
+    past = FrameWindow(target.frames[[before, last]], None, target.slots)
+    exponents = target.exponents
+    if exponents is not None:
+        past = past._replace(exponents=exponents[[before, last]])
+    old = window_values(past)
+    slots = target.slots[2:]
+    # The values themselves: FP32 frames without exponents.
+    new = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+    plain = FrameTarget(new, None, torch.arange(2, dtype=torch.int32))
+    normalize(x, affine, operands, spec, plain)
+    if operands.inverse_smoothing is not None:
+        new *= operands.inverse_smoothing
+    normalize(x, affine, operands, spec, FrameTarget(target.frames, exponents, slots))
+    values = torch.einsum("pf,fhwc->phwc", torch.tensor(PAIRED_FRAMES, device=x.device), torch.cat([old, new]))
+    if exponents is not None:
+        assert sums.exponents is not None
+        is_integer = target.frames.dtype == torch.int8
+        assert past.exponents is not None
+        largest = int(torch.cat([past.exponents, exponents[[first, second]]]).max())
+        sums.exponents.fill_(largest + (0 if is_integer and spec.activates else 1))
+        values = values * torch.exp2(-sums.exponents.float())[:, None, None, None]
+        values = (values + 0.5).floor().clamp(-spec.limit, spec.limit) if is_integer else values
+    for place, frame in zip(sums.frames, values, strict=True):
+        place.copy_(frame.to(sums.frames.dtype))
 
 
 def attend(qkv: Tensor, y: Tensor, config: AttentionConfig) -> None:
@@ -192,6 +257,42 @@ def attend(qkv: Tensor, y: Tensor, config: AttentionConfig) -> None:
     q, k, v = qkv.float().chunk(3, dim=-1)
     scores = q @ k.transpose(1, 2) * q.shape[-1] ** -0.5
     y.copy_((scores.softmax(dim=-1) @ v).to(y.dtype))
+
+
+def quantize_attention(qkv: Tensor, operands: AttentionOperands) -> None:
+    """Twin of `attention_8bit.quantize_attention`; it leaves no survey."""
+    q, k, v = qkv.float().chunk(3, dim=-1)
+    k_mean, v_mean = k.mean(1), v.mean(1)
+    v_scale = (v - v_mean[:, None]).abs().amax(1).clamp(min=1e-20) / 448
+    operands.common.copy_(torch.stack([k_mean, v_mean, v_scale], dim=1))
+    tokens = (
+        (q, operands.q, operands.q_scale, math.log2(math.e) * q.shape[-1] ** -0.5),
+        (k - k_mean[:, None], operands.k, operands.k_scale, 1.0),
+    )
+    for x, data, scale, factor in tokens:
+        integer = data.dtype == torch.int8
+        step = x.abs().amax(-1, keepdim=True).clamp(min=1e-20) / (127 if integer else 448)
+        if integer:
+            step = step.maximum(x.norm(dim=-1, keepdim=True) / LARGEST_NORM)
+        data.copy_(((x / step + 0.5).floor() if integer else x / step).to(data.dtype))
+        scale.copy_(step[..., 0] * factor)
+    rows = ((v - v_mean[:, None]) / v_scale[:, None]).transpose(1, 2)
+    operands.v.copy_(F.pad(rows, (0, operands.v.shape[2] - v.shape[1])).to(operands.v.dtype))
+
+
+def attend_8bit(operands: AttentionOperands, y: Tensor, config: AttentionConfig) -> None:
+    """Twin of `attention_8bit.attend_8bit`; the configuration changes nothing here.
+
+    Probabilities are rounded as the kernel rounds them, relative to a power of two.
+    """
+    q = operands.q.float() * operands.q_scale[..., None]
+    k = operands.k.float() * operands.k_scale[..., None]
+    scores = q @ k.transpose(1, 2)
+    p = torch.exp2(scores - scores.amax(-1, keepdim=True).ceil().clamp(min=0) + 8)
+    _, v_mean, v_scale = operands.common[:, :, None].unbind(1)
+    v = operands.v.float().transpose(1, 2)[:, : k.shape[1]]
+    weighed = p.to(torch.float8_e4m3fn).float() @ v / p.sum(-1, keepdim=True)
+    y.copy_((weighed * v_scale + v_mean).to(y.dtype))
 
 
 def unfold(picture: Tensor, y: Tensor) -> None:

@@ -1,7 +1,7 @@
 """From a model, a recipe, a GPU and a shape to a plan: the most exact and fastest one that the memory allows.
 
-In this order: whole frames with everything on the GPU; whole frames with remembered frames in pinned host memory, as
-few layers as will do; spatial tiles, as large as will do.
+In this order: whole frames with everything on the GPU, two at a time where that is faster, else one at a time; whole
+frames with remembered frames in pinned host memory, as few layers as will do; spatial tiles, as large as will do.
 """
 
 from collections.abc import Iterator
@@ -14,9 +14,10 @@ from ..models.config import VAEConfig
 from ..models.tiling import TileSpec
 from ..quant import QuantRecipe
 from .memory import arena_bytes, host_bytes, place_buffers, place_rings, rings_bytes, weight_bytes, weight_sets
+from .target import Target, can_pair
 from .tiling import OVERLAP_PX, needs_tiles, result_bytes, tile_candidates, tile_size
 from .types import FRAMES_PER_STEP, ExecutionPlan, MemoryEstimate, Part, Ring, Schedule, Step, VAEShape
-from .walk import ELEMENT_BYTES, Target, Walk, walk
+from .walk import ELEMENT_BYTES, Walk, walk
 
 HALF_BYTES = 2
 
@@ -33,6 +34,8 @@ class PlanOptions:
     """Whether our kernel computes the attention, or PyTorch."""
     tile: TileSpec | None = None
     """Spatial tiles that the caller asks for; None leaves it to the memory."""
+    allows_pairs: bool = True
+    """Whether frames may be computed two at a time, which is faster on some GPUs and takes more memory."""
     allows_host: bool = True
     """Whether remembered frames may wait in pinned host memory."""
     allows_tiles: bool = True
@@ -55,8 +58,13 @@ def compile_vae_plan(
     _check(shape)
     options = options or PlanOptions()
     target = Target(config, recipe, device, options.fuses_attention)
-    if options.tile is not None and needs_tiles(shape, options.tile):
-        return _plan(target, shape, options.tile)
+    tile = options.tile if options.tile is not None and needs_tiles(shape, options.tile) else None
+    if options.allows_pairs and can_pair(device) and not shape.is_picture:
+        paired = _plan(replace(target, pairs=True), shape, tile)
+        if paired.memory.peak <= budget_bytes and not paired.refusals:
+            return paired
+    if tile is not None:
+        return _plan(target, shape, tile)
     whole = _plan(target, shape, None)
     if whole.memory.peak <= budget_bytes:
         return whole
@@ -154,28 +162,30 @@ def _schedule(walked: Walk, rings: tuple[Ring, ...], part: Part, config: VAEConf
         kept = {"input": rows * columns * channels * ELEMENT_BYTES[walked.steps[0].format], "output": pictures}
     else:
         kept = {"input": pictures, "output": walked.sizes["output"]}
-    order = _order(walked, part, one_frame=walked.one_frame)
+    order = _order(walked, part)
     return Schedule(tuple(walked.steps), place_buffers(walked, rings, kept), order)
 
 
-def _order(walked: Walk, part: Part, *, one_frame: bool) -> tuple[int, ...]:
-    """Segments depth first: a segment that doubles the frame rate runs twice for each run of the one before it."""
+def _order(walked: Walk, part: Part) -> tuple[int, ...]:
+    """Segments depth first: a segment that doubles the frame rate runs for every frame of the one before it."""
     last = walked.segment
-    if one_frame:
+    if walked.one_frame:
         return tuple(range(last + 1))
-    if part == "encode":
-        return _halving(last)
-    return _doubling(0, last)
+    return _halving(walked, last) if part == "encode" else _doubling(walked, 0)
 
 
-def _doubling(segment: int, last: int) -> tuple[int, ...]:
-    below = _doubling(segment + 1, last) * 2 if segment < last else ()
-    return (segment, *below)
+def _doubling(walked: Walk, segment: int) -> tuple[int, ...]:
+    if segment == walked.segment:
+        return (segment,)
+    runs = 2 * walked.frames(segment) // walked.frames(segment + 1)
+    return (segment, *_doubling(walked, segment + 1) * runs)
 
 
-def _halving(segment: int) -> tuple[int, ...]:
-    before = _halving(segment - 1) * 2 if segment else ()
-    return (*before, segment)
+def _halving(walked: Walk, segment: int) -> tuple[int, ...]:
+    if segment == 0:
+        return (segment,)
+    runs = 2 * walked.frames(segment) // walked.frames(segment - 1)
+    return (*_halving(walked, segment - 1) * runs, segment)
 
 
 def _weights(steps: list[Step], config: VAEConfig) -> int:

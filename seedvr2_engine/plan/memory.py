@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
+from .target import RingKey, exponents_buffer
 from .types import Buffer, Ring, Step, ring_buffer
-from .walk import ELEMENT_BYTES, FLOAT_BYTES, RingKey, Walk
+from .walk import ELEMENT_BYTES, FLOAT_BYTES, Walk
 
 ALIGNMENT = 512
 """Of every tensor, bytes: descriptors want 16, and PyTorch's own allocator gives 512."""
@@ -18,7 +19,7 @@ def place_rings(walked: Walk) -> tuple[Ring, ...]:
     """The rings of a walk, one behind the other."""
     rings, offset = [], 0
     for key, past in walked.members.items():
-        ring = _ring(walked.names[key], key, past)
+        ring = _ring(walked.names[key], key, past + walked.frames(key.segment))
         if key.layer:
             early = past > 0 and walked.target.fetches_early
             ring = replace(ring, offset=None, host_frames=past, fetched_early=early)
@@ -29,10 +30,10 @@ def place_rings(walked: Walk) -> tuple[Ring, ...]:
     return tuple(rings)
 
 
-def _ring(name: str, key: RingKey, past: int) -> Ring:
+def _ring(name: str, key: RingKey, slots: int) -> Ring:
     rows, columns, channels = key.size
     frame_bytes = rows * columns * channels * ELEMENT_BYTES[key.format]
-    return Ring(name, key.segment, key.size, key.format, past + 1, frame_bytes)
+    return Ring(name, key.segment, key.size, key.format, slots, frame_bytes)
 
 
 def rings_bytes(rings: tuple[Ring, ...]) -> int:
@@ -78,8 +79,13 @@ def touched(step: Step) -> list[str]:
     names = [step.source, step.target, step.partials, step.shortcut]
     if step.slot is not None:
         names.append(ring_buffer(step.slot.ring))
+    sums = step.source if step.problem is not None and step.problem.paired else step.target if step.makes_sums else ""
+    if sums:
+        names.append(exponents_buffer(sums))
     if step.kernel == "norm":
         names += [f"{step.layer}.combined", f"{step.layer}.affine"]
+    if step.kernel == "attention" and ELEMENT_BYTES[step.format] == 1:
+        names.append(f"{step.layer}.operands")
     return [name for name in names if name]
 
 

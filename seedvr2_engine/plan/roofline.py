@@ -131,11 +131,13 @@ def step_bytes(step: Step) -> int:
     if step.kernel == "attention":
         return 2 * pixels * (channels + channels // 3)
     if step.kernel == "unfold":
-        return pixels * (2 * 3 + 2 * 32)
+        return step.frames * pixels * (2 * 3 + 2 * 32)
     if step.kernel == "fold":
-        return pixels * (4 * 32 + 2 * 3)
-    # Norm and load: a 16-bit tensor in, a frame of the next convolution out.
-    return pixels * channels * (2 + BYTES_PER_ELEMENT[step.format])
+        return step.frames * pixels * (4 * 32 + 2 * 3)
+    # Norm and load: a 16-bit tensor in, a frame of the next convolution out; sums want two remembered frames more, and
+    # are four.
+    others = 6 if step.makes_sums else 0
+    return pixels * channels * (2 * step.frames + (step.frames + others) * BYTES_PER_ELEMENT[step.format])
 
 
 def _convolution_bytes(step: Step) -> int:
@@ -146,7 +148,9 @@ def _convolution_bytes(step: Step) -> int:
     height, width = problem.output_px
     written = height * width * problem.channels_out * problem.frames
     output_bytes = 4 if problem.output == "fp32" else 2
-    total = kt * problem.height_px * problem.width_px * problem.channels_in * element
+    # Every frame that is seen, once: one more for each further frame that is computed.
+    seen = 4 if problem.paired else kt + problem.frames - 1 if problem.stride == 1 else kt + 2 * problem.frames - 2
+    total = seen * problem.height_px * problem.width_px * problem.channels_in * element
     total += problem.phases * problem.channels_out * kt * kh * kw * problem.channels_in * element
     total += written * output_bytes * (2 if problem.has_residual else 1)
     total += height * width * problem.shortcut_channels * 2 * problem.frames
@@ -203,7 +207,7 @@ def _host_bytes(plan: ExecutionPlan) -> int:
     total = 0
     for ring in plan.rings:
         if ring.host_frames:
-            total += plan.steady.order.count(ring.segment) * ring.host_frames * ring.frame_bytes
+            total += plan.steady.frames_of(ring.segment) * ring.host_frames * ring.frame_bytes
     return total
 
 

@@ -6,7 +6,7 @@ from ..kernels.upsample import SET_OF_SECOND
 from .types import ExecutionPlan, Ring, Schedule, Step
 
 ROW = 4
-"""Numbers of an operation: at most three frames and a weight set. 16 bytes, so that every row is aligned alike."""
+"""An operation's numbers fill whole rows. 16 bytes, so that every operation's are aligned alike."""
 STILL = 1 << 30
 """Modulus of a number that does not move."""
 SETTLED = 2
@@ -15,52 +15,67 @@ SETTLED = 2
 Row = tuple[int, int, int, int]
 
 
-def uses_row(step: Step) -> bool:
-    """Whether an operation looks into the tables."""
-    return step.kernel in ("load", "norm", "conv3d")
+def row_count(step: Step) -> int:
+    """Rows of the tables that an operation looks into.
+
+    A convolution has the frames that its taps see and its weight set, for each frame that it computes; a norm the slots
+    it writes, after the two it reads where it makes sums; a convolution of sums has none.
+    """
+    if step.problem is not None:
+        numbers = 0 if step.problem.paired else step.frames * (step.problem.kernel[0] + 1)
+    elif step.kernel in ("load", "norm"):
+        numbers = step.frames * (2 if step.makes_sums else 1)
+    else:
+        numbers = 0
+    return -(-numbers // ROW)
 
 
 def step_rows(plan: ExecutionPlan, index: int) -> list[Row]:
     """The rows of step `index` (0 is the clip's first frame), in the order of `Schedule.executions`."""
-    return [_row(plan, step, frame) for step, frame in _frames(plan, index)]
+    return [row for step, frame in _frames(plan, index) for row in _rows(_numbers(plan, step, frame), 0)]
 
 
 def row_moves(plan: ExecutionPlan) -> tuple[list[Row], list[Row]]:
     """(increments, moduli) that turn the rows of one settled step into those of the next."""
-    increments, moduli = [], []
-    for step, _ in plan.steady.executions():
-        if not uses_row(step):
-            continue
+    increments: list[Row] = []
+    moduli: list[Row] = []
+    for step, frame in _frames(plan, SETTLED):
         ring = plan.rings[step.slot.ring] if step.slot is not None else None
-        if ring is None or ring.offset is None:
-            increments.append((0, 0, 0, 0))
-            moduli.append((STILL, STILL, STILL, STILL))
-            continue
-        frames = plan.steady.order.count(ring.segment)
-        taps = 1 if step.problem is None else step.problem.kernel[0]
-        increments.append(_pad([frames % ring.slots] * taps, 0))
-        moduli.append(_pad([ring.slots] * taps, STILL))
+        # Numbers that are no slots: a convolution's weight sets.
+        every = step.problem.kernel[0] + 1 if step.problem is not None else 0
+        move, modulus = [], []
+        for place, _ in enumerate(_numbers(plan, step, frame)):
+            still = ring is None or ring.offset is None or (every and place % every == every - 1)
+            move.append(0 if still else plan.steady.frames_of(ring.segment) % ring.slots)  # type: ignore[union-attr]
+            modulus.append(STILL if still else ring.slots)  # type: ignore[union-attr]
+        increments += _rows(move, 0)
+        moduli += _rows(modulus, STILL)
     return increments, moduli
 
 
 def _frames(plan: ExecutionPlan, index: int) -> Iterator[tuple[Step, int]]:
-    """Every operation that has a row, with the frame of its segment that it computes."""
+    """Every operation that has rows, with the first frame of its segment that it computes."""
     schedule: Schedule = plan.steady if index else plan.first
     for step, run in schedule.executions():
-        if uses_row(step):
+        if row_count(step):
             yield step, plan.frames_before(step.segment, index) + run
 
 
-def _row(plan: ExecutionPlan, step: Step, frame: int) -> Row:
+def _numbers(plan: ExecutionPlan, step: Step, first: int) -> list[int]:
+    frames = range(first, first + step.frames)
     if step.slot is None:
-        return (0, 0, 0, 0)
+        return [0] * (step.frames * (step.problem.kernel[0] + 1 if step.problem else 1))
     ring, base = plan.rings[step.slot.ring], step.slot.base
     if step.problem is None:
-        return _pad([_slot(ring, base, frame, frame)], 0)
-    newest, weight_set = _newest(step, frame)
-    taps = step.problem.kernel[0]
-    seen = [max(newest - past, 0) for past in range(taps - 1, -1, -1)]
-    return _pad([*(_slot(ring, base, one, newest) for one in seen), weight_set], 0)
+        seen = [max(first - 2, 0), max(first - 1, 0)] if step.makes_sums else []
+        return [_slot(ring, base, frame, frame) for frame in (*seen, *frames)]
+    numbers = []
+    for frame in frames:
+        newest, weight_set = _newest(step, frame)
+        taps = range(step.problem.kernel[0] - 1, -1, -1)
+        numbers += [_slot(ring, base, max(newest - past, 0), newest) for past in taps]
+        numbers.append(weight_set)
+    return numbers
 
 
 def _newest(step: Step, frame: int) -> tuple[int, int]:
@@ -79,6 +94,6 @@ def _slot(ring: Ring, base: int, frame: int, newest: int) -> int:
     return (frame - base) % ring.slots
 
 
-def _pad(numbers: list[int], filler: int) -> Row:
-    a, b, c, d = [*numbers, *[filler] * (ROW - len(numbers))]
-    return a, b, c, d
+def _rows(numbers: list[int], filler: int) -> list[Row]:
+    filled = [*numbers, *[filler] * (-len(numbers) % ROW)]
+    return [(a, b, c, d) for a, b, c, d in zip(*[iter(filled)] * ROW, strict=True)]

@@ -1,8 +1,8 @@
 """The plan of an encode or a decode: which kernel runs which layer how, and where every byte lies.
 
 A clip is walked one latent frame at a time. The layers form *segments*, parts of the network with one frame rate; in a
-step, a segment runs once for each of its frames, depth first, so that only one frame is ever between two layers.
-What a causal convolution remembers of earlier frames stands in a *ring*.
+step, a segment runs once for each of its frames, or for each pair of them, depth first, so that only these are ever
+between two layers. What a causal convolution remembers of earlier frames stands in a *ring*.
 """
 
 import json
@@ -49,7 +49,7 @@ class VAEShape:
 
 @dataclass(frozen=True)
 class Ring:
-    """Frames that convolutions of one shape and one segment remember, and one more slot for the newest.
+    """Frames that convolutions of one shape and one segment remember, and slots for the one or two newest.
 
     The convolutions share the ring: frame t of one with base b is in slot (t - b) mod slots. What one of them no longer
     needs is thereby just where the next one writes.
@@ -125,7 +125,8 @@ class Step:
     source: str
     """Buffer that is read; empty where a ring is."""
     target: str
-    """Buffer that is written; empty where a ring is."""
+    """Buffer that is written; empty where only a ring is. A norm with one prepares a pair of frames for a convolution
+    that computes both from four sums, which it writes there."""
     size: tuple[int, int, int]
     """(rows, columns, channels) of what is read."""
     partials: str = ""
@@ -150,6 +151,13 @@ class Step:
     """Number format of the convolution's input and weights."""
     reason: str = ""
     """Why this format."""
+    frames: int = 1
+    """Frames of its segment that one run computes: 1, or 2."""
+
+    @property
+    def makes_sums(self) -> bool:
+        """Whether it prepares the four sums of a paired convolution."""
+        return self.kernel == "norm" and bool(self.target)
 
 
 @dataclass(frozen=True)
@@ -190,14 +198,22 @@ class Schedule:
         return {buffer.name: buffer for buffer in self.buffers}
 
     def executions(self) -> Iterator[tuple[Step, int]]:
-        """Every operation of the step as it comes, with how often its segment has run before in this step."""
+        """Every operation of the step as it comes, with how many frames of its segment ran before in this step."""
         runs: dict[int, int] = {}
         for segment in self.order:
             run = runs.get(segment, 0)
             for step in self.steps:
                 if step.segment == segment:
                     yield step, run
-            runs[segment] = run + 1
+            runs[segment] = run + self.frames_of_run(segment)
+
+    def frames_of_run(self, segment: int) -> int:
+        """Frames that one run of a segment computes."""
+        return next(step.frames for step in self.steps if step.segment == segment)
+
+    def frames_of(self, segment: int) -> int:
+        """Frames of a segment that the whole step computes."""
+        return self.order.count(segment) * self.frames_of_run(segment)
 
 
 @dataclass(frozen=True)
@@ -231,13 +247,18 @@ class ExecutionPlan:
         return self.tile_px is None
 
     @property
+    def in_pairs(self) -> bool:
+        """Whether convolutions compute two frames at once from sums of frames."""
+        return any(step.makes_sums for step in self.steady.steps)
+
+    @property
     def uses_host(self) -> bool:
         """Whether remembered frames wait in host memory."""
         return any(ring.host_frames for ring in self.rings)
 
     def frames_before(self, segment: int, step: int) -> int:
         """Frames of a segment that were run before a step; step 0 is the first frame of the clip."""
-        return 0 if step == 0 else 1 + (step - 1) * self.steady.order.count(segment)
+        return 0 if step == 0 else 1 + (step - 1) * self.steady.frames_of(segment)
 
     def convolutions(self, *, first: bool = False) -> Iterator[Step]:
         """The steps that are convolutions, of the later steps of a clip, or of its first frame."""
@@ -269,9 +290,7 @@ class ExecutionPlan:
         """The plan in a few lines, and one for each convolution."""
         shape, memory = self.shape, self.memory
         frames = "any number of" if shape.frames is None else shape.frames
-        area = (
-            "whole frames" if self.tile_px is None else f"tiles of {self.tile_px[1]}x{self.tile_px[0]} px (approximate)"
-        )
+        area = "whole frames" if self.is_exact else f"tiles of {self.tile_px} (rows, columns) px, approximate"
         lines = [
             f"{shape.part} {shape.width_px}x{shape.height_px}, {frames} frames, {self.precision}, {self.device}: "
             f"{area}",

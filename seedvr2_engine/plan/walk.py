@@ -3,13 +3,19 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ..device import DeviceSpec
-from ..kernels.dispatch import ConvConfig, ConvProblem, Format, Refusal, choose_attention_config, choose_config
-from ..kernels.layout import WIDTH, tiles_per_chunk
-from ..models.config import VAEConfig
-from ..quant import QuantRecipe
+from ..kernels.dispatch import (
+    ConvConfig,
+    ConvProblem,
+    Format,
+    Refusal,
+    choose_attention_config,
+    choose_attention_format,
+    choose_config,
+)
+from ..kernels.layout import WIDTH, attention_bytes, tiles_per_chunk
 from ..quant.recipe import ALWAYS_HIGH
-from .types import Pace, Part, RingSlot, Step
+from .target import Activation, RingKey, Target, exponents_buffer, fold_problem, pair_problem
+from .types import FRAMES_PER_STEP, Pace, Part, RingSlot, Step
 
 FLOAT_BYTES = 4
 ELEMENT_BYTES: dict[str, int] = {"fp8": 1, "mxfp8": 1, "int8": 1, "fp16": 2, "bf16": 2, "fp32": 4}
@@ -17,47 +23,12 @@ WIDEST = 1024
 """Most channels a norm can take: a power of two, so that a program reads whole pixels."""
 
 
-@dataclass(frozen=True)
-class Target:
-    """What the layers are planned for."""
-
-    config: VAEConfig
-    recipe: QuantRecipe
-    device: DeviceSpec
-    fuses_attention: bool = True
-    """Whether our kernel computes the attention, or PyTorch."""
-    host_layers: frozenset[str] = frozenset()
-    """Convolutions whose remembered frames wait in host memory."""
-    fetches_early: bool = True
-    """Whether those are fetched one layer ahead, which takes more memory."""
-
-
-@dataclass(frozen=True)
-class RingKey:
-    """Convolutions with equal keys share a ring."""
-
-    segment: int
-    size: tuple[int, int, int]
-    format: Format
-    layer: str = ""
-    """The layer, where it has a ring of its own that keeps nothing on the GPU."""
-
-
-@dataclass(frozen=True)
-class Activation:
-    """A 16-bit tensor between two layers, with its statistics."""
-
-    buffer: str
-    size: tuple[int, int, int]
-    partials: str
-    counts: tuple[int, int, int, int, int] | None
-
-
 @dataclass
 class Walk:
     """Collects the operations of one step; `one_frame` folds the temporal taps."""
 
     target: Target
+    part: Part
     one_frame: bool
     remembers: bool
     """Whether later steps will need this one's frames."""
@@ -70,16 +41,33 @@ class Walk:
     refusals: list[str] = field(default_factory=list)
     segment: int = 0
 
+    def frames(self, segment: int) -> int:
+        """Frames that one run of a segment computes."""
+        in_step = 1 << segment if self.part == "decode" else FRAMES_PER_STEP >> segment
+        return 2 if self.target.pairs and not self.one_frame and in_step > 1 else 1
+
+    def _sums(self, problem: ConvProblem, pace: Pace = "same") -> bool:
+        """Whether a convolution computes two frames from four sums."""
+        # One with a single spatial tap is bound by memory.
+        taps, *space = problem.kernel
+        return (
+            self.frames(self.segment) == 2 and taps == 3 and max(space) > 1 and problem.stride == 1 and pace == "same"
+        )
+
     def load(self, layer: str, source: str, size: tuple[int, int, int]) -> RingSlot:
         """Copy a 16-bit tensor as it is into the ring of a convolution that is kept high."""
         slot = self._ring(RingKey(self.segment, size, self._high), layer, 2)
-        self.steps.append(Step(layer, "load", self.segment, source, "", size, slot=slot, format=self._high))
+        frames = self.frames(self.segment)
+        self.steps.append(
+            Step(layer, "load", self.segment, source, "", size, slot=slot, format=self._high, frames=frames)
+        )
         return slot
 
-    def norm(self, x: Activation, layer: str, norm: str, problem: ConvProblem, past: int) -> RingSlot:
+    def norm(self, x: Activation, layer: str, norm: str, problem: ConvProblem, past: int) -> RingSlot | str:
         """Prepare x for the convolution `layer`, which computes `problem` and remembers `past` frames.
 
-        `norm` is the GroupNorm; without one the tensor is only quantised.
+        `norm` is the GroupNorm; without one the tensor is only quantised. Returns where the convolution reads: the
+        ring, or a buffer of sums.
         """
         format, reason = self._format(layer, problem)
         activates = bool(norm) and ".attentions." not in norm
@@ -88,15 +76,21 @@ class Walk:
         assert x.counts is not None
         tiles = _tiles(x.counts)
         chunks = -(-tiles // tiles_per_chunk(tiles))
-        self.sizes[f"{layer}.combined"] = 4 * FLOAT_BYTES * chunks * channels
-        self.sizes[f"{layer}.affine"] = 4 * FLOAT_BYTES * channels
+        frames = self.frames(self.segment)
+        self.sizes[f"{layer}.combined"] = frames * 4 * FLOAT_BYTES * chunks * channels
+        self.sizes[f"{layer}.affine"] = frames * 4 * FLOAT_BYTES * channels
+        sums = ""
+        if self._sums(problem):
+            sums = f"{layer}.sums"
+            self.sizes[sums] = 4 * x.size[0] * x.size[1] * channels * ELEMENT_BYTES[format]
+            self.sizes[exponents_buffer(sums)] = 4 * FLOAT_BYTES
         self.steps.append(
             Step(
-                layer, "norm", self.segment, x.buffer, "", x.size, x.partials, x.counts,
-                slot=slot, norm=norm, activates=activates, format=format, reason=reason,
+                layer, "norm", self.segment, x.buffer, sums, x.size, x.partials, x.counts,
+                slot=slot, norm=norm, activates=activates, format=format, reason=reason, frames=frames,
             )
         )  # fmt: skip
-        return slot
+        return sums or slot
 
     def conv(
         self,
@@ -111,24 +105,29 @@ class Walk:
         """Convolve; the problem is that of a later step, its format still open."""
         format, reason = self._format(layer, problem)
         problem = replace(problem, format=format)
+        frames = self.frames(self.segment)
         if self.one_frame:
             problem = fold_problem(problem)
+        elif self._sums(problem, pace):
+            problem = pair_problem(problem)
+        else:
+            problem = replace(problem, frames=frames)
         config = self._config(layer, problem)
         rows, columns = problem.output_px
         target = residual.buffer if residual else f"{layer}.y"
-        self.sizes[target] = rows * columns * problem.channels_out * ELEMENT_BYTES[problem.output]
+        self.sizes[target] = frames * rows * columns * problem.channels_out * ELEMENT_BYTES[problem.output]
         counts = (*problem.grid_px, config.tile_h, config.tile_w, problem.phases)
         partials = ""
         if problem.has_statistics:
             partials = f"{layer}.partials"
-            self.sizes[partials] = problem.statistic_rows * FLOAT_BYTES * _tiles(counts) * problem.channels_out
+            self.sizes[partials] = frames * problem.statistic_rows * FLOAT_BYTES * _tiles(counts) * problem.channels_out
         self.steps.append(
             Step(
                 layer, "conv3d", self.segment, window if isinstance(window, str) else "", target,
                 (problem.height_px, problem.width_px, problem.channels_in), partials,
                 shortcut=shortcut.buffer if shortcut else "",
                 slot=window if isinstance(window, RingSlot) else None, pace=pace,
-                problem=problem, config=config, format=format, reason=reason,
+                problem=problem, config=config, format=format, reason=reason, frames=frames,
             )
         )  # fmt: skip
         return Activation(target, (rows, columns, problem.channels_out), partials, counts)
@@ -155,8 +154,11 @@ class Walk:
         slot = self.norm(x, qkv, f"{block}.group_norm", linear, 0)
         projected = self.conv(qkv, linear, slot)
         config = None
+        format, reason = self._attention_format(block, channels)
+        if format != self._high:
+            self.sizes[f"{block}.operands"] = attention_bytes(x.size[0] * x.size[1], channels)
         if self.target.fuses_attention:
-            chosen = choose_attention_config(channels, self.target.device)
+            chosen = choose_attention_config(channels, self.target.device, format)
             if isinstance(chosen, Refusal):
                 self._refuse(block, chosen.reason)
             else:
@@ -165,7 +167,7 @@ class Walk:
         self.sizes[attended] = x.size[0] * x.size[1] * channels * ELEMENT_BYTES[self._high]
         self.steps.append(
             Step(block, "attention", self.segment, projected.buffer, attended, projected.size,
-                 config=config, format=self._high)
+                 config=config, format=format, reason=reason)
         )  # fmt: skip
         linear = replace(self._problem(x.size, channels), kernel=(1, 1, 1), has_residual=True)
         x = self.conv(out, linear, attended, residual=x)
@@ -182,8 +184,7 @@ class Walk:
         config, high = self.target.config, self._high
         widths = config.block_out_channels[::-1]
         size = (rows, columns, config.latent_channels)
-        slot = self.load("decoder.conv_in", "input", size)
-        x = self.conv("decoder.conv_in", self._problem(size, widths[0]), slot)
+        x = self.conv("decoder.conv_in", self._problem(size, widths[0]), self.load("decoder.conv_in", "input", size))
         x = self.middle(x, "decoder.mid_block")
         for block, channels in enumerate(widths):
             for index in range(config.layers_per_block + 1):
@@ -196,19 +197,23 @@ class Walk:
                 self.segment += doubles
                 x = self.conv(layer, problem, slot, pace="up" if doubles else "same")
         taps = self.ending(x, "decoder", WIDTH, (3, 1, 1))
-        self.steps.append(Step("decoder.conv_out", "fold", self.segment, taps.buffer, "output", taps.size, format=high))
+        frames = self.frames(self.segment)
+        self.steps.append(
+            Step("decoder.conv_out", "fold", self.segment, taps.buffer, "output", taps.size, format=high, frames=frames)
+        )
 
     def encoder(self, rows: int, columns: int) -> None:
         """Pictures of `rows` and `columns` to one frame of moments."""
         config = self.target.config
         widths = config.block_out_channels
         size = (rows, columns, WIDTH)
-        self.sizes["encoder.unfolded"] = rows * columns * WIDTH * ELEMENT_BYTES[self._high]
+        frames = self.frames(0)
+        self.sizes["encoder.unfolded"] = frames * rows * columns * WIDTH * ELEMENT_BYTES[self._high]
         self.steps.append(
-            Step("encoder.conv_in", "unfold", 0, "input", "encoder.unfolded", size, format=self._high)
-        )  # fmt: skip
-        slot = self.load("encoder.conv_in", "encoder.unfolded", size)
-        x = self.conv("encoder.conv_in", replace(self._problem(size, widths[0]), kernel=(3, 1, 1)), slot)
+            Step("encoder.conv_in", "unfold", 0, "input", "encoder.unfolded", size, format=self._high, frames=frames)
+        )
+        problem = replace(self._problem(size, widths[0]), kernel=(3, 1, 1))
+        x = self.conv("encoder.conv_in", problem, self.load("encoder.conv_in", "encoder.unfolded", size))
         for level, channels in enumerate(widths):
             for index in range(config.layers_per_block):
                 x = self.resnet(x, f"encoder.down_blocks.{level}.resnets.{index}", channels)
@@ -216,7 +221,9 @@ class Walk:
                 halves = config.encoder_downsamples_time(level)
                 layer = f"encoder.down_blocks.{level}.downsamplers.0.conv"
                 problem = replace(self._problem(x.size, channels), kernel=(3 if halves else 1, 3, 3), stride=2)
-                slot = self.norm(x, layer, "", problem, 2 if halves else 0)
+                # One run of the next segment sees two frames more for each further frame that it computes.
+                seen = 2 * self.frames(self.segment + 1) + 1
+                slot = self.norm(x, layer, "", problem, seen - self.frames(self.segment) if halves else 0)
                 self.segment += halves
                 x = self.conv(layer, problem, slot, pace="down" if halves else "same")
         x = self.middle(x, "encoder.mid_block")
@@ -240,16 +247,30 @@ class Walk:
     def _format(self, layer: str, problem: ConvProblem) -> tuple[Format, str]:
         """The layer's format and the reason: one format for both its problems, which read the same ring."""
         if ".attentions." in layer:
-            return self._high, "attention is kept high"
+            return self._high, "the attention's projections are kept high"
         if layer.endswith(".conv_in"):
             return self._high, ALWAYS_HIGH[layer]
         format, reason = self.target.recipe.layer_precision(layer)
         if format != self._high:
-            for variant in (problem, fold_problem(problem)):
+            variants = [problem, fold_problem(problem)]
+            variants += [pair_problem(problem)] if self._sums(problem) else []
+            for variant in variants:
                 chosen = choose_config(replace(variant, format=format), self.target.device)
                 if isinstance(chosen, Refusal):
                     return self._high, chosen.reason
         return format, reason
+
+    def _attention_format(self, block: str, dim: int) -> tuple[Format, str]:
+        """The format of an attention's queries and keys, and the reason."""
+        precision, reason = self.target.recipe.layer_precision(block)
+        if not self.target.fuses_attention:
+            return self._high, "PyTorch computes it"
+        if precision == self._high:
+            return precision, reason
+        chosen = choose_attention_format(precision, dim, self.target.device)
+        if isinstance(chosen, Refusal):
+            return self._high, chosen.reason
+        return chosen, f"scores in {chosen.upper()}, values in FP8"
 
     def _config(self, layer: str, problem: ConvProblem) -> ConvConfig:
         chosen = choose_config(problem, self.target.device)
@@ -276,11 +297,6 @@ class Walk:
         return RingSlot(list(self.members).index(key), base)
 
 
-def fold_problem(problem: ConvProblem) -> ConvProblem:
-    """The problem where all temporal taps see the same frame."""
-    return replace(problem, kernel=(1, *problem.kernel[1:]))
-
-
 _ANY_CONFIG = ConvConfig(8, 16, 16, 16, 4, 2, False)
 """Stands in a plan that is refused anyway, so that its memory can still be told."""
 
@@ -292,7 +308,7 @@ def _tiles(counts: tuple[int, int, int, int, int]) -> int:
 
 def walk(target: Target, part: Part, size_px: tuple[int, int], *, one_frame: bool, remembers: bool) -> Walk:
     """All operations of one step for a picture or tile of `size_px` (rows, columns)."""
-    walked = Walk(target, one_frame, remembers)
+    walked = Walk(target, part, one_frame, remembers)
     rows, columns = size_px
     if part == "decode":
         walked.decoder(rows // 8, columns // 8)

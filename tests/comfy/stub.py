@@ -53,6 +53,17 @@ class ModelPatcher:
         self.parent = None
 
 
+class LoadedModel:
+    """An entry in the books: it does not keep its model alive."""
+
+    def __init__(self, model):
+        self._model = weakref.ref(model)
+
+    @property
+    def model(self):
+        return self._model()
+
+
 class ProgressBar:
     made: ClassVar[list] = []
 
@@ -76,15 +87,13 @@ class Management(types.ModuleType):
 
     def load_models_gpu(self, models, memory_required=0):
         for model in models:
-            entry = types.SimpleNamespace(ref=weakref.ref(model))
             model.partially_load(model.load_device)
-            self.current_loaded_models.append(entry)
+            self.current_loaded_models.append(LoadedModel(model))
 
     def unload_all_models(self):
         for entry in self.current_loaded_models:
-            model = entry.ref()
-            if model is not None:
-                model.detach()
+            if entry.model is not None:
+                entry.model.detach()
         self.current_loaded_models.clear()
 
     def free_memory(self, size_bytes, device, keep_loaded=()):

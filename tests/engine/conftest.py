@@ -14,6 +14,8 @@ from seedvr2_engine.plan import compile, walk
 from seedvr2_engine.quant import QuantRecipe
 
 GPU = DeviceSpec("a GPU", "sm_120", 70, 101_376, 16 << 30, 9e11, MatrixRates(0, 0, 0, 0))
+HOPPER = DeviceSpec("a Hopper GPU", "sm_90", 132, 232_448, 80 << 30, 3e12, MatrixRates(0, 0, 0, 0))
+"""Frames are computed in pairs there."""
 MakeEngine = Callable[..., VAEEngine]
 
 
@@ -36,9 +38,9 @@ def make_engine(
     """Engines of the tiny model, which is calibrated once."""
     monkeypatch.setattr(vae, "calibrate_on", lambda _vae, _device: tiny_maxima)
 
-    def make(precision: str = "fp16", **options: object) -> VAEEngine:
+    def make(precision: str = "fp16", gpu: DeviceSpec = GPU, **options: object) -> VAEEngine:
         recipe = precision if isinstance(precision, QuantRecipe) else QuantRecipe(precision)
-        return VAEEngine(tiny_vae, recipe, GPU, twin_backend(), device="cpu", options=EngineOptions(**options))
+        return VAEEngine(tiny_vae, recipe, gpu, twin_backend(), device="cpu", options=EngineOptions(**options))
 
     return make
 

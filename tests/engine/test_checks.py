@@ -124,7 +124,9 @@ def test_both_ways_through_the_kernel_are_checked(mixed):
         ("combine", lambda partials, counts, combined: combined[:, :, 0].add_(0.5), "norm"),
         ("finish_statistics", lambda c, n, o, s, affine: affine[:, 1].mul_(1.1), "norm"),
         ("normalize", lambda x, a, o, s, target: target.frames.view(torch.uint8)[:, 0].zero_(), "norm"),
-        ("attend", lambda qkv, y, config: y[:, 3].zero_(), "attention"),
+        ("quantize_attention", lambda qkv, operands: operands.k_scale.mul_(1.05), "attention"),
+        ("quantize_attention", lambda qkv, operands: operands.common[:, 1].zero_(), "attention"),
+        ("attend_8bit", lambda operands, y, config: y[:, 3].zero_(), "attention"),
         ("fold", lambda taps, bias, picture: picture.neg_(), "fold"),
         ("unfold", lambda picture, y: y[..., 0].zero_(), "unfold"),
     ],
@@ -133,6 +135,12 @@ def test_other_broken_kernels_are_named(kernel, damage, step_kernel):
     found = check_kernels(plans(), CPU, backend=breaking(kernel, damage))
     wrong = {check.kernel for check in found if check.wrong}
     assert wrong == {step_kernel}
+
+
+def test_broken_16_bit_attention_is_named():
+    broken = breaking("attend", lambda qkv, y, config: y[:, 3].zero_())
+    found = check_kernels(plans(formats=("fp16",)), CPU, backend=broken)
+    assert {check.kernel for check in found if check.wrong} == {"attention"}
 
 
 def test_the_twins_pass_everywhere_in_every_format():
@@ -147,7 +155,7 @@ def test_what_does_not_run_is_a_finding():
     def explode(*_):
         raise RuntimeError("out of resource: shared memory\nand more")
 
-    found = list(check_plan(plans()[0], twin_backend()._replace(attend=explode), CPU))
+    found = list(check_plan(plans()[0], twin_backend()._replace(attend_8bit=explode), CPU))
     wrong = [check for check in found if check.wrong]
     assert [check.kernel for check in wrong] == ["attention"]
     assert "RuntimeError: out of resource: shared memory" in wrong[0].wrong

@@ -8,18 +8,21 @@ from torch import Tensor
 
 from seedvr2_engine.engine import VAEEngine
 from seedvr2_engine.engine.session import Session
-from seedvr2_engine.errors import EngineMemoryError, EngineUnsupportedError, InvalidArgumentError
+from seedvr2_engine.errors import DeviceMemoryError, EngineUnsupportedError, InvalidArgumentError
 from seedvr2_engine.models.tiling import TileSpec
 from seedvr2_engine.models.vae import VideoVAE
 from seedvr2_engine.plan import ExecutionPlan, PlanOptions, VAEShape
 from seedvr2_engine.plan.tables import SETTLED
 
-from .conftest import MakeEngine, relative
+from .conftest import GPU, HOPPER, MakeEngine, relative
 
 SCHEDULE = 1e-5
 """Relative error where only the order of FP32 sums differs."""
 LATENTS = [(1, 3, 4), (2, 5, 3), (3, 2, 6), (4, 3, 3), (6, 4, 7)]
 """(frames, rows, columns); the plan's tables are settled from the fourth on."""
+
+
+WAYS = [pytest.param(GPU, id="single frames"), pytest.param(HOPPER, id="pairs")]
 
 
 def latent(frames: int, rows: int, columns: int, batch: int = 1) -> Tensor:
@@ -46,9 +49,10 @@ def poison(engine: VAEEngine) -> None:
 
 
 @pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize("gpu", WAYS)
 @pytest.mark.parametrize(("frames", "rows", "columns"), LATENTS)
-def test_decode_is_the_plain_model(make_engine: MakeEngine, tiny_vae: VideoVAE, frames, rows, columns) -> None:
-    engine, z = make_engine(), latent(frames, rows, columns)
+def test_decode_is_the_plain_model(make_engine: MakeEngine, tiny_vae: VideoVAE, gpu, frames, rows, columns) -> None:
+    engine, z = make_engine(gpu=gpu), latent(frames, rows, columns)
     poison(engine)
     whole = engine.decode(z)
     assert relative(whole, tiny_vae.decode(z)) < SCHEDULE
@@ -57,9 +61,10 @@ def test_decode_is_the_plain_model(make_engine: MakeEngine, tiny_vae: VideoVAE, 
 
 
 @pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize("gpu", WAYS)
 @pytest.mark.parametrize(("frames", "rows", "columns"), [(1, 24, 32), (5, 33, 21), (9, 16, 47), (21, 29, 40)])
-def test_encode_is_the_plain_model(make_engine: MakeEngine, tiny_vae: VideoVAE, frames, rows, columns) -> None:
-    engine, v = make_engine(), video(frames, rows, columns)
+def test_encode_is_the_plain_model(make_engine: MakeEngine, tiny_vae: VideoVAE, gpu, frames, rows, columns) -> None:
+    engine, v = make_engine(gpu=gpu), video(frames, rows, columns)
     poison(engine)
     mean, logvar = engine.encode(v, return_distribution=True)
     for actual, expected in zip((mean, logvar), tiny_vae.encode(v, return_distribution=True), strict=True):
@@ -214,7 +219,7 @@ def test_out_of_memory_is_planned_again_once(make_engine: MakeEngine, monkeypatc
     monkeypatch.setattr(Session, "_reserve", _nothing_there)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(EngineMemoryError, match="was planned with"):
+        with pytest.raises(DeviceMemoryError, match="was planned with"):
             make_engine("fp8").decode(z)
 
 

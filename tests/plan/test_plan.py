@@ -13,8 +13,9 @@ from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.models.tiling import TileSpec
 from seedvr2_engine.plan import ExecutionPlan, PlanOptions, VAEShape, compile_vae_plan
+from seedvr2_engine.plan.gpus import find_gpu
 from seedvr2_engine.plan.memory import touched
-from seedvr2_engine.plan.tables import SETTLED, STILL, row_moves, step_rows, uses_row
+from seedvr2_engine.plan.tables import SETTLED, STILL, row_count, row_moves, step_rows
 from seedvr2_engine.quant import QuantRecipe
 
 H200 = DeviceSpec("NVIDIA H200", "sm_90", 132, 232_448, 141 << 30, 4.8e12, MatrixRates(0, 0, 0, 0))
@@ -33,7 +34,8 @@ VIDEO_1080P = VAEShape("decode", 1088, 1920, 21)
 
 def test_the_promised_peaks() -> None:
     """The project's figures for whole frames in FP8."""
-    assert plan(VIDEO_1080P).memory.peak < 12.5 * GB
+    assert plan(VIDEO_1080P, 12_500_000_000).memory.peak < 12.5 * GB
+    assert not plan(VIDEO_1080P, 12_500_000_000).uses_host
     on_host = plan(VIDEO_1080P, 6 * GB)
     assert on_host.uses_host
     assert on_host.is_exact
@@ -106,37 +108,45 @@ def test_no_two_living_buffers_share_a_byte(shape: VAEShape, host: bool) -> None
 
 
 @pytest.mark.parametrize("part", ["decode", "encode"])
-@pytest.mark.parametrize("host", [False, True])
-def test_every_convolution_finds_the_frames_it_needs(part: str, host: bool) -> None:
+@pytest.mark.parametrize("way", ["pairs", "single frames", "host"])
+def test_every_convolution_finds_the_frames_it_needs(part: str, way: str) -> None:
     """Walk twelve steps with frame numbers in place of frames: each tap must see its layer's right frame."""
-    made = plan(VAEShape(part, 64, 64, None), 0 if host else 1 << 60, allows_tiles=False)
+    budget = 0 if way == "host" else 1 << 60
+    made = plan(VAEShape(part, 64, 64, None), budget, allows_tiles=False, allows_pairs=way == "pairs")
+    assert made.in_pairs == (way == "pairs")
     contents: dict[tuple[int, int], tuple[str, int]] = {}
     host_memory: dict[str, dict[int, tuple[str, int]]] = {}
     for index in range(12):
         schedule = made.steady if index else made.first
         rows = iter(step_rows(made, index))
         for step, run in schedule.executions():
-            if not uses_row(step):
-                continue
-            row = next(rows)
-            if step.slot is None:
+            numbers = [number for _ in range(row_count(step)) for number in next(rows)]
+            if step.slot is None or not numbers:
                 continue
             ring = made.rings[step.slot.ring]
             frame = made.frames_before(step.segment, index) + run
             if step.problem is None:
+                if step.makes_sums:
+                    needed = [(step.layer, max(frame - past, 0)) for past in (2, 1)]
+                    assert [contents[step.slot.ring, slot] for slot in numbers[:2]] == needed
+                    numbers = numbers[2:]
                 if ring.host_frames:
                     for past in range(1, min(frame, ring.host_frames) + 1):
                         kept = host_memory[step.layer][(frame - past) % ring.host_frames]
                         contents[step.slot.ring, ring.slots - 1 - past] = kept
                     host_memory.setdefault(step.layer, {})[frame % ring.host_frames] = (step.layer, frame)
-                contents[step.slot.ring, row[0]] = (step.layer, frame)
+                for offset in range(step.frames):
+                    contents[step.slot.ring, numbers[offset]] = (step.layer, frame + offset)
                 continue
             taps = step.problem.kernel[0]
-            newest = {"same": frame, "up": (frame + 1) // 2, "down": 2 * frame}[step.pace]
-            needed = [(step.layer, max(newest - past, 0)) for past in range(taps - 1, -1, -1)]
-            assert [contents[step.slot.ring, slot] for slot in row[:taps]] == needed
-            if step.pace == "up" and index:
-                assert row[taps] == (frame + 1) % 2 + (2 if newest == 1 else 0)
+            for offset in range(step.frames):
+                row = numbers[offset * (taps + 1) :]
+                one = frame + offset
+                newest = {"same": one, "up": (one + 1) // 2, "down": 2 * one}[step.pace]
+                needed = [(step.layer, max(newest - past, 0)) for past in range(taps - 1, -1, -1)]
+                assert [contents[step.slot.ring, slot] for slot in row[:taps]] == needed
+                if step.pace == "up" and index:
+                    assert row[taps] == (one + 1) % 2 + (2 if newest == 1 else 0)
 
 
 @pytest.mark.parametrize("part", ["decode", "encode"])
@@ -153,13 +163,29 @@ def test_the_tables_of_a_settled_step_follow_from_the_one_before(part: str) -> N
 
 
 def test_the_order_is_depth_first() -> None:
-    assert plan(VAEShape("decode", 64, 64)).steady.order == (0, 1, 2, 2, 1, 2, 2)
-    assert plan(VAEShape("encode", 64, 64)).steady.order == (0, 0, 1, 0, 0, 1, 2)
+    assert plan(VAEShape("decode", 64, 64), allows_pairs=False).steady.order == (0, 1, 2, 2, 1, 2, 2)
+    assert plan(VAEShape("encode", 64, 64), allows_pairs=False).steady.order == (0, 0, 1, 0, 0, 1, 2)
+
+
+def test_pairs_run_half_as_often() -> None:
+    assert plan(VAEShape("decode", 64, 64)).steady.order == (0, 1, 2, 2)
+    assert plan(VAEShape("encode", 64, 64)).steady.order == (0, 0, 1, 2)
+
+
+def test_pairs_are_taken_where_they_fit() -> None:
+    paired = plan(VIDEO_1080P)
+    single = plan(VIDEO_1080P, paired.memory.peak - 1)
+    assert paired.in_pairs
+    assert not single.in_pairs
+    assert not single.uses_host
+    # Two thirds of the products of every layer of three temporal taps; the latent level has single frames.
+    assert 0.66 < paired.flops(first=False) / single.flops(first=False) < 0.73
+    assert not plan(VIDEO_1080P, device=RTX5070TI).in_pairs
 
 
 def test_work_is_what_the_measurements_count() -> None:
     """The specification's figure is 23554 kFLOP for each pixel of a long clip before composing the upsamplers."""
-    made = plan(VAEShape("decode", 720, 1280))
+    made = plan(VAEShape("decode", 720, 1280), allows_pairs=False)
     attention = 4 * 512 * (90 * 160) ** 2
     per_pixel = (made.flops(first=False) - attention) / (4 * 720 * 1280)
     upsamplers = (16.4 + 442.4 + 131.1 + 3538.9 + 131.1 + 3538.9) * 1e3
@@ -194,6 +220,32 @@ def test_every_layer_says_why() -> None:
     assert "whole frames" in text
     assert all(layer in text for layer in layers)
     assert len(made.problems()) == len(set(made.problems()))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "precision", "format", "reason"),
+    [
+        ("h200", "fp8", "int8", "scores in INT8, values in FP8"),
+        ("rtx5070ti", "mxfp8", "int8", "scores in INT8, values in FP8"),
+        ("rtx4090", "int8", "int8", "scores in INT8, values in FP8"),
+        ("b200", "fp8", "fp8", "scores in FP8, values in FP8"),
+        ("rtx3090", "int8", "fp16", "sm_86 has no matrix units for the attention's FP8 values"),
+        ("h200", "bf16", "bf16", "nothing is quantised"),
+    ],
+)
+def test_attention_has_a_format_of_its_own(gpu: str, precision: str, format: str, reason: str) -> None:
+    made = plan(VAEShape("decode", 720, 1280), precision=precision, device=find_gpu(gpu))
+    for schedule in (made.first, made.steady):
+        step = next(step for step in schedule.steps if step.kernel == "attention")
+        assert (step.format, step.reason) == (format, reason)
+        assert (f"{step.layer}.operands" in schedule.places) == (format in ("int8", "fp8"))
+
+
+def test_attention_can_be_kept_in_16_bits() -> None:
+    recipe = QuantRecipe("fp8").keeping_high("decoder.mid_block.attentions.0", "the guard keeps it")
+    made = compile_vae_plan(VAEConfig(), recipe, H200, VAEShape("decode", 720, 1280), 80 << 30)
+    step = next(step for step in made.steady.steps if step.kernel == "attention")
+    assert (step.format, step.reason) == ("fp16", "the guard keeps it")
 
 
 def test_a_format_that_the_gpu_lacks_is_replaced_with_a_reason() -> None:
