@@ -1,8 +1,7 @@
 """The plan of an encode or a decode: which kernel runs which layer how, and where every byte lies.
 
-A clip is walked one latent frame at a time. The layers form *segments*, parts of the network with one frame rate; in a
-step, a segment runs once for each of its frames, or for each pair of them, depth first, so that only these are ever
-between two layers. What a causal convolution remembers of earlier frames stands in a *ring*.
+A clip is walked one latent frame at a time. The layers form *segments*, parts of the network with one frame rate, which
+run frame by frame or pair by pair, depth first. What a convolution remembers of earlier frames stands in a *ring*.
 """
 
 import json
