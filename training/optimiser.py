@@ -5,6 +5,7 @@ orthogonal matrix, found with a Newton-Schulz iteration; matrices of one shape g
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(matrices.dtype)
 
 
@@ -101,3 +102,70 @@ class Optimiser:
         torch._foreach_add_(root, 1e-8)
         size = self.vector_rate * rate * math.sqrt(1 - beta2**self.steps) / (1 - beta1**self.steps)
         torch._foreach_addcdiv_([target[n] for n in names], firsts, root, -size)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Matrices of one shape that lie one after the other in a flat vector."""
+
+    start: int
+    """Where the first begins."""
+    count: int
+    """How many."""
+    rows: int
+    columns: int
+
+    def view(self, vector: Tensor) -> Tensor:
+        """Them (count, rows, columns) as a view of the vector."""
+        end = self.start + self.count * self.rows * self.columns
+        return vector[self.start : end].view(self.count, self.rows, self.columns)
+
+
+class StackedOptimiser:
+    """The same update with few launches and without reading anything back, so that a CUDA graph can hold it.
+
+    The vector begins with what Adam changes and goes on with stacks of matrices.
+    """
+
+    def __init__(self, vector: Tensor, stacks: list[Stack], *, matrix_rate: float, vector_rate: float) -> None:
+        """vector: the FP32 weights; the peak learning rates of Muon and of Adam are scaled by `step`."""
+        self.vector = vector
+        self.matrix_rate = matrix_rate
+        self.vector_rate = vector_rate
+        self.adam_count = stacks[0].start
+        self.count = torch.zeros((), device=vector.device)
+        """Updates made; a tensor, because Adam's rate depends on it."""
+        self.momentum = torch.zeros_like(vector)
+        self.square = torch.zeros_like(vector[: self.adam_count])
+        # Tall matrices go through the iteration on their side, together with wide ones of the same sides.
+        self.alike: dict[tuple[int, int], list[Stack]] = {}
+        for stack in stacks:
+            self.alike.setdefault((min(stack.rows, stack.columns), max(stack.rows, stack.columns)), []).append(stack)
+
+    def step(self, gradient: Tensor, rate: Tensor) -> None:
+        """Update the weights in place; `rate` in [0, 1] is the schedule's factor, without axes."""
+        part = slice(self.adam_count, None)
+        slopes, momentum, weights = gradient[part], self.momentum[part], self.vector[part]
+        momentum.lerp_(slopes, 0.05)
+        wanted = torch.lerp(gradient, self.momentum, 0.95)
+        weights.mul_(1 - rate * (self.matrix_rate * MATRIX_DECAY))
+        for stacks in self.alike.values():
+            lying = [_lying(stack.view(wanted)) for stack in stacks]
+            updates = orthogonalised(torch.cat(lying)).split([stack.count for stack in stacks])
+            for stack, update in zip(stacks, updates, strict=True):
+                size = self.matrix_rate * math.sqrt(max(1.0, stack.rows / stack.columns))
+                _lying(stack.view(self.vector)).addcmul_(update, rate, value=-size)
+        self._adam(gradient[: self.adam_count], rate)
+
+    def _adam(self, slope: Tensor, rate: Tensor) -> None:
+        beta1, beta2 = 0.9, 0.99
+        self.count.add_(1)
+        first = self.momentum[: self.adam_count].lerp_(slope, 1 - beta1)
+        self.square.lerp_(slope * slope, 1 - beta2)
+        size = self.vector_rate * rate * torch.sqrt(1 - beta2**self.count) / (1 - beta1**self.count)
+        self.vector[: self.adam_count].sub_(first / (self.square.sqrt() + 1e-8) * size)
+
+
+def _lying(matrices: Tensor) -> Tensor:
+    """Each with its long side along the rows."""
+    return matrices.mT if matrices.shape[-2] > matrices.shape[-1] else matrices
