@@ -270,7 +270,7 @@ class Trainer:
 
 
 def train(settings: Settings) -> None:
-    """Run one call: until the schedule ends or `stop_after` seconds have passed, then measure and save."""
+    """Run one call: one round at least, until the schedule ends or `stop_after` seconds have passed; measure and save."""
     started = time.monotonic()
     streams = Streams(torch.device(settings.device))
     with streams.training():
@@ -280,10 +280,12 @@ def train(settings: Settings) -> None:
             torch.cuda.synchronize()
         print(f"ready after {time.monotonic() - started:.0f} s", flush=True)
         before, next_report, reports = trainer.progress.seconds, settings.report_every, 0
+        begun = trainer.progress.step
         while True:
             spent = time.monotonic() - started
             trainer.progress.seconds = before + spent
-            if spent >= settings.stop_after or trainer.progress.seconds >= settings.seconds:
+            ended = spent >= settings.stop_after or trainer.progress.seconds >= settings.seconds
+            if ended and trainer.progress.step > begun:
                 break
             if spent >= next_report:
                 reports += 1
