@@ -270,7 +270,7 @@ class Trainer:
 
 
 def train(settings: Settings) -> None:
-    """Run one call: one round at least, until the schedule ends or `stop_after` seconds have passed; measure and save."""
+    """Run one call, a round at least, until the schedule ends or `stop_after` seconds have passed; measure and save."""
     started = time.monotonic()
     streams = Streams(torch.device(settings.device))
     with streams.training():
