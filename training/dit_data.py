@@ -106,7 +106,9 @@ def make_pairs(rng: torch.Generator, vae: FrozenVAE, sharp: Tensor, scale: float
     count = len(sharp)
     noise = torch.randn(mean[:count].shape, generator=rng, device=rng.device)
     share = torch.rand((count, 1, 1, 1, 1), generator=rng, device=rng.device)
-    return Pairs(mean[:count] + share * deviation[:count] * noise, mean[count:], stored)
+    condition = mean[:count] + share * deviation[:count] * noise
+    # A clip that cannot be encoded must not stop a run; the latent zero is a grey one.
+    return Pairs(condition.nan_to_num(0, 0, 0), mean[count:].nan_to_num(0, 0, 0), stored)
 
 
 @dataclass(frozen=True)

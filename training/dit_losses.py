@@ -36,13 +36,13 @@ class Schedule:
     """Distance of the latents, which have unit variance: first and last weight."""
     latent_until: float = 0.3
     """Where it reaches the last."""
-    structure: float = 0.5
+    structure: float = 1.0
     """Unlikeness of edges."""
-    structure_from: float = 0.3
+    structure_from: float = 0.1
     """Where it begins."""
     texture: float = 0.1
     """Distance of the strength of texture: what a regression to the mean smooths away, this asks back."""
-    texture_from: float = 0.7
+    texture_from: float = 0.5
     """Where it begins."""
 
     def weights(self, fraction: float) -> list[float]:

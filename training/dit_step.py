@@ -23,6 +23,8 @@ WARM_UP = 2
 """Steps before a recording, in which libraries choose their kernels and allocate."""
 LARGEST_DIFFERENCE = 0.02
 """Of any term, relative, between a step and its recording; the order of additions is not fixed on a GPU."""
+LARGEST_WEIGHT = 200.0
+"""What no sane weight reaches; NaN does not pass either."""
 LEAST_AGREEMENT = 0.9
 """Cosine between the changes that a step and its recording make."""
 BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -77,7 +79,19 @@ class Learner:
         self.controls = torch.zeros(2 + len(TERMS), device=device)
         """The schedule's rate, how much of the average is replaced, and the weights of the terms."""
         self.sums = torch.zeros(1 + len(TERMS), device=device)
-        """Steps since it was last set to zero, and the sums of their terms."""
+        """Steps with finite terms since it was last set to zero, and the sums of their terms."""
+        self.kept = [tensor.clone() for tensor in self.state()]
+
+    def keep_or_return(self) -> bool:
+        """Note the state if its weights are sane, else go back to what was noted before, and say False."""
+        vector = self.optimiser.vector
+        sane = bool((vector.abs() < LARGEST_WEIGHT).all())
+        for tensor, kept in zip(self.state(), self.kept, strict=True):
+            if sane:
+                kept.copy_(tensor)
+            else:
+                tensor.copy_(kept)
+        return sane
 
     def state(self) -> list[Tensor]:
         """Everything that `update` changes."""
@@ -108,8 +122,9 @@ class Learner:
             gradient = torch.cat([g.float().flatten() for g in gradients])
             self.optimiser.step(clipped(gradient, 1.0), self.controls[0])
             self.average.lerp_(self.optimiser.vector, self.controls[1])
-            self.sums[0].add_(1)
-            self.sums[1:].add_(terms.detach())
+            sane = terms.detach().isfinite().all()
+            self.sums[0].add_(sane)
+            self.sums[1:].add_(torch.where(sane, terms.detach(), torch.zeros_like(terms)))
 
 
 class Steps:

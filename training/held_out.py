@@ -16,6 +16,8 @@ from training.train_vae import load_clips
 CHOICE = "choice-"
 LARGEST_PX = (352, 640)
 """Largest height and width that clips are cut to."""
+CHOICE_PX = (256, 256)
+"""The same of those to choose by: one size, so that a GPU need not look for kernels for many."""
 LARGEST_FRAMES = 9
 PAN_FRAMES = 5
 """Frames of a clip that is made of a photograph."""
@@ -29,8 +31,9 @@ def held_out_clips(folder: Path | None, *, choice: bool) -> dict[str, Tensor]:
     """Names and clips (1, 3, T, H, W) in [-1, 1] of a folder, on the CPU: those to choose by, or all others."""
     loaded = load_clips(folder, torch.device("cpu"))
     names = [name for name in loaded if name.startswith(CHOICE) == choice]
+    largest = CHOICE_PX if choice else LARGEST_PX
     return {
-        name: measurable(panned(loaded[name], index) if loaded[name].shape[2] == 1 else loaded[name])
+        name: measurable(panned(loaded[name], index) if loaded[name].shape[2] == 1 else loaded[name], largest)
         for index, name in enumerate(names)
     }
 
@@ -54,9 +57,9 @@ def panned(still: Tensor, seed: int) -> Tensor:
     return torch.cat(frames, dim=2)
 
 
-def measurable(clip: Tensor) -> Tensor:
+def measurable(clip: Tensor, largest: tuple[int, int]) -> Tensor:
     """The middle of a clip (N, 3, T, H, W), cut to whole tokens and a size that fits into memory at once."""
     frames = min(clip.shape[2], LARGEST_FRAMES)
-    height, width = (min(size, limit) // 16 * 16 for size, limit in zip(clip.shape[-2:], LARGEST_PX, strict=True))
+    height, width = (min(size, limit) // 16 * 16 for size, limit in zip(clip.shape[-2:], largest, strict=True))
     top, left = (clip.shape[-2] - height) // 2, (clip.shape[-1] - width) // 2
     return clip[:, :, :frames, top : top + height, left : left + width]

@@ -13,6 +13,8 @@ from torch import Tensor
 from training.network import Weights
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+SAFETY = 1.02
+"""Margin for the rounding of the norm that matrices are divided by."""
 MATRIX_DECAY = 0.1
 """Decoupled weight decay; without it weights in front of a norm grow without end, as the norm undoes their size."""
 ADAM_NAMES = ("encoder.conv_in", "encoder.conv_out", "decoder.conv_in", "decoder.conv_out")
@@ -41,11 +43,19 @@ def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = x / (_sizes(x) * SAFETY + 1e-7).to(x.dtype)
     for _ in range(steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    # The iteration runs away from a singular value above 1.28; singular values of results are 1.21 at most.
+    sane = _sizes(x) < 1.3 * math.sqrt(x.shape[-2])
+    x = torch.where(sane, x, torch.zeros_like(x))
     return (x.mT if tall else x).to(matrices.dtype)
+
+
+def _sizes(matrices: Tensor) -> Tensor:
+    """Frobenius norms (K, 1, 1), FP32; row by row, because sums over many thread blocks need them to wait in turn."""
+    return matrices.float().square().sum(-1, keepdim=True).sum(-2, keepdim=True).sqrt()
 
 
 class Optimiser:

@@ -25,12 +25,9 @@ from training.held_out import held_out_clips, procedural_clips
 from training.optimiser import FlatWeights, StackedOptimiser
 from training.scenes import ClipShape, SceneBank
 from training.state import Progress, load_state, save_state
-from training.train_vae import learning_rate
 
 STORED_AS = {"weights": torch.float16, "average": torch.float16, "momentum": torch.bfloat16}
 """Number formats of a saved state: eight files of less than 16 MiB."""
-MOST_STEPS = 96
-"""Longest round: new clips have to come now and then."""
 MEASURE_EVERY = 4
 """Reports between two measurements."""
 
@@ -46,29 +43,25 @@ class Workload:
     canvas_px: int
     """Their size."""
     round_steps: int
-    """Steps of a round, at first; in the meantime the clips of one shape are made."""
+    """Steps of a round; in the meantime the clips of one shape are made."""
     held_out: ClipShape
     """Procedural clips that are only measured on."""
 
 
 GPU = Workload(
-    # 4,600 to 7,400 tokens a step, and about half a million decoded pixels. 240x432 fills the largest window of a frame
-    # (405 tokens), 368x640 has several. Windows reach over two latent frames from 17 frames on, over three from 33, and
-    # over eight, the most, from 113.
+    # 4,600 to 7,400 tokens a step, and about half a million decoded pixels. 368x640 has several windows, the largest of
+    # 15x27 tokens. Windows reach over three latent frames at 33 frames, and over eight, the most, at 113.
     shapes=(
-        (0.25, Shape(ClipShape(192, 1, 192, 192), batch=40, decoded=14, pooled=1920)),
+        (0.30, Shape(ClipShape(192, 1, 192, 192), batch=40, decoded=14, pooled=1920)),
         (0.20, Shape(ClipShape(128, 1, 256, 256), batch=24, decoded=8, pooled=1280)),
-        (0.10, Shape(ClipShape(64, 1, 240, 432), batch=16, decoded=5, pooled=512)),
-        (0.08, Shape(ClipShape(32, 1, 368, 640), batch=8, decoded=2, pooled=256)),
-        (0.15, Shape(ClipShape(64, 5, 192, 192), batch=24, decoded=3, pooled=512)),
-        (0.11, Shape(ClipShape(32, 9, 160, 160), batch=20, decoded=2, pooled=320)),
-        (0.07, Shape(ClipShape(32, 17, 128, 128), batch=20, decoded=2, pooled=256)),
-        (0.03, Shape(ClipShape(24, 33, 96, 96), batch=20, decoded=2, pooled=96)),
-        (0.01, Shape(ClipShape(16, 113, 64, 64), batch=10, decoded=1, pooled=48)),
+        (0.12, Shape(ClipShape(32, 1, 368, 640), batch=8, decoded=2, pooled=256)),
+        (0.26, Shape(ClipShape(64, 5, 192, 192), batch=24, decoded=3, pooled=512)),
+        (0.10, Shape(ClipShape(24, 33, 96, 96), batch=20, decoded=2, pooled=144)),
+        (0.02, Shape(ClipShape(16, 113, 64, 64), batch=10, decoded=1, pooled=48)),
     ),
     canvases=24,
     canvas_px=1024,
-    round_steps=32,
+    round_steps=64,
     held_out=ClipShape(4, 5, 256, 256),
 )
 CPU = Workload(
@@ -103,7 +96,7 @@ class Settings:
     """Device of this process."""
     seed: int = 0
     """Of weights, clips and noise."""
-    matrix_rate: float = 0.015
+    matrix_rate: float = 0.012
     """Peak learning rate of Muon."""
     vector_rate: float = 1e-3
     """Peak learning rate of Adam."""
@@ -113,6 +106,8 @@ class Settings:
     """Weight of the strength of texture. At 1 it would win against the squared error, and all would be invented."""
     report_every: float = 20.0
     """Seconds between two rows of the curve."""
+    table: bool = False
+    """Whether the other clips of `evaluation` are measured at the end."""
 
 
 class Streams:
@@ -157,7 +152,7 @@ class Trainer:
         device = torch.device(settings.device)
         self.work = GPU if streams.on_gpu else CPU
         self.schedule = Schedule(structure=settings.structure, texture=settings.texture)
-        torch.backends.cudnn.benchmark_limit = 3  # of about 10 candidates a layer and shape
+        torch.backends.cudnn.benchmark_limit = 2  # of about 10 candidates a layer and shape
         vae = FrozenVAE(settings.vae, device)
         weights = initial_weights(torch.Generator(device).manual_seed(settings.seed))
         restorer = Restorer(weights, torch.bfloat16 if streams.on_gpu else torch.float32)
@@ -168,6 +163,7 @@ class Trainer:
         self.learner = Learner(restorer, vae, optimiser)
         self.progress = load_state(settings.resume, self.vectors()) if settings.resume else Progress()
         optimiser.count.fill_(self.progress.step)
+        self.learner.keep_or_return()
         # A resumed call films other clips.
         seed = settings.seed + 1000 * self.progress.step
         self.choices = random.Random(seed)
@@ -179,7 +175,6 @@ class Trainer:
         self.pools = {shape: Pool(shape.pooled) for _, shape in self.work.shapes}
         self.batches: dict[Shape, Batch] = {}
         self.steps = Steps(self.learner, lambda line: print(line, flush=True))
-        self.round_steps = self.work.round_steps
         self.fresh: tuple[Shape, Pairs] | None = None
         clips = held_out_clips(settings.evaluation, choice=True) | procedural_clips(self.work.held_out, device)
         self.measure = Measure(vae, {name: clip.to(device) for name, clip in clips.items()})
@@ -208,7 +203,7 @@ class Trainer:
     def round(self, fraction: float) -> None:
         """Some updates at `fraction` of the schedule, and new clips of the shape that has the most worn ones."""
         step = self.progress.step
-        rate = learning_rate(fraction, step)
+        rate = falling_rate(fraction, step)
         replaced = max(0.001, 1 / (1 + step / 4))
         self.learner.set_controls(rate, replaced, self.schedule.weights(fraction))
         self.streams.take_over()
@@ -217,30 +212,21 @@ class Trainer:
             # The pairs must not be freed before training has copied them, which `finish` waits for.
             self.pools[self.fresh[0]].add(self.fresh[1])
         shapes = self.choices.choices(
-            [s for _, s in self.work.shapes], [p for p, _ in self.work.shapes], k=self.round_steps
+            [s for _, s in self.work.shapes], [p for p, _ in self.work.shapes], k=self.work.round_steps
         )
-        started = time.monotonic()
         for shape in shapes:
             self.batches[shape].fill(self.pools[shape], self.rng)
             self.pools[shape].drawn += shape.batch
             self.steps.run(shape, self.batches[shape])
-        self.progress.step += self.round_steps
+        self.progress.step += self.work.round_steps
         worn = max(self.pools, key=lambda shape: self.pools[shape].wear)
         with self.streams.filming():
             self.source.bank.renew()
             coming = worn, self.source.make(worn.clips)
-        filmed = time.monotonic()
         self.streams.finish()
         self.fresh = coming
-        if self.streams.on_gpu:
-            self._balance((time.monotonic() - filmed) / (time.monotonic() - started))
-
-    def _balance(self, waited: float) -> None:
-        """Make rounds longer while filming takes longer than training, and shorter while training takes much longer."""
-        if waited < 0.1:
-            self.round_steps = min(MOST_STEPS, self.round_steps + 4)
-        elif waited > 0.4:
-            self.round_steps = max(self.work.round_steps // 2, self.round_steps - 4)
+        if not self.learner.keep_or_return():
+            print(f"step {self.progress.step}: the weights ran away; back to those of the round before", flush=True)
 
     def report(self, *, measure: bool) -> None:
         """Add a row to the curve and print it on one line; after a measurement, save the state."""
@@ -269,6 +255,11 @@ class Trainer:
             yield from measure.table(self.learner.restorer, self.vectors()[STORED_IN[kind]])
 
 
+def falling_rate(fraction: float, step: int) -> float:
+    """Factor in [0, 1]: warm-up over 200 steps, flat for a seventh of the schedule, then straight down to zero."""
+    return min(1.0, (step + 1) / 200) * min(1.0, max(0.0, (1 - fraction) / (1 - 1 / 7)))
+
+
 def train(settings: Settings) -> None:
     """Run one call, a round at least, until the schedule ends or `stop_after` seconds have passed; measure and save."""
     started = time.monotonic()
@@ -293,8 +284,9 @@ def train(settings: Settings) -> None:
                 next_report = max(next_report + settings.report_every, spent)
             trainer.round(trainer.progress.seconds / settings.seconds)
         trainer.report(measure=True)
-        for line in trainer.final_table():
-            print(line, flush=True)
+        if settings.table:
+            for line in trainer.final_table():
+                print(line, flush=True)
 
 
 def parse_arguments() -> Settings:
@@ -309,6 +301,7 @@ def parse_arguments() -> Settings:
     given = {field.name: field.default for field in fields(Settings)}
     for name in ("device", "seed", "matrix_rate", "vector_rate", "structure", "texture", "report_every"):
         parser.add_argument("--" + name.replace("_", "-"), type=type(given[name]), default=given[name])
+    parser.add_argument("--table", action="store_true", help="measure the other clips of the folder at the end")
     values = vars(parser.parse_args())
     values["stop_after"] = values["stop_after"] or values["seconds"]
     return Settings(**values)

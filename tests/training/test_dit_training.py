@@ -304,7 +304,7 @@ def test_a_call_trains_measures_saves_and_is_resumed(
     monkeypatch.setattr(train_dit, "CPU", work)
     monkeypatch.setattr(held_out, "CANVAS_PX", 64)
     first = train_dit.Settings(
-        tmp_path / "a", VAE, seconds=1000, stop_after=4, device="cpu", report_every=1, evaluation=clips
+        tmp_path / "a", VAE, seconds=1000, stop_after=4, device="cpu", report_every=1, evaluation=clips, table=True
     )
     train_dit.train(first)
     second = replace(first, out=tmp_path / "b", resume=first.out)
