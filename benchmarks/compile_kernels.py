@@ -1,4 +1,4 @@
-"""Compile every kernel of the VAE for GPUs that are not here, and print what it will need there.
+"""Compile every kernel for GPUs that are not here, and print what it will need there.
 
 python benchmarks/compile_kernels.py sm_90 sm_120
 python benchmarks/compile_kernels.py sm_120 --format mxfp8 --json report.json
@@ -14,6 +14,7 @@ from typing import Any
 
 from seedvr2_engine.device import ARCHITECTURES, DeviceSpec, MatrixRates
 from seedvr2_engine.kernels.ahead import compile_attention, compile_attention_8bit, compile_conv3d
+from seedvr2_engine.kernels.ahead_tokens import compile_tokens
 from seedvr2_engine.kernels.dispatch import (
     FORMATS_BY_ARCHITECTURE,
     Format,
@@ -24,6 +25,7 @@ from seedvr2_engine.kernels.dispatch import (
     shared_memory_bytes,
 )
 from seedvr2_engine.kernels.problems import decoder_problems, encoder_problems
+from seedvr2_engine.models.dit_config import PUBLIC_3B, PUBLIC_7B
 from seedvr2_engine.plan.describe import describe_config
 
 WIDTHS = (128, 256, 512, 512)
@@ -78,6 +80,13 @@ def attention_reports(sm: str) -> Iterator[dict[str, Any]]:
         }
 
 
+def token_reports(sm: str) -> Iterator[dict[str, Any]]:
+    """The passes of both public transformers; the 7B model has no gated MLP, but a gate of its width compiles too."""
+    for family, config in (("3b", PUBLIC_3B), ("7b", PUBLIC_7B)):
+        for name, report in compile_tokens(config.width, config.heads, config.mlp_width, sm):
+            yield {"sm": sm, "layer": f"{family} {name}", "format": "bf16", "config": "", **asdict(report)}
+
+
 def show(report: dict[str, Any]) -> None:
     instructions = ", ".join(name.split(".", 1)[0] + " ..." + name[-24:] for name in report["matrix_instructions"])
     print(
@@ -94,22 +103,25 @@ def main() -> None:
     parser.add_argument("--format", help="one format; all of the architecture's without it")
     parser.add_argument("--layer", help="only layers whose name contains this")
     parser.add_argument("--attention", action="store_true", help="only the attention")
+    parser.add_argument("--tokens", action="store_true", help="only the transformer's passes")
     parser.add_argument("--json", help="a file to write, or - for standard output in place of the table")
     arguments = parser.parse_args()
     reports = []
     for sm in arguments.sm:
-        formats = () if arguments.attention else FORMATS_BY_ARCHITECTURE[sm]
+        formats = () if arguments.attention or arguments.tokens else FORMATS_BY_ARCHITECTURE[sm]
         for format in formats:
             if arguments.format in (None, format):
                 for report in conv_reports(sm, format, arguments.layer):
                     reports.append(report)
                     if arguments.json != "-":
                         show(report)
-        if arguments.attention or (arguments.layer is None and arguments.format is None):
-            for report in attention_reports(sm):
-                reports.append(report)
-                if arguments.json != "-":
-                    show(report)
+        everything = arguments.layer is None and arguments.format is None
+        others = list(attention_reports(sm)) if arguments.attention or (everything and not arguments.tokens) else []
+        others += token_reports(sm) if arguments.tokens or (everything and not arguments.attention) else []
+        reports += others
+        if arguments.json != "-":
+            for report in others:
+                show(report)
     if arguments.json == "-":
         json.dump(reports, sys.stdout)
     elif arguments.json:

@@ -114,8 +114,8 @@ def _mean_squared_error(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def decibel(mean_squared_error: float) -> float:
-    """The PSNR in dB for a peak of 1; infinite for no error."""
-    return -10 * math.log10(mean_squared_error) if mean_squared_error > 0 else math.inf
+    """The PSNR in dB for a peak of 1; infinite for no error, NaN for NaN."""
+    return math.inf if mean_squared_error == 0 else -10 * math.log10(mean_squared_error)
 
 
 def _channel_ssim(a: torch.Tensor, b: torch.Tensor) -> float:

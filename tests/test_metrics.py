@@ -36,6 +36,11 @@ def test_equal_pictures_are_perfect():
     assert math.isinf(psnr(a, a))
 
 
+def test_what_is_not_a_number_is_not_perfect():
+    a, _ = pair(20, 20, 0)
+    assert math.isnan(psnr(a * math.nan, a))
+
+
 def test_psnr_of_a_known_error():
     assert psnr(torch.full((3, 12, 12), 0.5), torch.full((3, 12, 12), 0.6)) == pytest.approx(20, abs=1e-5)
 

@@ -44,10 +44,10 @@ def fold_soft_norms(weights: Weights) -> Weights:
     return {name: w * factor if SOFT_STREAM_WRITERS.match(name) else w for name, w in weights.items()}
 
 
-def initial_weights(rng: torch.Generator) -> Weights:
+def initial_weights(rng: torch.Generator, config: VAEConfig = NANO) -> Weights:
     """Random FP32 weights: variance-preserving convolutions, quiet residual branches, open skip paths."""
     weights: Weights = {}
-    for name, shape in NANO.tensor_shapes().items():
+    for name, shape in config.tensor_shapes().items():
         if len(shape) == 1:
             is_gain = "norm" in name and name.endswith("weight")
             weights[name] = torch.full(shape, 1.0 if is_gain else 0.0, device=rng.device)
@@ -102,14 +102,22 @@ def norm_silu(x: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 
 class Network:
-    """The two passes of the small VAE, with weights given to each."""
+    """The two passes of the VAE, with weights given to each."""
 
-    config = NANO
+    def __init__(
+        self,
+        norm: Callable[[Tensor, Tensor, Tensor, float], Tensor] = norm_silu,
+        *,
+        soft: bool,
+        config: VAEConfig = NANO,
+    ) -> None:
+        """`norm` is `norm_silu` or a faster twin; `soft` is false for weights out of `fold_soft_norms`.
 
-    def __init__(self, norm: Callable[[Tensor, Tensor, Tensor, float], Tensor] = norm_silu, *, soft: bool) -> None:
-        """`norm` is `norm_silu` or a faster twin; `soft` is false for weights out of `fold_soft_norms`."""
+        config: any widths; groups, epsilon and scaling factor are the small model's.
+        """
         self.norm = norm
         self.soft = soft
+        self.config = config
 
     def encode(self, weights: Weights, video: Tensor) -> tuple[Tensor, Tensor]:
         """Video (N, 3, 4n+1, H, W) in [-1, 1] -> mean and log-variance (N, n+1, H/8, W/8, 16)."""

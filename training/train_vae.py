@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from seedvr2_engine.models.config import VAEConfig
 from training.losses import LossWeights, latent_terms, picture_terms, psnr, total_loss
 from training.network import NANO, Network, Weights, fold_soft_norms, initial_weights, norm_silu
 from training.optimiser import FlatWeights, Optimiser
@@ -102,6 +103,12 @@ class Settings:
     """Seconds between two rows of the curve."""
     scale: float = 1.0
     """Factor on the count of clips in a batch."""
+    config: VAEConfig = NANO
+    """Widths; everything else is the small model's."""
+    soft: bool = True
+    """Whether norms on the main path are trained soft, which one channel a group needs (`network.fold_soft_norms`)."""
+    work: Workload | None = None
+    """What a step is made of; None is GPU or CPU."""
 
 
 class Trainer:
@@ -115,9 +122,10 @@ class Trainer:
         on_gpu = device.type == "cuda"
         self.dtype = torch.bfloat16 if on_gpu else torch.float32
         norm = gpu_norm() if on_gpu else norm_silu
-        self.network = Network(norm, soft=True)
-        self.shipped = Network(norm, soft=False)
-        self.weights = FlatWeights(initial_weights(torch.Generator(device).manual_seed(settings.seed)))
+        self.network = Network(norm, soft=settings.soft, config=settings.config)
+        self.shipped = Network(norm, soft=False, config=settings.config)
+        rng = torch.Generator(device).manual_seed(settings.seed)
+        self.weights = FlatWeights(initial_weights(rng, settings.config))
         self.average = self.weights.vector.clone()
         self.optimiser = Optimiser(self.weights, matrix_rate=settings.matrix_rate, vector_rate=settings.vector_rate)
         self.progress = load_state(settings.resume, self.vectors()) if settings.resume else Progress()
@@ -129,7 +137,7 @@ class Trainer:
         seed = settings.seed + 1000 * self.progress.step + 7 * self.rank
         self.rng = torch.Generator(device).manual_seed(seed)
         self.shapes = random.Random(self.progress.step)
-        self.work = GPU if on_gpu else CPU
+        self.work = settings.work or (GPU if on_gpu else CPU)
         self.bank = SceneBank(self.rng, canvases=self.work.canvases, size_px=self.work.canvas_px)
         held_out = SceneBank(torch.Generator(device).manual_seed(999), canvases=6, size_px=self.work.canvas_px)
         self.evaluation = {"procedural": held_out.film(self.work.held_out)} | load_clips(settings.evaluation, device)
@@ -149,7 +157,8 @@ class Trainer:
 
     def as_shipped(self, weights: Weights) -> Weights:
         """The weights as the exported file holds them: folded, and rounded to Q8_0."""
-        return self.rounded({name: q8_rounded(name, t) for name, t in fold_soft_norms(weights).items()})
+        folded = fold_soft_norms(weights) if self.settings.soft else weights
+        return self.rounded({name: q8_rounded(name, t) for name, t in folded.items()})
 
     def losses(self, network: Network, weights: Weights, video: Tensor) -> dict[str, Tensor]:
         """All terms of the loss on one batch."""

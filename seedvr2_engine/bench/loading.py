@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..engine.dit_fused import serve_dit
 from ..engine.dit_weights import streamed
 from ..engine.optimize import optimize_3d_vae_for_blackwell
 from ..loading import load_vae
@@ -18,7 +19,7 @@ from ..pipeline.options import UpscaleOptions
 from ..pipeline.reconstruct import VideoCodec
 from ..pipeline.upscaler import Upscaler
 from .cases import random_vae
-from .upscale import random_dit
+from .random_models import random_dit
 
 PUBLIC_TEXT_TOKENS = 58
 
@@ -51,7 +52,7 @@ def _dit(name: str, device: torch.device, dtype: torch.dtype, *, offload: bool) 
     if name not in ("3b", "7b"):
         return load_dit(name, device=device, dtype=dtype, offload=offload)
     dit = random_dit(PUBLIC_3B if name == "3b" else PUBLIC_7B, device, dtype)
-    return streamed(dit) if offload else dit
+    return serve_dit(streamed(dit) if offload else dit)
 
 
 def _vae(name: str, device: torch.device, dtype: torch.dtype) -> VideoVAE:

@@ -56,6 +56,11 @@ def vae(
         require_matplotlib()
         if out is None:
             raise InvalidArgumentError("plot: a plot needs a folder to go to; give --out, such as benchmarks/results.")
+    if device == "cuda" and resolve_device("auto").type != "cuda":
+        raise InvalidArgumentError(
+            "bench vae: expected an NVIDIA GPU that PyTorch can use, found none; `seedvr2 plan --gpu NAME` says what "
+            "one would do."
+        )
     place = resolve_device(device)
     spec = device_spec(place)
     precisions = _precisions(precision, spec.sm)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InvalidArgumentError, ModelFileError
+from ..errors import InvalidArgumentError, ModelFileError, OutputError
 from .console import err
 
 PUBLIC_VAE = "ema_vae_fp16.safetensors"
@@ -25,6 +25,17 @@ PUBLIC_DITS = (
 NANO = "nano"
 
 
+def check_count(frames: int, target: Path) -> None:
+    """Raise OutputError for a clip that is to become one picture: found out later, the work would be lost."""
+    from ..video.pictures import is_picture
+
+    if frames > 1 and is_picture(target) and "%" not in target.name and not target.is_dir():
+        raise OutputError(
+            f"{target}: expected one frame for a picture, found {frames}; name a clip, a folder or a pattern such as "
+            f"%05d{target.suffix}, or take one with --frames 1."
+        )
+
+
 @dataclass(frozen=True)
 class UpscaleModels:
     """The files of one upscaling."""
@@ -38,6 +49,14 @@ class UpscaleModels:
         """One line for people."""
         text = "its own text embedding" if self.text == self.dit else f"text embedding {self.text.name}"
         return f"transformer {self.dit.name} with {text}, VAE {self.vae.name}"
+
+
+def model_file(choice: str) -> Path:
+    """The model file at this path, of this public name, or in this package."""
+    from ..checkpoint.hub import find_model
+    from ..loading import NANO_VAE
+
+    return NANO_VAE if choice == NANO else find_model(choice)
 
 
 def choose_vae(choice: str) -> str | Path:
@@ -101,7 +120,7 @@ def choose_models(dit: str, vae: str, text: str) -> UpscaleModels:
 
 
 def _text_file(dit: Path, choice: str) -> Path:
-    from ..checkpoint.detect_dit import POSITIVE_TEXT
+    from ..checkpoint.detect_dit import POSITIVE_TEXT, detect_dit
     from ..checkpoint.hub import find_model
     from ..checkpoint.reader import open_checkpoint
     from ..checkpoint.text_embedding import PUBLIC_TEXT
@@ -109,6 +128,7 @@ def _text_file(dit: Path, choice: str) -> Path:
     if choice != "auto":
         return find_model(choice)
     with open_checkpoint(dit) as checkpoint:
+        detect_dit(checkpoint)  # Another model carries none either, but that is not what is wrong with it.
         if any(name.endswith(POSITIVE_TEXT) for name in checkpoint.tensors):
             return dit
     found = _first_here((PUBLIC_TEXT,))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InvalidArgumentError
-from .choices import choose_vae
+from .choices import check_count, choose_vae
 from .console import EXIT_INTERRUPTED, err, fail, frame_progress, out, warn
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def reconstruct(
     if dtype != "auto":
         precision = _plain_precision(precision, dtype)
     with open_source(source, start=start, frames=frames) as clip:
+        check_count(len(clip), target)
         info = clip.info
         meter = QualityMeter()
         with open_sink(target, width=info.width, height=info.height, source=info, options=options) as sink:
@@ -151,9 +152,9 @@ def _report(target: Path, meter: QualityMeter, seconds: float, *, as_json: bool)
         typer.echo(dumps({key: None if value == inf else value for key, value in facts.items()}, indent=2))
         return
     ssim = "" if quality.mean_ssim is None else f", SSIM {quality.mean_ssim:.4f}"
+    plural, worst = ("s", f" (worst frame {quality.min_psnr_db:.2f})") if quality.frames > 1 else ("", "")
     out.print(
-        f"{target}: {quality.frames} frames in {seconds:.1f} s ({quality.frames / seconds:.2f} a second); against the "
-        f"input, before the output's own compression: PSNR {quality.psnr_db:.2f} dB "
-        f"(worst frame {quality.min_psnr_db:.2f}){ssim}",
+        f"{target}: {quality.frames} frame{plural} in {seconds:.1f} s ({quality.frames / seconds:.2f} a second); "
+        f"against the input, before the output's own compression: PSNR {quality.psnr_db:.2f} dB{worst}{ssim}",
         markup=False,
     )

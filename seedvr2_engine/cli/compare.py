@@ -56,6 +56,8 @@ def compare(
     from ..pipeline.options import UpscaleOptions
     from ..video import open_source
 
+    if overlap is not None and chunk_frames is None:
+        raise InvalidArgumentError("overlap: expected --chunk-frames beside it, got none; add it, or leave both out.")
     plan = None
     if chunk_frames is not None:
         plan = UpscaleOptions(chunk_frames=chunk_frames, overlap=overlap).chunks(chunk_frames)
@@ -116,10 +118,7 @@ def _facts(measures: ClipMeasures) -> dict[str, object]:
 
 
 def _print_table(results: list[tuple[str, ClipMeasures]], reference: str | None, worst: int) -> None:
-    table = Table("clip", "frames", box=None, padding=(0, 2, 0, 0))
-    columns = ("PSNR dB", "worst dB", "SSIM", "distance", "change", "flicker", "border jump")
-    for column in columns:
-        table.add_column(column, justify="right")
+    rows = []
     for name, measures in results:
         quality = measures.quality
         numbers = (
@@ -132,8 +131,15 @@ def _print_table(results: list[tuple[str, ClipMeasures]], reference: str | None,
             (measures.worst_border_jump, "{:.3f}"),
         )
         cells = ["" if number is None else form.format(number) for number, form in numbers]
-        table.add_row(Path(name).name, str(measures.frames), *cells)
-    out.print(table)
+        rows.append((Path(name).name, str(measures.frames), *cells))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    titles = ("clip", "frames", "PSNR dB", "worst dB", "SSIM", "distance", "change", "flicker", "border jump")
+    columns = [(title, column) for title, column in zip(titles, zip(*rows, strict=True), strict=True) if any(column)]
+    for title, _ in columns:
+        table.add_column(title, justify="left" if title == "clip" else "right", overflow="fold")
+    for row in zip(*(column for _, column in columns), strict=True):
+        table.add_row(*row)
+    out.print(table, markup=False)
     against = "A against B" if reference is None else f"against {reference}"
     out.print(f"{against}; A is farthest at frame {worst}; change and flicker in steps of 8 bits", markup=False)
 

@@ -6,24 +6,36 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
+from ..errors import InvalidArgumentError
+from .choices import NANO, model_file
 from .console import err, out, readable_size
 
 
 def info(
-    file: Annotated[Path, typer.Argument(help="A safetensors or GGUF file.")],
+    file: Annotated[str, typer.Argument(help="A safetensors or GGUF file, a known name, or `nano`.")],
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Print what a checkpoint file holds: architecture, widths, parameters, types, metadata."""
     from ..checkpoint.describe import describe_checkpoint
 
-    description = describe_checkpoint(file)
+    description = describe_checkpoint(model_file(file))
     if json:
         typer.echo(description.to_json())
         return
-    facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
     facts.add_row("file", f"{description.path} ({readable_size(description.file_bytes)}, {description.format})")
     facts.add_row("architecture", description.architecture)
     if description.vae is not None:
@@ -42,30 +54,35 @@ def info(
         column.justify = "right"
     for use in description.types:
         types.add_row(use.type, str(use.tensors), f"{use.parameters:,}", f"{use.nbytes:,}")
+    out.print()
     out.print(types)
     for problem in description.problems:
         out.print(f"problem: {problem}", markup=False)
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A SeedVR2 VAE (safetensors or GGUF).")],
-    target: Annotated[Path, typer.Argument(help="The GGUF file to write.")],
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="A SeedVR2 VAE (safetensors or GGUF), a known name, or `nano`.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The GGUF file to write.")],
     type: Annotated[str, typer.Option("--type", "-t", help="F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1 or Q4_0.")] = "Q8_0",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Convert a VAE to GGUF; norms, biases and the two odd convolutions keep a higher precision."""
     from ..checkpoint.convert import convert_to_gguf
 
+    if target.suffix.lower() != ".gguf":
+        raise InvalidArgumentError(f"{target}: expected a name ending in .gguf, which is what is written; rename it.")
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=err
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=err
     ) as bar:
-        task = bar.add_task("convert", total=None)
+        task = bar.add_task("convert", total=None, visible=False)
         report = convert_to_gguf(
-            source,
+            model_file(source),
             target,
-            type,
+            type.upper(),
             overwrite=overwrite,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
         )
     counts = ", ".join(f"{count} {name}" for name, count in report.tensors_by_type.items())
     out.print(
@@ -92,8 +109,12 @@ def download(
         TimeRemainingColumn(),
         console=err,
     ) as bar:
-        task = bar.add_task(model.name, total=model.size_bytes)
-        path = fetch(model, folder, on_progress=lambda done, total: bar.update(task, completed=done, total=total))
+        task = bar.add_task(model.name, total=model.size_bytes, visible=False)
+        path = fetch(
+            model,
+            folder,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+        )
     out.print(f"{path}: verified", markup=False)
 
 
@@ -104,17 +125,23 @@ def models(
     from ..checkpoint.hub import local_models, search_folders
     from ..checkpoint.registry import MODEL_FILES
 
-    known = Table("name", "kind", "size", "what it is", title="Public files", title_justify="left", box=None)
+    out.print("Public files")
     for model in MODEL_FILES:
-        known.add_row(model.name, model.kind, readable_size(model.size_bytes), model.description)
-    out.print(known)
+        _print_model(model.name, f"{readable_size(model.size_bytes)}: {model.description}")
+    out.print("\nIn this package")
+    _print_model(NANO, "a small VAE, for trying things out; --vae nano")
     folders = search_folders()
-    found = Table("name", "size", "state", "where", title="\nOn this machine", title_justify="left", box=None)
     states = {True: "verified", False: "not the public file", None: "not checked"}
-    for local in local_models(folders, verify=verify):
+    here = local_models(folders, verify=verify)
+    if not here:
+        out.print(f"\nNo public file on this machine; looked in {', '.join(map(str, folders))}.", markup=False)
+        return
+    out.print("\nOn this machine")
+    for local in here:
         state = "own file" if local.known is None else states[local.verified]
-        found.add_row(local.name, readable_size(local.size_bytes), state, str(local.path))
-    if found.row_count:
-        out.print(found)
-    else:
-        out.print(f"\nNone of them on this machine; looked in {', '.join(map(str, folders))}.", markup=False)
+        _print_model(local.name, f"{readable_size(local.size_bytes)}, {state}: {local.path}")
+
+
+def _print_model(name: str, facts: str) -> None:
+    """Two lines, so that a name that must be typed again is never cut off."""
+    out.print(f"  {name}\n      {facts}", markup=False)

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ..errors import InvalidArgumentError
 from .choices import UpscaleModels
-from .console import out, readable_size
+from .console import out, readable_size, warn
 
 if TYPE_CHECKING:
     import torch
@@ -114,9 +114,13 @@ def plan_machine(models: UpscaleModels, device: torch.device, precision: str, of
     from ..checkpoint.reader import open_checkpoint
     from ..device import resolve_dit_dtype, resolve_dtype, total_memory_bytes
     from ..engine.dit_weights import LARGEST_SHARE, device_bytes
+    from ..plan.choices import PRECISION_CHOICES
 
     if offload not in OFFLOADS:
         raise InvalidArgumentError(f"offload: expected one of {', '.join(OFFLOADS)}, got {offload!r}.")
+    if precision not in (*PRECISION_CHOICES, *PLAIN_DTYPES):
+        known = ", ".join((*PRECISION_CHOICES, *PLAIN_DTYPES))
+        raise InvalidArgumentError(f"precision: expected one of {known}, got {precision!r}.")
     plain = precision in ("reference", *PLAIN_DTYPES)
     vae_dtype = resolve_dtype(precision if precision in PLAIN_DTYPES else "auto", device)
     dit_dtype = resolve_dit_dtype(precision, device)
@@ -181,6 +185,11 @@ def print_plan(
     ):
         table.add_row(name, value)
     out.print(table, markup=False)
+    if memory.peak_bytes > available:
+        warn(
+            f"this takes more memory than {machine.device} has; a smaller size, fewer --chunk-frames or --tile 512 "
+            "takes less."
+        )
 
 
 def readable_time(seconds: float) -> str:

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ..errors import InvalidArgumentError
-from .choices import choose_vae
+from .choices import choose_vae, model_file
 from .console import readable_size, warn, wide
 
 if TYPE_CHECKING:
@@ -54,15 +54,18 @@ def plan(
     part: Part = "encode" if encode else "decode"
     shape = VAEShape(part, height + -height % 8, width + -width % 8, frames + (1 - frames) % 4)
     recipe = QuantRecipe(decision.format)
-    compiled = compile_vae_plan(_config(vae), recipe, device, shape, memory_budget_bytes(device, vram_gb))
+    budget = memory_budget_bytes(device, vram_gb)
+    compiled = compile_vae_plan(_config(vae), recipe, device, shape, budget)
     times = roofline(compiled, device)
     if json:
         _print_json(compiled, device, decision, times)
         return
     _print_summary(compiled, device, decision, times)
-    _print_layers(compiled, times)
     for refusal in compiled.refusals:
-        warn(f"this plan cannot run: {refusal}.")
+        advice = "; fewer --frames or a smaller picture take less" if compiled.memory.peak > budget else ""
+        warn(f"this plan cannot run: {refusal}{advice}.")
+    if not compiled.refusals:
+        _print_layers(compiled, times)
 
 
 def _device(gpu: str | None) -> DeviceSpec:
@@ -80,12 +83,11 @@ def _device(gpu: str | None) -> DeviceSpec:
 def _config(vae: str | None) -> VAEConfig:
     from ..checkpoint.detect import detect_vae
     from ..checkpoint.reader import open_checkpoint
-    from ..loading import NANO_VAE
     from ..models.config import VAEConfig
 
     if vae is None:
         return VAEConfig()
-    with open_checkpoint(NANO_VAE if vae == "nano" else choose_vae(vae)) as checkpoint:
+    with open_checkpoint(model_file(str(choose_vae(vae)))) as checkpoint:
         return detect_vae(checkpoint)
 
 
@@ -150,6 +152,7 @@ def _assumptions(times: Roofline) -> str:
 def _print_layers(compiled: ExecutionPlan, times: Roofline | None) -> None:
     """One row for each convolution and attention, with what prepares its input."""
     table = Table(box=None, padding=(0, 2, 0, 0))
+    part = f"{compiled.shape.part}r."
     table.add_column("layer", no_wrap=True)
     table.add_column("format", no_wrap=True)
     for title in ("runs", "input ms", "kernel ms"):
@@ -166,8 +169,9 @@ def _print_layers(compiled: ExecutionPlan, times: Roofline | None) -> None:
             prepared_ms += ms or 0.0
             continue
         note = f"; {step.reason}" if step.reason and step.format != compiled.precision else ""
+        layer = step.layer.removeprefix(part)
         table.add_row(
-            step.layer if step.problem is not None else f"{step.layer} ({step.kernel})",
+            layer if step.problem is not None else f"{layer} ({step.kernel})",
             step.format,
             str(schedule.order.count(step.segment)),
             "" if ms is None else f"{prepared_ms:.3f}",

@@ -50,6 +50,10 @@ class UpscaleBar:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the bar as it is; what is printed from here on comes below it."""
         self._bar.stop()
 
     def step(self, step: Step) -> None:

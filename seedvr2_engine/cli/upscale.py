@@ -44,7 +44,8 @@ def upscale(
     precision: Annotated[
         str,
         typer.Option(
-            help="auto; fp8, mxfp8, int8, fp16, bf16: the engine; float32, float16, bfloat16: not.",
+            help="Of the VAE: fp8, mxfp8, int8, fp16 or bf16 on the engine; float32, float16 or bfloat16 without it; "
+            "or auto.",
             rich_help_panel=_MODELS,
         ),
     ] = "auto",
@@ -63,7 +64,9 @@ def upscale(
     ] = 128,
     chunk_frames: Annotated[
         int | None,
-        typer.Option(help="Frames that are upscaled together, 4n+1; what fits.", rich_help_panel=_CHUNKS),
+        typer.Option(
+            help="Frames that are upscaled together, 4n+1; as many as fit if not given.", rich_help_panel=_CHUNKS
+        ),
     ] = None,
     overlap: Annotated[
         int | None, typer.Option(help="Frames that neighbouring chunks share.", rich_help_panel=_CHUNKS)
@@ -89,7 +92,9 @@ def upscale(
         str, typer.Option(help="position, or reference (anew for every chunk).", rich_help_panel=_LOOK)
     ] = "position",
     start: Annotated[int, typer.Option(help="Frames to skip at the start.", rich_help_panel=_OUTPUT)] = 0,
-    frames: Annotated[int | None, typer.Option(help="Frames to take; all.", rich_help_panel=_OUTPUT)] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames to take; all if not given.", rich_help_panel=_OUTPUT)
+    ] = None,
     codec: Annotated[
         str, typer.Option(help="auto, h264, h265, ffv1, prores or vp9.", rich_help_panel=_OUTPUT)
     ] = "auto",
@@ -97,9 +102,11 @@ def upscale(
         float | None,
         typer.Option(help="Constant rate factor, or 1 to 100 for JPEG and WebP.", rich_help_panel=_OUTPUT),
     ] = None,
-    preset: Annotated[str, typer.Option(help="Speed preset of h264 and h265.", rich_help_panel=_OUTPUT)] = "medium",
+    preset: Annotated[
+        str, typer.Option(help="Speed of h264 and h265, ultrafast to placebo.", rich_help_panel=_OUTPUT)
+    ] = "medium",
     bit_depth: Annotated[
-        int | None, typer.Option(help="Bits per sample; the input's.", rich_help_panel=_OUTPUT)
+        int | None, typer.Option(help="Bits per sample; the input's if not given.", rich_help_panel=_OUTPUT)
     ] = None,
     chroma: Annotated[str, typer.Option(help="auto, 420, 422, 444 or rgb.", rich_help_panel=_OUTPUT)] = "auto",
     overwrite: Annotated[
@@ -165,7 +172,7 @@ def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:
     results: list[Result] = []
     failed = 0
     for job in jobs:
-        if len(jobs) > 1:
+        if job.makes_folder:
             job.target.parent.mkdir(parents=True, exist_ok=True)
         try:
             result = run_job(job, request)
@@ -179,7 +186,9 @@ def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:
         if not as_json:
             out.print(result.describe(), markup=False)
     if as_json:
-        facts = [{**asdict(result), "output": str(result.output)} for result in results]
+        facts = [
+            {**asdict(result), "output": str(result.output), "seconds": round(result.seconds, 3)} for result in results
+        ]
         typer.echo(dumps(facts[0] if len(jobs) == 1 else facts, indent=2))
     if failed:
         raise typer.Exit(fail(f"{failed} of {len(jobs)} clips failed; the others are done.", EXIT_BAD_INPUT))

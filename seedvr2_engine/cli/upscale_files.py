@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ..errors import DeviceMemoryError, InvalidArgumentError
+from .choices import check_count
 from .console import EXIT_INTERRUPTED, fail, warn
 from .progress import UpscaleBar
 
@@ -39,6 +40,8 @@ class Job:
     source: str
     """A clip, a picture, a folder or pattern of pictures."""
     target: Path
+    makes_folder: bool = False
+    """Whether the target's folder is made: where it is for the clips of a folder."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def jobs_for(source: str, target: Path) -> list[Job]:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InvalidArgumentError(f"{folder}: expected clips of different names, found two for {twice}; rename one.")
-    return [Job(str(clip), target / name) for clip, name in zip(clips, names, strict=True)]
+    return [Job(str(clip), target / name, makes_folder=True) for clip, name in zip(clips, names, strict=True)]
 
 
 def run_job(job: Job, request: Request) -> Result:
@@ -106,6 +109,7 @@ def run_job(job: Job, request: Request) -> Result:
     from ..video import open_sink, open_source
 
     with open_source(job.source, start=request.start, frames=request.frames) as clip:
+        check_count(len(clip), job.target)
         info = clip.info
         resize = request.options.resize((info.height, info.width))
         height, width = resize.output
@@ -165,6 +169,7 @@ def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, job: Jo
                     raise
         except KeyboardInterrupt:
             kept = sink.abort(keep_partial=True)
+            bar.stop()
             done = "nothing was finished" if kept is None else f"what was finished is in {kept}"
             raise typer.Exit(fail(f"interrupted; {done}.", EXIT_INTERRUPTED)) from None
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..kernels.dispatch import AttentionConfig, ConvConfig
 from ..kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, attention_operands, chunk_counts, tiles_per_chunk
 from ..kernels.operands import (
+    INT8_REACH,
     Additions,
     ConvOutput,
     FrameTarget,
@@ -129,6 +130,7 @@ class Binder:
             activates=step.activates,
             limit=limit,
             exponent_floor=floor,
+            reach=INT8_REACH if step.format == "int8" else 1.0,
             groups=self._config.norm_groups,
             eps=self._config.norm_eps,
         )

@@ -85,9 +85,20 @@ class BlockImage:
     def weights(self, dtype: torch.dtype, data: Tensor | None = None) -> dict[str, Tensor]:
         """The weights by name, in `dtype`, on the device of the image: views of it, but for those that are packed.
 
-        data: a copy of the image's bytes somewhere else, to be used instead.
+        data: a copy of the image's bytes somewhere else, to be used instead. What is unpacked stands one after the
+        other in one tensor, so that neighbours can be used as one matrix.
         """
-        return {place.name: _value(place, self.data if data is None else data, dtype) for place in self.places}
+        stored = self.data if data is None else data
+        unpacked = torch.empty(self.unpacked_bytes(dtype) // dtype.itemsize, dtype=dtype, device=stored.device)
+        rooms = iter(unpacked.split([math.prod(place.shape) for place in self.places if place.type is not None]))
+        return {
+            place.name: (
+                _value(place, stored, dtype)
+                if place.type is None
+                else next(rooms).view(place.shape).copy_(_value(place, stored, dtype))
+            )
+            for place in self.places
+        }
 
 
 def largest_image_bytes(images: Sequence[BlockImage]) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..kernels.dispatch import BYTES_PER_ELEMENT, AttentionConfig, ConvConfig, ConvProblem
 from ..kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, attention_bytes, attention_operands, chunk_counts
 from ..kernels.operands import (
+    INT8_REACH,
     Additions,
     ConvOutput,
     ConvWeights,
@@ -235,7 +236,8 @@ def _run_norm(step: Step, backend: Backend, generator: torch.Generator) -> Outco
     operands = NormOperands(*affine_parameters) if normalises else NormOperands(None, None)
     floor = 0 if dtype == torch.int8 else -2
     limit = 127.0 if dtype == torch.int8 else 448.0
-    spec = NormSpec(normalises, step.activates, limit, floor)
+    reach = INT8_REACH if step.format == "int8" else 1.0
+    spec = NormSpec(normalises, step.activates, limit, floor, reach)
     past = _normal(generator, 2, rows, columns, channels)
     values = []
     for run in (backend, twin_backend()):

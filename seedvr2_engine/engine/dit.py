@@ -43,6 +43,11 @@ class StreamedDiT(NaDiT):
         ]
 
     @property
+    def is_offloaded(self) -> bool:
+        """Whether the blocks' matrices are on the host."""
+        return self._offloaded
+
+    @property
     def resident_bytes(self) -> int:
         """Bytes on the device beside the parameters: the images or the two buffers, and one block unpacked."""
         largest = largest_image_bytes(self._images)

@@ -1,17 +1,20 @@
 """Whether a file's own weights bear the chosen 8-bit format, and which layers to keep in 16 bits when they do not.
 
-A small clip is decoded by the plain model and in the format. While the difference is too large, the layers that cause
-most of it (`sensitivity`) are kept high, as few as their measured errors say are needed; the result is measured again.
+Small clips are decoded by the plain model and in the format. While the worst of them differs too much, layers are kept
+high: those that cause most of its error (`sensitivity`) for the time that they take, and no more than their measured
+errors say are needed; the result is measured again. Weights whose tensors between the layers exceed what FP16 holds get
+BF16 there first.
 """
 
 import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,13 +24,19 @@ from ..checkpoint.hub import user_cache
 from ..metrics import decibel
 from ..models.vae import VideoVAE
 from ..quant import QuantRecipe
-from .sensitivity import decoder_layers, layer_errors, mean_squared_error, picture
+from .sensitivity import decoder_layers, largest_activation, layer_errors, mean_squared_error, picture
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MIN_PSNR_DB = 48.0
-"""The picture may differ from the plain model's by this much at most."""
+DEFAULT_MIN_PSNR_DB: Mapping[str, float] = {"fp8": 50.0, "mxfp8": 50.0, "int8": 48.0}
+"""The picture may differ from the plain model's by this much at most, in each 8-bit format. FP8 reaches it at the
+public widths with no layer in 16 bits; INT8 pays for every decibel with layers."""
 
+_FP16_LARGEST = 65504
+_FP16_MARGIN = 4
+"""How many times larger than on the guard's clips a tensor between two layers may become before FP16 overflows."""
+_METHOD = "two clips, layers by error and cost, BF16 on overflow"
+"""How layers are chosen; another way makes earlier choices void."""
 _HEADROOM = 0.8
 """Share of the allowed error that the layers left in 8 bits may use by prediction."""
 
@@ -64,18 +73,21 @@ class GuardResult:
     min_psnr_db: float
     """The limit that was asked for."""
     before_db: float
-    """PSNR of the recipe as it came, against the plain model."""
+    """PSNR before layers were kept, against the plain model."""
     psnr_db: float
     """PSNR of the recipe as it is now."""
     kept: tuple[KeptLayer, ...] = ()
     """Layers moved to 16 bits, the most sensitive first."""
+    high_precision: Literal["fp16", "bf16"] | None = None
+    """Other 16-bit format than the recipe's, which overflows or is about to."""
     seconds: float = 0.0
     """What measuring took, engines and the compiling of their kernels included."""
     from_cache: bool = False
     """Whether an earlier run measured it, of the same weights on the same architecture."""
 
     def applied_to(self, recipe: QuantRecipe) -> QuantRecipe:
-        """The recipe with the kept layers in 16 bits."""
+        """The recipe with the kept layers in 16 bits, of the kind that does not overflow."""
+        recipe = replace(recipe, high_precision=self.high_precision or recipe.high_precision)
         for layer in self.kept:
             recipe = recipe.keeping_high(layer.name, layer.reason)
         return recipe
@@ -87,6 +99,8 @@ class GuardResult:
         if self.kept:
             names = ", ".join(layer.name for layer in self.kept)
             line += f"; {self.before_db:.1f} dB before these were kept in 16 bits: {names}"
+        if self.high_precision is not None:
+            line += f"; 16 bits are {self.high_precision.upper()}, because FP16 overflows"
         return line
 
 
@@ -95,7 +109,8 @@ def guard(
     recipe: QuantRecipe,
     build: Callable[[QuantRecipe, E | None], E],
     *,
-    min_psnr_db: float = DEFAULT_MIN_PSNR_DB,
+    min_psnr_db: float,
+    costs: Mapping[str, float] | None = None,
     cache_file: Path | None = None,
     clip: Tensor | None = None,
 ) -> tuple[GuardResult, E]:
@@ -103,41 +118,63 @@ def guard(
 
     build: makes the engine for a recipe, if need be from the engine that was tried before, which is not used any more;
     it is called once for each recipe that is tried, rarely more than twice.
+    costs: layer -> what keeping it high takes (`sensitivity.decoder_shares`); None finds all equal.
     cache_file: where the choice is kept (`cache_path`); None keeps nothing. If even 16 bits in every layer stay below
-    the limit, that engine is returned and the figure says so. clip: what is decoded, (1, 3, 4n+1, H, W) in [-1, 1];
-    None is `probe_clip()`.
+    the limit, that engine is returned and the figure says so. clip: what is decoded, (N, 3, 4n+1, H, W) in [-1, 1];
+    the worst of them counts. None is `probe_clips()`.
     """
     known = None if cache_file is None else _read(cache_file, min_psnr_db)
     if known is not None:
         return known, build(known.applied_to(recipe), None)
     began = time.monotonic()
-    latent = vae.encode(probe_clip() if clip is None else clip)
-    exact = picture(vae.decode(latent))
+    clip = probe_clips() if clip is None else clip
+    latent, decoded = _reconstruct(vae, clip)
+    if not _is_finite(decoded):
+        log.info("The plain model overflows in %s; the guard compares with FP32.", vae.dtype)
+        vae = deepcopy(vae).float()
+        latent, decoded = _reconstruct(vae, clip)
+    exact = [picture(one) for one in decoded]
 
-    def error(engine: E) -> float:
-        return mean_squared_error(picture(engine.decode(latent)).to(exact.device), exact).item()
+    def errors(engine: E) -> tuple[list[float], bool]:
+        decoded = [engine.decode(one) for one in latent.split(1)]
+        pairs = zip(decoded, exact, strict=True)
+        return [mean_squared_error(picture(a).to(b.device), b).item() for a, b in pairs], _is_finite(decoded)
 
     engine = build(recipe, None)
-    measured = before = error(engine)
+    found, finite = errors(engine)
+    other: Literal["bf16"] | None = None
+    loud = not finite or largest_activation(vae, latent) > _FP16_LARGEST / _FP16_MARGIN
+    if loud and recipe.is_quantized and recipe.high_precision == "fp16":
+        engine = build(replace(recipe, high_precision="bf16"), engine)
+        found, finite = errors(engine)
+        other = "bf16" if finite else None
+    measured = before = max(found)
     kept: list[KeptLayer] = []
     allowed = 10 ** (-min_psnr_db / 10)
     if measured > allowed and recipe.is_quantized:
         names = [name for name in decoder_layers(vae) if recipe.layer_precision(name)[0] == recipe.precision]
-        left = dict(sorted(layer_errors(vae, latent, names, recipe).items(), key=lambda item: -item[1]))
+        worst = found.index(measured)
+        left = layer_errors(vae, latent[worst : worst + 1], names, recipe)
         correction = 1.0
         while measured > allowed and left:
-            for name in _to_keep(left, correction, allowed):
+            for name in _to_keep(left, costs or dict.fromkeys(left, 1.0), correction, allowed):
                 kept.append(KeptLayer(name, decibel(left.pop(name))))
-            engine = build(GuardResult(0, 0, 0, tuple(kept)).applied_to(recipe), engine)
-            measured = error(engine)
+            engine = build(GuardResult(0, 0, 0, tuple(kept), other).applied_to(recipe), engine)
+            measured = max(errors(engine)[0])
             # An outlier can cost the engine more than it costs the model of it, so the first choice trusts the layers'
             # own figures; what is still missing after it is spread over the rest.
             correction = max(1.0, measured / max(sum(left.values()), 1e-30))
+        kept.sort(key=lambda layer: layer.psnr_db)
     seconds = round(time.monotonic() - began, 2)
-    result = GuardResult(min_psnr_db, decibel(before), decibel(measured), tuple(kept), seconds)
+    result = GuardResult(min_psnr_db, decibel(before), decibel(measured), tuple(kept), other, seconds)
     if cache_file is not None:
         _write(cache_file, result)
     return result, engine
+
+
+def probe_clips(size: int = 192) -> Tensor:
+    """Two procedural clips (2, 3, 5, size, size) in [-1, 1], FP32: a scene and a page."""
+    return torch.cat([probe_clip(size), probe_page(size)])
 
 
 def probe_clip(size: int = 192) -> Tensor:
@@ -158,6 +195,22 @@ def probe_clip(size: int = 192) -> Tensor:
     return torch.stack(frames, dim=1)[None] * 2 - 1
 
 
+def probe_page(size: int = 192) -> Tensor:
+    """A clip (1, 3, 5, size, size) in [-1, 1] like print: lines of dark strokes on white, of three sizes, scrolling."""
+    generator = torch.Generator().manual_seed(1)
+    page = torch.ones(size, size + 8)
+    top = 4
+    for height in (8, 12, 20) * (size // 48):
+        width = max(1, height // 6)
+        strokes = torch.rand(height // width, page.shape[1] // width, generator=generator) < 0.4
+        line = strokes.repeat_interleave(width, 0).repeat_interleave(width, 1)
+        block = page[top : top + line.shape[0], : line.shape[1]]
+        block[line[: block.shape[0]]] = 0.1
+        top += height * 3 // 2
+    frames = [page[:, 2 * t : 2 * t + size] for t in range(5)]
+    return torch.stack(frames)[None, None].expand(1, 3, -1, -1, -1) * 2 - 1
+
+
 def weights_digest(vae: VideoVAE) -> str:
     """SHA-256 over names, formats, shapes and bytes of all weights: the same for one model in whatever file."""
     digest = hashlib.sha256()
@@ -169,21 +222,38 @@ def weights_digest(vae: VideoVAE) -> str:
 
 def cache_path(vae: VideoVAE, recipe: QuantRecipe, architecture: str) -> Path:
     """Where the choice for these weights, this recipe, architecture and version is kept: in the user's cache folder."""
-    facts = (weights_digest(vae), repr(recipe), architecture, __version__, torch.__version__)
+    facts = (weights_digest(vae), repr(recipe), architecture, _METHOD, __version__, torch.__version__)
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()
     return user_cache().parent / "guard" / f"{key}.json"
 
 
-def _to_keep(left: dict[str, float], correction: float, allowed: float) -> list[str]:
-    """The fewest layers, most sensitive first, whose removal from `left` should bring the error below the limit."""
+def _to_keep(left: Mapping[str, float], costs: Mapping[str, float], correction: float, allowed: float) -> list[str]:
+    """Layers whose removal from `left` should bring the error below the limit, at little cost; at least one.
+
+    The most error for its cost first, then without what turns out not to be needed, the costliest first.
+    """
+    limit = _HEADROOM * allowed / correction
     remaining = sum(left.values())
-    names = []
-    for name, value in left.items():
+    names: list[str] = []
+    for name in sorted(left, key=lambda name: left[name] / costs[name], reverse=True):
         names.append(name)
-        remaining -= value
-        if remaining * correction <= _HEADROOM * allowed:
+        remaining -= left[name]
+        if remaining <= limit:
             break
+    for name in sorted(names, key=lambda name: costs[name], reverse=True):
+        if len(names) > 1 and remaining + left[name] <= limit:
+            names.remove(name)
+            remaining += left[name]
     return names
+
+
+def _reconstruct(vae: VideoVAE, clip: Tensor) -> tuple[Tensor, list[Tensor]]:
+    latent = vae.encode(clip)
+    return latent, [vae.decode(one) for one in latent.split(1)]
+
+
+def _is_finite(decoded: list[Tensor]) -> bool:
+    return all(bool(torch.isfinite(one).all()) for one in decoded)
 
 
 def _read(path: Path, min_psnr_db: float) -> GuardResult | None:
@@ -192,7 +262,10 @@ def _read(path: Path, min_psnr_db: float) -> GuardResult | None:
         facts = json.loads(path.read_text())
         kept = tuple(KeptLayer(str(layer["name"]), float(layer["psnr_db"])) for layer in facts["kept"])
         limit, before, now = (float(facts[key]) for key in ("min_psnr_db", "before_db", "psnr_db"))
-        result = GuardResult(limit, before, now, kept, from_cache=True)
+        other = facts["high_precision"]
+        if other not in (None, "bf16"):
+            raise ValueError(f"high_precision: expected bf16 or nothing, got {other!r}")
+        result = GuardResult(limit, before, now, kept, other, from_cache=True)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -4,6 +4,7 @@ import copy
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -18,6 +19,7 @@ from ..quant import QuantRecipe
 from .backend import Backend, triton_backend
 from .guard import DEFAULT_MIN_PSNR_DB, GuardResult, cache_path, guard
 from .report import EngineReport, Measure, count_layers, describe_work, place_of
+from .sensitivity import decoder_shares
 from .serve import ServedVAE, cudnn_benchmark
 from .vae import EngineOptions, VAEEngine
 
@@ -42,7 +44,7 @@ class Settings:
     enable_cudnn_benchmark: bool = True
     vram_gb: float | None = None
     tile_size: int | None = None
-    min_psnr_db: float | None = DEFAULT_MIN_PSNR_DB
+    min_psnr_db: float | Literal["auto"] | None = "auto"
 
     @property
     def tile(self) -> TileSpec | None:
@@ -65,7 +67,7 @@ def optimize_3d_vae_for_blackwell(
     enable_cudnn_benchmark: bool = True,
     vram_gb: float | None = None,
     tile_size: int | None = None,
-    min_psnr_db: float | None = DEFAULT_MIN_PSNR_DB,
+    min_psnr_db: float | Literal["auto"] | None = "auto",
     verbose: bool = True,
 ) -> ServedVAE:
     """Make the engine for a VAE on an NVIDIA GPU from Ampere on; elsewhere the plain model serves, and the log says so.
@@ -75,7 +77,8 @@ def optimize_3d_vae_for_blackwell(
     the plain model serves. enable_flash_attention: our kernel or PyTorch's. enable_cuda_graphs: record and replay.
     enable_tf32, enable_cudnn_benchmark: PyTorch's switches, set around the plain model's calls only.
     vram_gb: memory to plan for, decimal gigabytes; None is what is free. tile_size: spatial tiles of so many pixels;
-    None leaves it to the memory. min_psnr_db: what the guard holds an 8-bit format to; None switches it off.
+    None leaves it to the memory. min_psnr_db: what the guard holds an 8-bit format to; `auto` is
+    `guard.DEFAULT_MIN_PSNR_DB`, None switches it off.
     verbose: log the report.
 
     `vae` is read; where the plain model serves it is moved to the device. Raises InvalidArgumentError for a precision
@@ -194,7 +197,9 @@ def serve_engine(
         # The plain model is wanted where the engine is: on a CPU its small clip would take a minute.
         judge = vae if _is_same_place(vae.device, device) else copy.deepcopy(vae).to(device)
         cache = cache_path(vae, recipe, spec.sm)
-        result, engine = guard(judge, recipe, build, min_psnr_db=settings.min_psnr_db, cache_file=cache)
+        costs = decoder_shares(vae.config, spec)
+        limit = settings.min_psnr_db if settings.min_psnr_db != "auto" else DEFAULT_MIN_PSNR_DB[decision.format]
+        result, engine = guard(judge, recipe, build, min_psnr_db=limit, costs=costs, cache_file=cache)
         del judge
     else:
         engine = build(recipe, None)
@@ -210,7 +215,16 @@ def _is_same_place(a: torch.device, b: torch.device) -> bool:
 
 
 def _notes(result: GuardResult | None) -> tuple[str, ...]:
-    if result is None or not result.kept:
+    if result is None:
+        return ()
+    if result.high_precision is None:
+        return _notes_of_layers(result)
+    overflow = f"tensors between the layers are {result.high_precision.upper()}: FP16 overflows with these weights"
+    return (overflow, *_notes_of_layers(result))
+
+
+def _notes_of_layers(result: GuardResult) -> tuple[str, ...]:
+    if not result.kept:
         return ()
     count = "1 layer" if len(result.kept) == 1 else f"{len(result.kept)} layers"
     if result.psnr_db < result.min_psnr_db:

@@ -4,21 +4,30 @@ A layer's input and weights are rounded to the format and back, all others stay 
 decoded. The errors of different layers are nearly independent, so their squares add up.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..device import DeviceSpec
+from ..kernels.operands import INT8_REACH
+from ..kernels.upsample import compose_upsampler
 from ..models.blocks import FrameAttention, Resnet, Upsample
 from ..models.causal import CausalConv3d
+from ..models.config import VAEConfig
 from ..models.vae import VideoVAE
+from ..plan import VAEShape, compile_vae_plan
 from ..quant import QuantRecipe, quantize_rows, smoothing_factors
 from ..quant.quantize import LIMITS
+from .calibrate import activation_maxima
+from .weights import SMOOTHING
 
 FP8_EXPONENT_FLOOR = -2
 """Smallest exponent of an FP8 frame; as `kernels.operands.NormSpec` has it."""
+_NOMINAL_PX = (720, 1280)
+"""Rows and columns for which layers are weighed against each other; their shares hardly depend on it."""
 
 
 def decoder_layers(vae: VideoVAE) -> dict[str, nn.Module]:
@@ -42,35 +51,92 @@ def mean_squared_error(actual: Tensor, exact: Tensor) -> Tensor:
     return (actual - exact).square().mean(dtype=torch.float64).nan_to_num(nan=1.0)
 
 
+def largest_activation(vae: VideoVAE, latent: Tensor) -> float:
+    """The largest magnitude in the tensors that the engine has between the decoder's layers; NaN counts as infinite."""
+    found: list[Tensor] = []
+
+    def record(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
+        found.append(output.detach().abs().amax().float().nan_to_num(nan=torch.inf, posinf=torch.inf))
+
+    stored = (Resnet, FrameAttention, Upsample, CausalConv3d)
+    handles = [
+        module.register_forward_hook(record)
+        for name, module in vae.decoder.named_modules()
+        # The engine never makes the enlarged tensor.
+        if isinstance(module, stored) and not name.endswith(("upscale_conv", "conv_out"))
+    ]
+    try:
+        for one in latent.split(1):
+            vae.decode(one)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.stack(found).amax().item()
+
+
+def decoder_shares(config: VAEConfig, device: DeviceSpec) -> dict[str, float]:
+    """Each convolution's share of the arithmetic of a later step of a decode, composed upsamplers as they are computed.
+
+    Twice as much time is what a share takes in 16 bits, so it is also what a layer costs that is kept high.
+    """
+    plan = compile_vae_plan(config, QuantRecipe("fp16"), device, VAEShape("decode", *_NOMINAL_PX), 1 << 62)
+    flops: dict[str, int] = {}
+    for step, _ in plan.steady.executions():
+        if step.problem is not None:
+            flops[step.layer] = flops.get(step.layer, 0) + step.problem.flops
+    return {name: value / sum(flops.values()) for name, value in flops.items()}
+
+
 def layer_errors(vae: VideoVAE, latent: Tensor, layers: Iterable[str], recipe: QuantRecipe) -> dict[str, float]:
     """The mean squared error of the picture (in [0, 1]) that each layer causes on its own in the recipe's format."""
     exact = picture(vae.decode(latent))
     modules = decoder_layers(vae)
+    smoothing = smoothing_by_layer(vae) if recipe.precision == "int8" else {}
     errors = {}
     for name in layers:
-        with rounded({name: modules[name]}, recipe):
+        with rounded({name: modules[name]}, recipe, smoothing):
             errors[name] = mean_squared_error(picture(vae.decode(latent)), exact)
     # One wait for the GPU instead of one for each layer.
     return dict(zip(errors, torch.stack(list(errors.values())).tolist(), strict=True)) if errors else {}
 
 
+def smoothing_by_layer(vae: VideoVAE) -> dict[str, Tensor]:
+    """Layer -> (C,) float32: what INT8 divides its input channels by, as `weights.WeightStore` has it."""
+    maxima = activation_maxima(vae)
+    factors = {}
+    for name, layer in decoder_layers(vae).items():
+        if isinstance(layer, Upsample):
+            tensors = (layer.upscale_conv.weight, layer.upscale_conv.bias, layer.conv.weight, layer.conv.bias)
+            composed = compose_upsampler(*(tensor.detach().double() for tensor in tensors if tensor is not None))
+            weight_amax = composed.later.abs().amax((0, 1, 2, 4, 5, 6))
+        else:
+            assert isinstance(layer, CausalConv3d)
+            weight_amax = layer.weight.detach().abs().amax((0, 2, 3, 4))
+        factors[name] = smoothing_factors(maxima[name], weight_amax, SMOOTHING)
+    return factors
+
+
 @contextmanager
-def rounded(layers: dict[str, nn.Module], recipe: QuantRecipe) -> Iterator[None]:
+def rounded(
+    layers: Mapping[str, nn.Module], recipe: QuantRecipe, smoothing: Mapping[str, Tensor] | None = None
+) -> Iterator[None]:
     """Round the inputs and weights of these layers to the recipe's 8-bit format until the context ends.
 
     An upsampler's input is rounded where the engine rounds it, before the 1x1x1 convolution, and of its two weights
     the last, whose rows are what the composed weights are made of. Of an attention queries, keys and values are.
+    smoothing: INT8's factors by layer; without them nothing is smoothed.
     """
     with ExitStack() as undo:
-        for layer in layers.values():
+        for name, layer in layers.items():
+            factors = None if smoothing is None else smoothing.get(name)
             if isinstance(layer, Upsample):
-                undo.enter_context(_rounded_conv(layer.upscale_conv, recipe, weight=False))
-                undo.enter_context(_rounded_conv(layer.conv, recipe, input=False))
+                undo.enter_context(_rounded_conv(layer.upscale_conv, recipe, factors, weight=False))
+                undo.enter_context(_rounded_conv(layer.conv, recipe, None, input=False))
             elif isinstance(layer, FrameAttention):
                 undo.enter_context(_rounded_attention(layer))
             else:
                 assert isinstance(layer, CausalConv3d)
-                undo.enter_context(_rounded_conv(layer, recipe))
+                undo.enter_context(_rounded_conv(layer, recipe, factors))
         yield
 
 
@@ -105,16 +171,14 @@ def _rounded_attention(attention: FrameAttention) -> Iterator[None]:
 
 @contextmanager
 def _rounded_conv(
-    conv: CausalConv3d, recipe: QuantRecipe, *, input: bool = True, weight: bool = True
+    conv: CausalConv3d, recipe: QuantRecipe, smoothing: Tensor | None, *, input: bool = True, weight: bool = True
 ) -> Iterator[None]:
     exact = conv.weight
     dtype = torch.int8 if recipe.precision == "int8" else torch.float8_e4m3fn
 
     def round_operands(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         x = args[0].float()
-        factors = x.new_ones(x.shape[1])
-        if dtype == torch.int8:
-            factors = smoothing_factors(x.abs().amax((0, 2, 3, 4)), exact.float().abs().amax((0, 2, 3, 4)))
+        factors = x.new_ones(x.shape[1]) if smoothing is None else smoothing.to(x.device)
         if weight:
             conv.weight = nn.Parameter(_round_weight(exact, factors, dtype), requires_grad=False)
         return (_round_frames(x, factors, dtype).to(args[0].dtype) if input else args[0], *args[1:])
@@ -141,7 +205,8 @@ def _round_frames(x: Tensor, factors: Tensor, dtype: torch.dtype) -> Tensor:
     limit = LIMITS[dtype]
     amax = smooth.abs().amax((1, 3, 4), keepdim=True)
     floor = 0 if dtype == torch.int8 else FP8_EXPONENT_FLOOR
-    step = torch.exp2(torch.ceil(torch.log2((amax / limit).clamp(min=1e-30))).clamp(min=floor))
+    reach = INT8_REACH if dtype == torch.int8 else 1.0
+    step = torch.exp2(torch.ceil(torch.log2((amax / (limit * reach)).clamp(min=1e-30))).clamp(min=floor))
     scaled = (smooth / step).clamp(-limit, limit)
     restored = scaled.round() if dtype == torch.int8 else scaled.to(dtype).float()
     return restored * step * smoothing

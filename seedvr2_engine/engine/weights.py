@@ -41,7 +41,7 @@ class WeightStore:
         self._tensors = tensors
         self._device = device
         self._amax = activation_amax or {}
-        self._packed: dict[tuple[str, int, str], LayerWeights] = {}
+        self._packed: dict[tuple[str, int, str, str], LayerWeights] = {}
         self._norms: dict[tuple[str, str, str], NormOperands] = {}
         self._smoothing: dict[str, Tensor] = {}
 
@@ -147,6 +147,7 @@ class WeightStore:
         return smoothing_factors(self._amax[layer].to(self._device), weight_amax, SMOOTHING)
 
 
-def _key(step: Step) -> tuple[str, int, str]:
+def _key(step: Step) -> tuple[str, int, str, str]:
     assert step.problem is not None
-    return step.layer, step.problem.kernel[0], step.format
+    # A shortcut has the format of the tensor that it reads.
+    return step.layer, step.problem.kernel[0], step.format, step.problem.output if step.shortcut else ""

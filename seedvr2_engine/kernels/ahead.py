@@ -78,8 +78,8 @@ def compile_conv3d(problem: ConvProblem, config: ConvConfig, sm: str) -> Compile
     launch = config.warps, config.stages
     if problem.paired:
         types.pop("table")
-        return _compile(paired_conv3d_kernel, types, paired_constants(problem, config), launch, sm)
-    return _compile(conv.conv3d_kernel, types, conv.constants(problem, config), launch, sm)
+        return compile_kernel(paired_conv3d_kernel, types, paired_constants(problem, config), launch, sm)
+    return compile_kernel(conv.conv3d_kernel, types, conv.constants(problem, config), launch, sm)
 
 
 def compile_attention(dim: int, config: AttentionConfig, sm: str, output: OutputFormat = "fp16") -> CompileReport:
@@ -98,7 +98,7 @@ def compile_attention(dim: int, config: AttentionConfig, sm: str, output: Output
         "BLOCK_V": config.block_v,
         "TMA": config.uses_tma,
     }
-    return _compile(attention_kernel, types, constants, (config.warps, config.stages), sm)
+    return compile_kernel(attention_kernel, types, constants, (config.warps, config.stages), sm)
 
 
 def compile_attention_8bit(
@@ -113,16 +113,11 @@ def compile_attention_8bit(
         types["queries"] = f"tensordesc<{element}[1,{config.block_m},{dim}]>"
         types["keys"] = f"tensordesc<{element}[1,{config.block_n},{dim}]>"
         types["values"] = f"tensordesc<{value}[1,{config.block_v},{config.block_n}]>"
-    return _compile(
-        attention_8bit_kernel,
-        types,
-        attention_constants(dim, config, format == "int8"),
-        (config.warps, config.stages),
-        sm,
-    )
+    constants = attention_constants(dim, config, format == "int8")
+    return compile_kernel(attention_8bit_kernel, types, constants, (config.warps, config.stages), sm)
 
 
-def _compile(
+def compile_kernel(
     kernel: Any, types: dict[str, str | None], constants: dict[str, Any], launch: tuple[int, int], sm: str
 ) -> CompileReport:
     absent = {name: None for name, kind in types.items() if kind is None}

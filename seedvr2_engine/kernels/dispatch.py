@@ -302,16 +302,19 @@ def _hopper(problem: ConvProblem) -> ConvConfig:
     uses_tma = fills and not deep
     if not uses_tma:
         if problem.channels_out % 256 == 0 and problem.format != "int8":
-            return ConvConfig(8, 16, 256, block_k, warps=8, stages=3, uses_tma=False, epilogue_parts=4)
+            # The borders of an upsampler spill registers in four parts.
+            parts = 8 if problem.phases == 4 else 4
+            return ConvConfig(8, 16, 256, block_k, warps=8, stages=3, uses_tma=False, epilogue_parts=parts)
         # With 4 warps a shortcut's second product spills registers.
         warps = 8 if problem.shortcut_channels else 4
         return ConvConfig(8, 16, 128, block_k, warps=warps, stages=3, uses_tma=False, epilogue_parts=4)
-    if problem.channels_out % 256 == 0:
+    # The matrix unit wants at least 64 rows, and a range of each channel spills registers.
+    transposed = problem.channels_out % 64 == 0 and not problem.has_range
+    if transposed and problem.channels_out % 256 == 0:
         return ConvConfig(1, 128, 256, block_k, warps=8, stages=3, uses_tma=True, transposed=True)
-    # Two programs of 128 channels share an SM, so that one multiplies while the other finishes its tile. The matrix unit
-    # wants at least 64 rows.
-    transposed = problem.channels_out % 64 == 0
-    return ConvConfig(1, 128, 128, block_k, warps=4, stages=3, uses_tma=True, transposed=transposed)
+    # Two programs of 128 channels share an SM, so that one multiplies while the other finishes its tile.
+    parts = 1 if transposed or problem.phases == 4 or problem.shortcut_channels or not problem.has_residual else 2
+    return ConvConfig(1, 128, 128, block_k, 4, 3, uses_tma=True, epilogue_parts=parts, transposed=transposed)
 
 
 def _blackwell(problem: ConvProblem) -> ConvConfig:

@@ -151,42 +151,6 @@ def silu(x, APPROXIMATE: tl.constexpr):
 
 
 @triton.jit
-def normalize_kernel(
-    x, affine, inverse_smoothing, y, exponents, slots, pixels, limit, exponent_floor,
-    C: tl.constexpr, PIXELS: tl.constexpr, ACTIVATES: tl.constexpr, APPROXIMATE: tl.constexpr,
-    HAS_SMOOTHING: tl.constexpr, HAS_EXPONENTS: tl.constexpr, INTEGER: tl.constexpr,
-):  # fmt: skip
-    """`PIXELS` pixels of a frame: read, scale, SiLU, quantise, write into the frame's slot."""
-    t = tl.program_id(1)
-    slot = tl.load(slots + t).to(tl.int64)
-    c = tl.arange(0, C)
-    pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
-    inside = (pixel < pixels)[:, None]
-    # [PIXELS, C]
-    offsets = pixel[:, None] * C + c[None, :]
-    value = tl.load(x + t.to(tl.int64) * pixels * C + offsets, mask=inside, other=0.0).to(tl.float32)
-    at = affine + t * 4 * C + c
-    # The mean is taken off first: x * gain - mean * gain would cancel where the mean is large.
-    value = (value - tl.load(at)[None, :]) * tl.load(at + C)[None, :] + tl.load(at + 2 * C)[None, :]
-    if ACTIVATES:
-        value = silu(value, APPROXIMATE)
-    if HAS_EXPONENTS:
-        largest = tl.max(tl.load(at + 3 * C), axis=0)
-        exponent = tl.maximum(ceil_log2(tl.maximum(largest / limit, 1e-30)), exponent_floor)
-        if tl.program_id(0) == 0:
-            tl.store(exponents + slot, exponent)
-        # No value exceeds the limit after this: the exponent follows from a bound.
-        scale = tl.exp2(-exponent.to(tl.float32))
-        if HAS_SMOOTHING:
-            value = value * (tl.load(inverse_smoothing + c) * scale)[None, :]
-        else:
-            value = value * scale
-        if INTEGER:
-            value = tl.floor(value + 0.5)
-    tl.store(y + slot * pixels * C + offsets, value.to(y.dtype.element_ty), mask=inside)
-
-
-@triton.jit
 def prepare(
     x, affine, inverse_smoothing, offsets, inside, c,
     C: tl.constexpr, ACTIVATES: tl.constexpr, APPROXIMATE: tl.constexpr, HAS_SMOOTHING: tl.constexpr,
@@ -211,19 +175,45 @@ def frame_exponent(affine, c, limit, exponent_floor, C: tl.constexpr):
 
 
 @triton.jit
-def quantize(value, exponent, limit, INTEGER: tl.constexpr, CLAMPS: tl.constexpr):
-    """value * 2^-exponent, rounded if INTEGER, and kept within the limit if it CLAMPS."""
+def quantize(value, exponent, limit, INTEGER: tl.constexpr):
+    """value * 2^-exponent; rounded and kept within the limit if INTEGER."""
     value = value * tl.exp2(-exponent.to(tl.float32))
     if INTEGER:
-        value = tl.floor(value + 0.5)
-    if CLAMPS:
-        value = tl.minimum(tl.maximum(value, -limit), limit)
+        value = tl.minimum(tl.maximum(tl.floor(value + 0.5), -limit), limit)
     return value
 
 
 @triton.jit
+def normalize_kernel(
+    x, affine, inverse_smoothing, y, exponents, slots, pixels, limit, reach, exponent_floor,
+    C: tl.constexpr, PIXELS: tl.constexpr, ACTIVATES: tl.constexpr, APPROXIMATE: tl.constexpr,
+    HAS_SMOOTHING: tl.constexpr, HAS_EXPONENTS: tl.constexpr, INTEGER: tl.constexpr,
+):  # fmt: skip
+    """`PIXELS` pixels of a frame: read, scale, SiLU, quantise, write into the frame's slot."""
+    t = tl.program_id(1)
+    slot = tl.load(slots + t).to(tl.int64)
+    c = tl.arange(0, C)
+    pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
+    inside = (pixel < pixels)[:, None]
+    # [PIXELS, C]
+    offsets = pixel[:, None] * C + c[None, :]
+    frame = x + t.to(tl.int64) * pixels * C
+    value = prepare(
+        frame, affine + t * 4 * C, inverse_smoothing, offsets, inside, c, C, ACTIVATES, APPROXIMATE, HAS_SMOOTHING
+    )  # fmt: skip
+    if HAS_EXPONENTS:
+        exponent = frame_exponent(affine + t * 4 * C, c, limit * reach, exponent_floor, C)
+        if tl.program_id(0) == 0:
+            tl.store(exponents + slot, exponent)
+        # The exponent follows from a bound, so no value exceeds the limit after this, or the limit's reach.
+        value = quantize(value, exponent, limit, INTEGER)
+    tl.store(y + slot * pixels * C + offsets, value.to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def normalize_pair_kernel(
-    x, affine, inverse_smoothing, ring, ring_exponents, sums, sum_exponents, slots, pixels, limit, exponent_floor,
+    x, affine, inverse_smoothing, ring, ring_exponents, sums, sum_exponents, slots, pixels,
+    limit, reach, exponent_floor,
     C: tl.constexpr, PIXELS: tl.constexpr, ACTIVATES: tl.constexpr, APPROXIMATE: tl.constexpr,
     HAS_SMOOTHING: tl.constexpr, HAS_EXPONENTS: tl.constexpr, INTEGER: tl.constexpr,
 ):  # fmt: skip
@@ -248,12 +238,11 @@ def normalize_pair_kernel(
     if HAS_EXPONENTS:
         e0 = tl.load(ring_exponents + before)
         e1 = tl.load(ring_exponents + last)
-        e2 = frame_exponent(affine, c, limit, exponent_floor, C)
-        e3 = frame_exponent(affine + 4 * C, c, limit, exponent_floor, C)
+        e2 = frame_exponent(affine, c, limit * reach, exponent_floor, C)
+        e3 = frame_exponent(affine + 4 * C, c, limit * reach, exponent_floor, C)
         # The difference of two activated values is hardly larger than the larger one, and 8-bit integers have no bit
         # to spare; floats have.
-        CLAMPS: tl.constexpr = INTEGER and ACTIVATES
-        shared = tl.maximum(tl.maximum(e0, e1), tl.maximum(e2, e3)) + (0 if CLAMPS else 1)
+        shared = tl.maximum(tl.maximum(e0, e1), tl.maximum(e2, e3)) + (0 if INTEGER and ACTIVATES else 1)
         if tl.program_id(0) == 0:
             tl.store(ring_exponents + first, e2)
             tl.store(ring_exponents + second, e3)
@@ -261,12 +250,12 @@ def normalize_pair_kernel(
                 tl.store(sum_exponents + i, shared)
         d0 = d0 * tl.exp2(e0.to(tl.float32))
         d1 = d1 * tl.exp2(e1.to(tl.float32))
-        r2 = quantize(d2, e2, limit, INTEGER, False)
-        r3 = quantize(d3, e3, limit, INTEGER, False)
-        s0 = quantize(d0 - d2, shared, limit, INTEGER, CLAMPS)
-        s1 = quantize(0.5 * (d1 + d2), shared, limit, INTEGER, CLAMPS)
-        s2 = quantize(0.5 * (d2 - d1), shared, limit, INTEGER, CLAMPS)
-        s3 = quantize(d3 - d1, shared, limit, INTEGER, CLAMPS)
+        r2 = quantize(d2, e2, limit, INTEGER)
+        r3 = quantize(d3, e3, limit, INTEGER)
+        s0 = quantize(d0 - d2, shared, limit, INTEGER)
+        s1 = quantize(0.5 * (d1 + d2), shared, limit, INTEGER)
+        s2 = quantize(0.5 * (d2 - d1), shared, limit, INTEGER)
+        s3 = quantize(d3 - d1, shared, limit, INTEGER)
     else:
         r2, r3 = d2, d3
         s0, s1, s2, s3 = d0 - d2, 0.5 * (d1 + d2), 0.5 * (d2 - d1), d3 - d1
@@ -319,7 +308,7 @@ def normalize(x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec,
     has_exponents = target.exponents is not None
     normalize_kernel[(triton.cdiv(height * width, pixels), frames)](
         x, affine, operands.inverse_smoothing, target.frames, target.exponents, target.slots, height * width,
-        spec.limit, spec.exponent_floor, C=channels, PIXELS=pixels, ACTIVATES=spec.activates,
+        spec.limit, spec.reach, spec.exponent_floor, C=channels, PIXELS=pixels, ACTIVATES=spec.activates,
         # The interpreter has no inline assembly.
         APPROXIMATE=has_exponents and not triton.knobs.runtime.interpret,
         HAS_SMOOTHING=operands.inverse_smoothing is not None, HAS_EXPONENTS=has_exponents,
@@ -340,7 +329,7 @@ def normalize_pair(
     has_exponents = target.exponents is not None
     normalize_pair_kernel[(triton.cdiv(height * width, pixels),)](
         x, affine, operands.inverse_smoothing, target.frames, target.exponents, sums.frames, sums.exponents,
-        target.slots, height * width, spec.limit, spec.exponent_floor,
+        target.slots, height * width, spec.limit, spec.reach, spec.exponent_floor,
         C=channels, PIXELS=pixels, ACTIVATES=spec.activates,
         APPROXIMATE=has_exponents and not triton.knobs.runtime.interpret,
         HAS_SMOOTHING=operands.inverse_smoothing is not None, HAS_EXPONENTS=has_exponents,

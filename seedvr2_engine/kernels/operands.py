@@ -24,6 +24,9 @@ PAIRED_TAPS = ((1.0, 0.0, 0.0), (1.0, 1.0, 1.0), (1.0, -1.0, 1.0), (0.0, 0.0, 1.
 """The sums of taps."""
 PAIRED_OUTPUTS = ((1.0, 1.0, 1.0, 0.0), (0.0, 1.0, -1.0, 1.0))
 """The sums of products."""
+INT8_REACH = 2**0.25
+"""`NormSpec.reach` of INT8. The 20 layers of the nano VAE that bear INT8, mean PSNR of five clips against FP32 with 1,
+2^1/4, 2^1/2 and 2^3/4: 53.3, 55.0, 54.7 and 51.9 dB; the others, full of outliers, do not mind up to 2^3/8."""
 
 
 class FrameWindow(NamedTuple):
@@ -122,6 +125,9 @@ class NormSpec:
     exponent_floor: int = -2
     """Smallest exponent of a frame. FP8 keeps its precision over a wide range, so a floor makes neighbouring frames
     share one exponent nearly always; INT8 with smoothing has its steps in the smoothing and wants 0."""
+    reach: float = 1.0
+    """How many times the limit a frame's largest value may be before its exponent rises; INT8 clips what exceeds the
+    limit, which costs less than a step twice as wide (`INT8_REACH`)."""
     groups: int = 32
     """Groups of consecutive channels."""
     eps: float = 1e-6

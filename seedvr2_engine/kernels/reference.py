@@ -29,6 +29,8 @@ from .operands import (
     NormSpec,
 )
 
+LOG2_E = 1.4426950408889634
+
 
 def conv3d(
     window: FrameWindow,
@@ -206,14 +208,14 @@ def normalize(x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec,
     if spec.activates:
         value = F.silu(value)
     if target.exponents is not None:
-        mantissa, exponent = torch.frexp((bound.amax((1, 2, 3)) / spec.limit).clamp(min=1e-30))
+        mantissa, exponent = torch.frexp((bound.amax((1, 2, 3)) / (spec.limit * spec.reach)).clamp(min=1e-30))
         # frexp's mantissa is in [0.5, 1).
         target.exponents[slots] = (exponent - (mantissa == 0.5).int()).clamp(min=spec.exponent_floor)
         if operands.inverse_smoothing is not None:
             value = value * operands.inverse_smoothing
         value = value * torch.exp2(-target.exponents[slots].float())[:, None, None, None]
         if target.frames.dtype == torch.int8:
-            value = (value + 0.5).floor()
+            value = (value + 0.5).floor().clamp(-spec.limit, spec.limit)
     # index_put has no FP8 kernels; one frame at a time is a plain copy.
     for slot, frame in zip(slots.tolist(), value, strict=True):
         target.frames[slot].copy_(frame.to(target.frames.dtype))
@@ -241,13 +243,11 @@ def normalize_pair(
     if exponents is not None:
         assert sums.exponents is not None
         is_integer = target.frames.dtype == torch.int8
-        clamps = is_integer and spec.activates
-        newest = exponents[[first, second]]
         assert past.exponents is not None
-        sums.exponents.fill_(int(torch.cat([past.exponents, newest]).max()) + (0 if clamps else 1))
+        largest = int(torch.cat([past.exponents, exponents[[first, second]]]).max())
+        sums.exponents.fill_(largest + (0 if is_integer and spec.activates else 1))
         values = values * torch.exp2(-sums.exponents.float())[:, None, None, None]
-        values = (values + 0.5).floor() if is_integer else values
-        values = values.clamp(-spec.limit, spec.limit) if clamps else values
+        values = (values + 0.5).floor().clamp(-spec.limit, spec.limit) if is_integer else values
     for place, frame in zip(sums.frames, values, strict=True):
         place.copy_(frame.to(sums.frames.dtype))
 

@@ -69,9 +69,7 @@ class SequenceSink(FrameSink):
 
     def __init__(self, path: Path, width: int, height: int, source: SourceInfo | None, options: SinkOptions) -> None:
         super().__init__(path, width, height)
-        is_pattern = printf_field(path.name) is not None
-        self._folder = path.parent if is_pattern else path
-        self._pattern = path.name if is_pattern else DEFAULT_PICTURE_NAME
+        self._folder, self._pattern = _split(path)
         self._format = PictureFormat.of(require_picture(Path(self._pattern)), (width, height), source, options)
         self.warnings += self._format.warnings
         if self._old_pictures() and not options.overwrite:
@@ -173,6 +171,16 @@ def encode_picture(rgb: torch.Tensor, alpha: torch.Tensor | None, form: PictureF
     frame = encode_frame(rgb, alpha, pix_fmt, form.tags)
     frame.pts = 0
     return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
+
+
+def pictures_of(path: Path) -> list[Path]:
+    """Return what a `SequenceSink` of this path would replace."""
+    return matching(*_split(path))
+
+
+def _split(path: Path) -> tuple[Path, str]:
+    """Return the folder of a sequence and its pattern."""
+    return (path.parent, path.name) if printf_field(path.name) else (path, DEFAULT_PICTURE_NAME)
 
 
 def matching(folder: Path, pattern: str) -> list[Path]:

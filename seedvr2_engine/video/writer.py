@@ -5,12 +5,12 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, OutputError
 from .clip_writer import VideoSink
 from .info import SourceInfo
 from .options import SinkOptions
-from .picture_writer import PictureSink, SequenceSink
-from .pictures import is_picture
+from .picture_writer import PictureSink, SequenceSink, pictures_of
+from .pictures import is_picture, list_pictures
 from .sink import FrameSink
 
 
@@ -25,15 +25,28 @@ def open_sink(
     """Open an output: a clip, a picture, a printf pattern (`a_%05d.png`), or a folder (a path without an ending).
 
     `source` gives what is carried over: frame rate, times, colour tags, bit depth, alpha, pixel aspect ratio, audio,
-    subtitles, chapters and metadata. Raises OutputError if the target exists and may not be replaced, its folder is
-    missing or not writable, its ending is unknown, or the codec is not available or does not fit.
+    subtitles, chapters and metadata. Raises OutputError if the target is the source itself, or exists and may not be
+    replaced, its folder is missing or not writable, its ending is unknown, or the codec is not available or does not
+    fit.
     """
     path = Path(path)
     options = options or SinkOptions()
     if width < 1 or height < 1:
         raise InvalidArgumentError(f"width and height: expected at least 1 pixel, got {width}x{height}.")
-    if "%" in path.name or not path.suffix or path.is_dir():
+    is_sequence = "%" in path.name or not path.suffix or path.is_dir()
+    if source is not None:
+        _check_not_source(path, pictures_of(path) if is_sequence else [path], source)
+    if is_sequence:
         return SequenceSink(path, width, height, source, options)
     if is_picture(path):
         return PictureSink(path, width, height, source, options)
     return VideoSink(path, width, height, source, options)
+
+
+def _check_not_source(path: Path, replaced: list[Path], source: SourceInfo) -> None:
+    """Raise OutputError if what would be replaced is read as well: nothing would be left of it."""
+    if not any(old.exists() for old in replaced):
+        return
+    read = {name.resolve() for name in list_pictures(source.path) or [source.path]}
+    if not read.isdisjoint(old.resolve() for old in replaced):
+        raise OutputError(f"{path}: expected another place than the input's, which would be lost; choose another name.")

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 
+from seedvr2_engine.bench import random_models
 from seedvr2_engine.bench import upscale as bench
 from seedvr2_engine.bench.loading import bench_models
 from seedvr2_engine.errors import InvalidArgumentError
@@ -48,7 +49,7 @@ def test_bad_options(arguments, words):
 
 def test_random_models_of_the_public_kind():
     config = DiTConfig("3b", width=64, layers=2, separate_layers=1, heads=1, head_width=64, mlp_width=96, text_width=32)
-    dit = bench.random_dit(config, torch.device("cpu"), torch.float32)
+    dit = random_models.random_dit(config, torch.device("cpu"), torch.float32)
     out = dit(torch.randn(1, 4, 4, 33), torch.randn(3, 32), 1000.0)
     assert torch.isfinite(out).all()
 

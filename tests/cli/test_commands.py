@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from seedvr2_engine import __version__
+from seedvr2_engine.checkpoint.registry import MODEL_FILES
 from seedvr2_engine.cli.app import app
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
 
@@ -150,6 +151,13 @@ def test_bad_arguments_of_reconstruct(clip, tmp_path, monkeypatch, arguments, wo
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_clip_is_not_squeezed_into_a_picture(clip, tmp_path):
+    target = tmp_path / "out.png"
+    assert "--frames 1" in refused("reconstruct", clip, target, "--vae", TINY_VAE)
+    assert not target.exists()
+    assert seedvr2("reconstruct", clip, target, "--vae", TINY_VAE, "--frames", "1").exit_code == 0
+
+
 def test_damaged_inputs_are_refused_and_leave_the_output_alone(clip, tmp_path):
     target = tmp_path / "out.mp4"
     target.write_bytes(b"precious")
@@ -197,6 +205,7 @@ def test_info(tmp_path):
     assert "32, 64, 32, 32" in result.stdout
     assert json.loads(seedvr2("info", TINY_VAE, "--json").stdout)["parameters"] == 2_517_795
     assert "3b family; " in seedvr2("info", GOLDEN / "dit_tiny_3b.safetensors").stdout
+    assert "32, 32, 64, 64" in seedvr2("info", "nano").stdout
     assert "nowhere" in refused("info", "nowhere")
 
 
@@ -207,6 +216,9 @@ def test_convert_then_reconstruct(clip, tmp_path):
     assert str(converted) in result.stdout
     assert "overwrite" in refused("convert", TINY_VAE, converted)
     assert "Q9_9" in refused("convert", TINY_VAE, tmp_path / "other.gguf", "--type", "Q9_9")
+    assert "ending in .gguf" in refused("convert", TINY_VAE, tmp_path / "other.safetensors")
+    assert seedvr2("convert", "nano", tmp_path / "nano.gguf", "-t", "q4_0").exit_code == 0
+    assert "Q4_0" in seedvr2("info", tmp_path / "nano.gguf").stdout
     done = seedvr2("reconstruct", clip, tmp_path / "out.mkv", "--vae", converted, "--frames", "1")
     assert done.exit_code == 0, done.stderr
 
@@ -232,6 +244,7 @@ def test_models_and_downloads_without_network(tmp_path):
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
     listed = seedvr2("models", **home)
     assert listed.exit_code == 0
-    assert "ema_vae_fp16.safetensors" in listed.stdout
+    # Names are typed again after `download`, so none may be cut off.
+    assert {model.name for model in MODEL_FILES} <= set(listed.stdout.split())
     assert "ema_vae_fp16.safetensors" in refused("download", "ema_vae_fp15.safetensors", **home)
     assert "ema_vae_fp16.safetensors" in refused("download", "ema_vae_fp16.safetensors", **home)

@@ -78,6 +78,7 @@ def test_clips_of_different_lengths_and_sizes(clips):
 
 
 def test_perceptual_distances_need_their_library(clips):
+    assert "--chunk-frames" in refused("compare", *[clips["dark"]] * 2, "--overlap", "1")
     assert "expected one of none, lpips, dists" in refused("compare", *[clips["dark"]] * 2, "--perceptual", "niqe")
     sentence = refused("compare", *[clips["dark"]] * 2, "--perceptual", "dists")
     assert "expected the library DISTS_pytorch" in sentence

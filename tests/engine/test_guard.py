@@ -1,6 +1,7 @@
 """The guard finds the layers that an 8-bit format hurts, keeps as few of them as needed, and remembers its choice."""
 
 import contextlib
+import copy
 import json
 import math
 
@@ -8,10 +9,27 @@ import pytest
 import torch
 
 from seedvr2_engine.engine import guard as guard_module
-from seedvr2_engine.engine.guard import cache_path, guard, probe_clip, weights_digest
-from seedvr2_engine.engine.sensitivity import decoder_layers, layer_errors, mean_squared_error, picture, rounded
+from seedvr2_engine.engine import sensitivity
+from seedvr2_engine.engine import vae as engine_module
+from seedvr2_engine.engine.backend import twin_backend
+from seedvr2_engine.engine.calibrate import activation_maxima
+from seedvr2_engine.engine.guard import _to_keep, cache_path, guard, probe_clip, probe_clips, weights_digest
+from seedvr2_engine.engine.sensitivity import (
+    decoder_layers,
+    decoder_shares,
+    largest_activation,
+    layer_errors,
+    mean_squared_error,
+    picture,
+    rounded,
+    smoothing_by_layer,
+)
+from seedvr2_engine.engine.vae import VAEEngine
 from seedvr2_engine.loading import load_vae
+from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.quant import QuantRecipe
+
+from .conftest import GPU
 
 VICTIM = "decoder.up_blocks.2.resnets.1.conv1"
 
@@ -19,6 +37,18 @@ VICTIM = "decoder.up_blocks.2.resnets.1.conv1"
 @pytest.fixture(scope="module")
 def nano():
     return load_vae("nano")
+
+
+@pytest.fixture(autouse=True)
+def calibrated_once(monkeypatch, nano_maxima):
+    """Calibrating takes longer than all the rest."""
+    monkeypatch.setattr(sensitivity, "activation_maxima", lambda _vae: nano_maxima)
+    monkeypatch.setattr(engine_module, "calibrate_on", lambda _vae, _device: nano_maxima)
+
+
+@pytest.fixture(scope="module")
+def nano_maxima(nano):
+    return activation_maxima(nano)
 
 
 @pytest.fixture
@@ -84,15 +114,119 @@ def test_a_planted_outlier_is_named_and_repaired(outlier, nano, clip, precision)
     assert "the guard keeps it" in tried[-1].layer_precision(VICTIM)[1]
 
 
-def test_errors_of_layers_add_up(nano, clip):
-    recipe = QuantRecipe("fp8")
+@pytest.mark.parametrize("precision", ["fp8", "int8"])
+def test_errors_of_layers_add_up(nano, clip, precision):
+    recipe = QuantRecipe(precision)
     latent = nano.encode(clip)
     layers = decoder_layers(nano)
     exact = picture(nano.decode(latent))
-    with rounded(layers, recipe):
+    with rounded(layers, recipe, smoothing_by_layer(nano) if precision == "int8" else None):
         together = mean_squared_error(picture(nano.decode(latent)), exact).item()
     alone = sum(layer_errors(nano, latent, layers, recipe).values())
     assert abs(10 * math.log10(together / alone)) < 1.5
+
+
+@pytest.mark.parametrize("precision", ["fp8", "int8"])
+@pytest.mark.parametrize("name", ["decoder.up_blocks.3.resnets.0.conv2", "decoder.up_blocks.2.upsamplers.0"])
+def test_a_layers_error_is_what_it_costs_the_engine(nano, precision, name):
+    latent = nano.encode(probe_clip(40))
+    recipe = QuantRecipe(precision)
+    for other in decoder_layers(nano):
+        if other != name:
+            recipe = recipe.keeping_high(other, "the test wants one layer")
+    engine = VAEEngine(nano, recipe, GPU, twin_backend(), device="cpu")
+    actual = mean_squared_error(picture(engine.decode(latent)), picture(nano.decode(latent))).item()
+    predicted = layer_errors(nano, latent, [name], recipe)[name]
+    assert abs(10 * math.log10(predicted / actual)) < 1.5
+
+
+def test_a_layer_that_costs_little_is_kept_rather_than_a_dear_one():
+    errors = {"a": 1.0, "b": 0.9, "c": 0.05}
+    assert _to_keep(errors, dict.fromkeys(errors, 1.0), 1.0, allowed=1.4) == ["a"]
+    assert _to_keep(errors, {"a": 10.0, "b": 1.0, "c": 1.0}, 1.0, allowed=1.4) == ["b"]
+
+
+def test_a_layer_that_turns_out_not_to_be_needed_is_left_alone():
+    assert _to_keep({"little": 0.01, "much": 1.0}, {"little": 1e-3, "much": 1.0}, 1.0, allowed=0.1) == ["much"]
+    assert _to_keep({"little": 0.01, "much": 1.0}, {"little": 1e-3, "much": 1.0}, 1.0, allowed=1.3) == ["little"]
+
+
+def test_shares_count_composed_upsamplers_and_both_frame_rates():
+    shares = decoder_shares(VAEConfig(), GPU)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert set(decoder_layers(load_vae("nano"))) < set(shares)
+    taps, wide, narrow = 27, 512 * 512, 256 * 256
+    # 8 of the upsampler's taps on the enlarged grid of two frames, against 27 on the latents' own.
+    first = shares["decoder.up_blocks.0.upsamplers.0"] / shares["decoder.up_blocks.0.resnets.0.conv1"]
+    assert first == pytest.approx(4 * 2 * 8 / taps)
+    last = shares["decoder.up_blocks.2.upsamplers.0"] / shares["decoder.up_blocks.2.resnets.1.conv1"]
+    assert last == pytest.approx(4 * 12 / taps)
+    assert shares["decoder.up_blocks.2.resnets.1.conv1"] / shares[
+        "decoder.up_blocks.1.resnets.0.conv1"
+    ] == pytest.approx(4 * 2 * narrow / wide)
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_the_worst_of_several_clips_counts(nano, wrong):
+    clips = probe_clips(24)[:, :, :1]
+    assert clips.shape == (2, 3, 1, 24, 24)
+    latent = nano.encode(clips)[wrong]
+
+    class Engine:
+        """Wrong on one of the clips."""
+
+        def decode(self, one):
+            decoded = nano.decode(one)
+            off = 0.2 * (decoded < 0).float() - 0.1
+            return decoded + off * torch.equal(one[0], latent)
+
+    result, _ = guard(nano, QuantRecipe("fp16"), lambda recipe, _: Engine(), min_psnr_db=30, clip=clips)
+    assert result.before_db == result.psnr_db < 30
+
+
+@pytest.fixture
+def loud():
+    """Weights whose last level overflows FP16: what reads it is a norm, which does not mind."""
+    vae = load_vae("nano")
+    for name, tensor in vae.decoder.state_dict().items():
+        if name.startswith(("up_blocks.2.upsamplers.0.conv.", "up_blocks.3.resnets")) and "conv1" not in name:
+            tensor *= 1e8 if "norm" not in name else 1.0
+    return vae
+
+
+@pytest.mark.parametrize("precision", ["fp8", "int8"])
+def test_weights_that_overflow_fp16_get_bf16_between_the_layers(loud, clip, precision):
+    def build(recipe, previous):
+        return (
+            VAEEngine(loud, recipe, GPU, twin_backend(), device="cpu")
+            if previous is None
+            else (previous.with_recipe(recipe))
+        )
+
+    latent = loud.encode(clip)
+    assert loud.decode(latent).isfinite().all()
+    assert largest_activation(loud, latent) > 65504
+    assert not build(QuantRecipe(precision), None).decode(latent).isfinite().all()
+    result, engine = guard(loud, QuantRecipe(precision), build, min_psnr_db=40, clip=clip)
+    assert engine.recipe.high_precision == result.high_precision == "bf16"
+    assert engine.decode(latent).isfinite().all()
+    assert result.psnr_db >= 40
+    assert "BF16, because FP16 overflows" in result.describe()
+
+
+def test_fp16_is_left_where_it_overflows_by_little(nano, clip, monkeypatch):
+    largest = largest_activation(nano, nano.encode(clip))
+    assert 1 < largest < 65504 / guard_module._FP16_MARGIN
+    assert run(nano, clip, limit=30)[0].high_precision is None
+    monkeypatch.setattr(guard_module, "_FP16_LARGEST", largest * 3)
+    assert run(nano, clip, limit=30)[0].high_precision == "bf16"
+
+
+def test_a_plain_model_that_overflows_is_compared_in_fp32(loud, clip):
+    half = copy.deepcopy(loud).half()
+    assert not half.decode(half.encode(clip)).isfinite().all()
+    result, _ = guard(half, QuantRecipe("bf16"), lambda _recipe, _engine: loud, min_psnr_db=40, clip=clip)
+    assert result.psnr_db > 40
 
 
 def test_rounding_leaves_the_model_as_it_was(nano, clip):
@@ -139,7 +273,7 @@ def test_the_choice_is_kept_for_the_next_run(outlier, clip, tmp_path, monkeypatc
     assert tmp_path in file.parents
     first, _ = run(outlier, clip, limit=40, cache_file=file)
     monkeypatch.setattr(guard_module, "layer_errors", None)
-    monkeypatch.setattr(guard_module, "probe_clip", None)
+    monkeypatch.setattr(guard_module, "probe_clips", None)
     second, tried = run(outlier, None, limit=40, cache_file=file)
     assert second.from_cache
     assert (second.kept, second.psnr_db) == (first.kept, first.psnr_db)

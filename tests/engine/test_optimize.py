@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from seedvr2_engine import optimize_3d_vae_for_blackwell
-from seedvr2_engine.engine import twin_backend
+from seedvr2_engine.engine import guard, optimize, twin_backend
 from seedvr2_engine.engine.optimize import Settings, serve_on
 from seedvr2_engine.engine.serve import cudnn_benchmark
 from seedvr2_engine.errors import InvalidArgumentError
@@ -174,10 +174,8 @@ def test_the_report_counts(vae):
 
 
 def test_the_guard_speaks_in_the_report(vae, monkeypatch, caplog):
-    from seedvr2_engine.engine import guard
-
     small = guard.probe_clip(24)[:, :, :1]
-    monkeypatch.setattr(guard, "probe_clip", lambda: small)
+    monkeypatch.setattr(guard, "probe_clips", lambda: small)
     served = serve(vae, min_psnr_db=47.0)
     report = served.report
     assert report.guard.psnr_db >= 47.0
@@ -187,6 +185,20 @@ def test_the_guard_speaks_in_the_report(vae, monkeypatch, caplog):
     assert report.layers.by_format["fp16"] == 8 + len(kept)
     assert "in 16 bits, because 8 would leave" in caplog.text
     assert f"Guard: decodes within {report.guard.psnr_db:.1f} dB" in report.text()
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("fp8", 50.0), ("int8", 48.0)])
+def test_each_8_bit_format_has_a_limit_of_its_own(vae, monkeypatch, precision, limit):
+    asked = []
+
+    def judge(_vae, recipe, build, *, min_psnr_db, costs, cache_file):
+        asked.append((min_psnr_db, costs["decoder.up_blocks.2.upsamplers.0"] > costs["decoder.conv_in"] > 0))
+        return guard.GuardResult(min_psnr_db, 60.0, 60.0, high_precision="bf16"), build(recipe, None)
+
+    monkeypatch.setattr(optimize, "guard", judge)
+    report = serve(vae, precision=precision, min_psnr_db="auto").report
+    assert asked == [(limit, True)]
+    assert any("FP16 overflows" in note for note in report.notes)
 
 
 def test_global_switches_are_put_back(vae):

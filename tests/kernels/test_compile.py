@@ -69,6 +69,15 @@ def test_hopper_multiplies_from_shared_memory() -> None:
     check(reports("sm_90", "--format", "fp8", "--layer", "decoder up_blocks.3 conv1"), "sm_90", "fp8")
 
 
+@pytest.mark.parametrize("sm", ["sm_90", "sm_120"])
+def test_the_passes_of_the_transformer_compile(sm: str) -> None:
+    found = reports(sm, "--tokens")
+    assert {report["layer"] for report in found} == {
+        f"{family} {name}" for family in ("3b", "7b") for name in ("step", "gate", "join", "collect")
+    }
+    assert all(report["spilled_bytes"] == 0 for report in found)
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("sm", "format"), CASES)
 def test_every_convolution_compiles(sm: str, format: str) -> None:

@@ -83,6 +83,33 @@ def test_the_exponent_is_the_smallest_that_holds_the_frame() -> None:
     assert (largest <= 127).all()
 
 
+def test_what_exceeds_the_limit_is_clipped_before_the_exponent_rises() -> None:
+    """Of frames whose largest values cover an octave some are clipped, and no exponent is larger than it must be."""
+    operands = parameters(64)
+    spec, roomy = (NormSpec(limit=127.0, exponent_floor=-20, reach=reach) for reach in (2**0.25, 1.0))
+    narrower = 0
+    for gain in (1.0, 1.2, 1.4, 1.6, 1.8):
+        scaled = NormOperands(operands.weight * gain, operands.bias * gain)
+        actual, twin, whole = (
+            run(module, picture(64), scaled, one, torch.int8)
+            for module, one in ((groupnorm, spec), (reference, spec), (reference, roomy))
+        )
+        assert torch.equal(actual.exponents, twin.exponents)
+        assert_close(actual.frames.float(), twin.frames.float(), torch.int8)
+        for slot in (2, 1):
+            exponent, unclipped = actual.exponents[slot].item(), whole.exponents[slot].item()
+            largest = actual.frames[slot].float().abs().max()
+            assert largest <= 127
+            if exponent < unclipped:
+                narrower += 1
+                assert exponent == unclipped - 1
+                assert largest == 127
+                # Everything that fits is twice as fine as it would be.
+                fits = whole.frames[slot].abs() < 63
+                assert ((actual.frames[slot] / 2 - whole.frames[slot]).abs()[fits] <= 1).all()
+    assert 0 < narrower < 10
+
+
 def test_without_the_range_the_frame_is_bounded_by_its_deviations() -> None:
     x, operands = picture(64), parameters(64)
     target = run(groupnorm, x, operands, NormSpec(exponent_floor=-20), torch.float8_e4m3fn)

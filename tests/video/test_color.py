@@ -7,6 +7,7 @@ from seedvr2_engine.errors import VideoError
 from seedvr2_engine.video import ColorRange, ColorTags, Matrix
 from seedvr2_engine.video.color import (
     ChromaLayout,
+    chroma_is_centred,
     downsample_chroma,
     normalise,
     quantise,
@@ -27,6 +28,10 @@ KNOWN = [
     (Matrix.BT709, (0, 1, 0), (173, 42, 26)),
     (Matrix.BT709, (0, 0, 1), (32, 240, 118)),
     (Matrix.BT2020_NCL, (1, 0, 0), (74, 97, 240)),
+    (Matrix.FCC, (1, 0, 0), (82, 90, 240)),
+    (Matrix.SMPTE240M, (1, 0, 0), (62, 102, 240)),
+    (Matrix.SMPTE240M, (0, 0, 1), (35, 240, 116)),
+    (Matrix.YCGCO, (1, 0, 0), (71, 72, 240)),
 ]
 
 
@@ -122,6 +127,17 @@ def test_odd_and_tiny_sizes_are_rounded_up(size):
 def test_unspecified_tags_follow_one_rule(family, size, codec, matrix, code_range):
     resolved = resolve(ColorTags(), family=family, size=size, codec=codec)
     assert (resolved.matrix, resolved.range) == (matrix, code_range)
+
+
+@pytest.mark.parametrize("codec", ["mjpeg", "webp", "vp8", "mpeg1video", "h261", "h263", "flv1"])
+def test_jpeg_and_its_kin_have_chroma_between_the_luma_samples(codec):
+    assert chroma_is_centred(codec)
+    assert resolve(ColorTags(), family="yuv", size=(1920, 1080), codec=codec).matrix is Matrix.SMPTE170M
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "vp9", "mpeg2video", "ffv1", "dvvideo"])
+def test_other_codecs_have_it_on_the_left_one(codec):
+    assert not chroma_is_centred(codec)
 
 
 def test_specified_tags_are_kept():

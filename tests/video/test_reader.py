@@ -265,3 +265,23 @@ def test_raw_video_is_read(tmp_path):
     path = write_clip(tmp_path / "raw.avi", [picture], ClipSpec(codec="rawvideo", pix_fmt="bgr24"))
     with open_source(path) as source:
         assert np.array_equal(as_uint8(next(iter(source)).rgb), picture)
+
+
+def test_every_frame_lasts_until_the_next_one(tmp_path):
+    spec = ClipSpec(
+        "libx264",
+        "yuv420p",
+        time_base=Fraction(1, 12800),
+        pts=[0, 512, 2048, 2560, 4096],
+        options={"bf": "0"},
+    )
+    with open_source(write_clip(tmp_path / "a.mp4", [ramp(i) for i in range(5)], spec)) as source:
+        times = [(frame.pts, frame.duration) for frame in source]
+    assert times[:4] == [(0, 512), (512, 1536), (2048, 512), (2560, 1536)]
+
+
+def test_frames_without_timestamps_follow_each_other_at_the_rate(tmp_path):
+    spec = ClipSpec("libx264", "yuv420p", options={"bf": "0"})
+    with open_source(write_clip(tmp_path / "a.h264", [ramp(i) for i in range(5)], spec)) as source:
+        times_s = [frame.pts * source.info.time_base for frame in source]
+    assert times_s == [Fraction(i, 25) for i in range(5)]

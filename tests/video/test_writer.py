@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from fractions import Fraction
 
+import av
 import pytest
 import torch
 
@@ -214,6 +215,42 @@ def test_impossible_outputs_get_one_sentence(tmp_path, name, options, sentence):
         write_scene(tmp_path / name, **options)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
+def test_h265_has_the_tag_that_apple_plays(tmp_path, name):
+    write_scene(tmp_path / name, codec="h265")
+    with av.open(str(tmp_path / name)) as container:
+        assert container.streams.video[0].codec_context.codec_tag == "hvc1"
+
+
+@pytest.mark.parametrize(("primaries", "matrix"), [(1, Matrix.BT709), (9, Matrix.BT2020_NCL)])
+def test_rgb_becomes_the_matrix_of_its_primaries(tmp_path, primaries, matrix):
+    tags = ColorTags(ColorRange.FULL, Matrix.RGB, primaries, 16)
+    path = write_clip(tmp_path / "a.mkv", [ramp(0)], ClipSpec(tags=tags))
+    copy_clip(path, tmp_path / "b.mp4")
+    with open_source(tmp_path / "b.mp4") as source:
+        assert source.info.color == ColorTags(ColorRange.LIMITED, matrix, primaries, 16)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.png", "pictures", "pictures/%06d.png"])
+def test_the_input_is_never_replaced(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    write_scene(path, 1 if name.endswith("a.png") else 2, **({"codec": "ffv1"} if name.endswith(".mkv") else {}))
+    before = {entry: entry.read_bytes() for entry in tmp_path.rglob("*") if entry.is_file()}
+    with pytest.raises(OutputError, match="another place than the input's"):
+        copy_clip(path, path, overwrite=True)
+    assert {entry: entry.read_bytes() for entry in tmp_path.rglob("*") if entry.is_file()} == before
+    elsewhere = tmp_path / "elsewhere" / path.name
+    elsewhere.parent.mkdir()
+    copy_clip(path, elsewhere, overwrite=True)
+    copy_clip(path, elsewhere, overwrite=True)
+
+
+def test_an_unknown_preset_gets_one_sentence():
+    with pytest.raises(InvalidArgumentError, match="preset: expected one of ultrafast"):
+        SinkOptions(preset="bogus")
 
 
 def test_a_codec_that_the_build_lacks_gets_one_sentence(tmp_path, monkeypatch):
