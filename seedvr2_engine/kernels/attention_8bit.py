@@ -25,7 +25,6 @@ from .dispatch import AttentionConfig
 from .layout import CHUNKS, LARGEST_NORM
 from .operands import AttentionOperands
 
-LAZY = True
 P_BITS = 8
 """Probabilities are stored times 2^8: E4M3 holds 448."""
 
@@ -153,7 +152,7 @@ def finished(product):
 def attention_8bit_kernel(
     queries, keys, values, q_scale, k_scale, common, y, L, PADDED,
     D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, TMA: tl.constexpr,
-    BITS: tl.constexpr, INTEGER: tl.constexpr, COMPILED: tl.constexpr, LAZY: tl.constexpr,
+    BITS: tl.constexpr, INTEGER: tl.constexpr, COMPILED: tl.constexpr,
 ):  # fmt: skip
     """Attend BLOCK_M queries of a frame to all its keys, for BLOCK_V of the values' dimensions."""
     row = tl.program_id(0) // (D // BLOCK_V) * BLOCK_M
@@ -180,15 +179,9 @@ def attention_8bit_kernel(
         shrink = tl.exp2(highest - higher)
         p = tl.exp2(s * qs[:, None] + (BITS - higher)[:, None])
         total = total * shrink + tl.sum(p, axis=1)
-        # Powers of two seldom change: nearly all turns leave out a product with one.
-        if LAZY:
-            if tl.max(higher - highest, axis=0) > 0:
-                acc = acc * shrink[:, None]
-        else:
-            acc = acc * shrink[:, None]
         highest = higher
         v = load_values(values, t, n, part, PADDED, D, BLOCK_V, BLOCK_N, TMA)
-        acc = tl.dot(p.to(v.dtype), v.T, acc)
+        acc = tl.dot(p.to(v.dtype), v.T, acc * shrink[:, None])
         if COMPILED:
             acc = finished(acc)
     padding = (L + BLOCK_N - 1) // BLOCK_N * BLOCK_N - L
@@ -261,5 +254,4 @@ def attention_constants(dim: int, config: AttentionConfig, integer: bool) -> dic
         "BITS": P_BITS,
         "INTEGER": integer,
         "COMPILED": not triton.knobs.runtime.interpret,
-        "LAZY": LAZY,
     }
