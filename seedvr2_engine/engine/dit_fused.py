@@ -104,14 +104,17 @@ class FusedDiT(NaDiT):
     def _velocity(self, clips: Tensor, geometry: Geometry, conditioning: Conditioning) -> Tensor:
         with exact_float32():
             walk = self._walk(geometry, conditioning)
-            patches = self.vid_in.patches(clips).index_select(0, geometry.layouts[0].order)
-            video_rows, text = len(patches), conditioning.text
-            tokens = patches.new_empty(video_rows + len(clips) * len(text), self.config.width)
-            torch.addmm(self.vid_in.proj.bias, patches, self.vid_in.proj.weight.t(), out=tokens[:video_rows])
-            tokens[video_rows:].view(len(clips), *text.shape).copy_(text)
-            del patches
-            out = self.vid_out.proj(walk.through(tokens, self.loaded_blocks()))
+            # Nobody but the walk holds the tokens, so that it can let go of them.
+            out = self.vid_out.proj(walk.through(self._tokens(clips, geometry, conditioning), self.loaded_blocks()))
             return self.vid_out.positions(out, geometry.shape)
+
+    def _tokens(self, clips: Tensor, geometry: Geometry, conditioning: Conditioning) -> Tensor:
+        patches = self.vid_in.patches(clips).index_select(0, geometry.layouts[0].order)
+        video_rows, text = len(patches), conditioning.text
+        tokens = patches.new_empty(video_rows + len(clips) * len(text), self.config.width)
+        torch.addmm(self.vid_in.proj.bias, patches, self.vid_in.proj.weight.t(), out=tokens[:video_rows])
+        tokens[video_rows:].view(len(clips), *text.shape).copy_(text)
+        return tokens
 
     def _walk(self, geometry: Geometry, conditioning: Conditioning) -> Walk:
         config = None if isinstance(self.windows, Refusal) or geometry.attention == "sdpa" else self.windows

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from ..kernels.token_operands import JoinStep, StreamVectors, TokenStep
 from ..models.attention import AttentionKind, attend
 from ..models.dit import Conditioning
-from ..models.dit_blocks import Block, BlockModulation, GatedMLP, PlainMLP
+from ..models.dit_blocks import Block, GatedMLP, PlainMLP
 from ..models.dit_config import DiTConfig
 from ..models.streams import PerStream
 from .dit_backend import QKV, TokenBackend
 from .dit_tables import JointTables
 
 MLP_ROWS = 32768
-"""Rows that pass the MLP at a time: its inner activations are the largest tensor, and more rows are no faster."""
+"""Rows at most that pass the MLP at a time: its inner activations are the largest tensor, and more are no faster."""
 
 
 @dataclass(frozen=True)
@@ -50,36 +50,39 @@ class Walk:
 
         Returns what the head takes, (video rows, width) in raster order.
         """
-        modulations = self.conditioning.blocks
         normed = torch.empty_like(tokens)
         self.backend.step_tokens(tokens, self._into_attention(0), kept=None, out=normed)
         for layer, block in enumerate(blocks):
             change = self._attention(block, normed)
-            by = modulations[layer]
-            into_mlp = TokenStep(
-                self.video_rows,
-                change,
-                StreamVectors(by.video.attention.gate, by.text.attention.gate),
-                StreamVectors(by.video.mlp.scale, by.text.mlp.scale),
-                StreamVectors(by.video.mlp.shift, by.text.mlp.shift),
-                eps=self.config.norm_eps,
-            )
             # The text's rows end with the last attention.
             tokens, normed = tokens[: len(change)], normed[: len(change)]
-            self.backend.step_tokens(tokens, into_mlp, kept=tokens, out=normed)
+            self.backend.step_tokens(tokens, self._into_mlp(layer, change), kept=tokens, out=normed)
+            # Here memory is at its peak.
+            del change
             change = self._mlp(block.mlp, normed)
             if block.is_last:
+                self.backend.step_tokens(tokens, self._into_head(change), kept=None, out=normed)
                 break
-            step = self._into_attention(layer + 1, change, by)
+            step = self._into_attention(layer + 1, change)
             kept = tokens if step.order is None else torch.empty_like(tokens)
             self.backend.step_tokens(tokens, step, kept=kept, out=normed)
             tokens = kept
-        self.backend.step_tokens(tokens, self._into_head(change, by), kept=None, out=normed)
+            del change, step, kept
         return normed
 
-    def _into_attention(
-        self, layer: int, change: Tensor | None = None, before: BlockModulation | None = None
-    ) -> TokenStep:
+    def _into_mlp(self, layer: int, change: Tensor) -> TokenStep:
+        by = self.conditioning.blocks[layer]
+        return TokenStep(
+            self.video_rows,
+            change,
+            StreamVectors(by.video.attention.gate, by.text.attention.gate),
+            StreamVectors(by.video.mlp.scale, by.text.mlp.scale),
+            StreamVectors(by.video.mlp.shift, by.text.mlp.shift),
+            eps=self.config.norm_eps,
+        )
+
+    def _into_attention(self, layer: int, change: Tensor | None = None) -> TokenStep:
+        """change: what the layer before gave, None before the first."""
         by = self.conditioning.blocks[layer]
         video, text = by.video.attention, by.text.attention
         text_scale, text_shift = text.scale, text.shift
@@ -88,25 +91,28 @@ class Walk:
         return TokenStep(
             self.video_rows,
             change,
-            None if before is None else StreamVectors(before.video.mlp.gate, before.text.mlp.gate),
+            None if change is None else self._mlp_gate(layer - 1),
             StreamVectors(video.scale, text_scale),
             StreamVectors(video.shift, text_shift),
             order=self.tables[layer % 2].order if layer > 0 else None,
             eps=self.config.norm_eps,
         )
 
-    def _into_head(self, change: Tensor, before: BlockModulation) -> TokenStep:
-        gate = StreamVectors(before.video.mlp.gate, before.text.mlp.gate)
+    def _into_head(self, change: Tensor) -> TokenStep:
         scale, shift = self.head or (None, None)
         return TokenStep(
             self.video_rows,
             change,
-            gate,
+            self._mlp_gate(self.config.layers - 1),
             None if scale is None else StreamVectors(scale, scale),
             None if shift is None else StreamVectors(shift, shift),
             order=self.restore,
             eps=self.config.norm_eps,
         )
+
+    def _mlp_gate(self, layer: int) -> StreamVectors:
+        by = self.conditioning.blocks[layer]
+        return StreamVectors(by.video.mlp.gate, by.text.mlp.gate)
 
     def _attention(self, block: Block, x: Tensor) -> Tensor:
         """What attention adds to the rows of x, or in the last layer to the video's alone."""
@@ -157,8 +163,10 @@ class Walk:
     def _mlp(self, mlp: PerStream, x: Tensor) -> Tensor:
         change = torch.empty_like(x)
         for part, sets in self._shares(mlp, len(x)):
-            for begin in range(part.start, part.stop, MLP_ROWS):
-                rows = slice(begin, min(begin + MLP_ROWS, part.stop))
+            count = part.stop - part.start
+            step = -(-count // -(-count // MLP_ROWS))
+            for begin in range(part.start, part.stop, step):
+                rows = slice(begin, min(begin + step, part.stop))
                 self._through_mlp(sets, x[rows], change[rows])
         return change
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-import triton
-
 from . import joint, tokens
 from .ahead import CompileReport, compile_kernel
 
@@ -17,9 +15,18 @@ _COUNTS = dict.fromkeys(("video_rows", "count", "windows", "text_tokens"), "i32"
 def compile_tokens(width: int, heads: int, mlp_width: int, sm: str) -> Iterator[tuple[str, CompileReport]]:
     """Compile every pass of a transformer in BF16 with heads of 128 channels: name and what it needs."""
     flags = dict.fromkeys(("ADDS", "REORDERS", "KEEPS", "GIVES", "NORMALISES"), True)
-    step = {"WIDTH": width, "BLOCK": triton.next_power_of_2(width), "ROWS": tokens.STEP_ROWS, **flags}
+    head, tail = tokens.halves(width)
+    step = {"WIDTH": width, "HEAD": head, "TAIL": tail, "ROWS": tokens.STEP_ROWS, **flags}
     silu = {"WIDTH": mlp_width, "ROWS": tokens.SILU_ROWS, "COLUMNS": tokens.SILU_COLUMNS}
-    join = {"HEADS": heads, "PAIRS": 64, "TOKENS": joint.JOIN_TOKENS, "GROUP": 4, "FIRST": 0, "GATHERS": True}
+    join = {
+        "HEADS": heads,
+        "PAIRS": 64,
+        "TOKENS": joint.JOIN_TOKENS,
+        "GROUP": 4,
+        "ASKS": True,
+        "ANSWERS": True,
+        "GATHERS": True,
+    }
     collect = {"WIDTH": heads * 128, "ROWS": joint.COPY_ROWS, "COLUMNS": joint.COPY_COLUMNS}
     kernels = {
         "step": (tokens.step_tokens_kernel, step, tokens.STEP_WARPS),

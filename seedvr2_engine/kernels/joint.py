@@ -9,55 +9,62 @@ from torch import Tensor
 
 from .token_operands import JoinStep, Placement
 
-JOIN_TOKENS, JOIN_WARPS = 8, 4
+JOIN_TOKENS, JOIN_WARPS = 4, 4
 COPY_ROWS, COPY_COLUMNS, COPY_WARPS = 4, 512, 4
+
+
+@triton.jit
+def norm_and_rotate(value, video, text, is_video, cos, sin, eps, R: tl.constexpr, PAIRS: tl.constexpr):
+    """Heads [R, 2 PAIRS] to float32, normalised with their stream's weight and rotated by [R, PAIRS] angles."""
+    channel = tl.arange(0, 2 * PAIRS)
+    of_video = tl.load(video + channel).to(tl.float32)
+    of_text = tl.load(text + channel).to(tl.float32)
+    x = value.to(tl.float32)
+    x *= (1.0 / tl.sqrt(tl.sum(x * x, axis=1) / (2 * PAIRS) + eps))[:, None]
+    # Chosen after the product: choosing a weight for each row would send the weights through shared memory.
+    x = tl.where(is_video[:, None], x * of_video[None, :], x * of_text[None, :])
+    a, b = tl.split(x.reshape(R, PAIRS, 2))
+    return tl.join(a * cos - b * sin, b * cos + a * sin).reshape(R, 2 * PAIRS)
 
 
 @triton.jit
 def join_parts_kernel(
     qkv, rows, cos, sin, q_video, q_text, k_video, k_text, q, k, v, count, video_rows, eps,
-    HEADS: tl.constexpr, PAIRS: tl.constexpr, TOKENS: tl.constexpr, GROUP: tl.constexpr, FIRST: tl.constexpr,
-    GATHERS: tl.constexpr,
+    HEADS: tl.constexpr, PAIRS: tl.constexpr, TOKENS: tl.constexpr, GROUP: tl.constexpr,
+    ASKS: tl.constexpr, ANSWERS: tl.constexpr, GATHERS: tl.constexpr,
 ):  # fmt: skip
-    """`TOKENS` joint rows of `GROUP` heads of queries, keys or values."""
+    """`TOKENS` joint rows of `GROUP` heads: queries if they ask, keys and values if they answer."""
     WIDTH: tl.constexpr = 2 * PAIRS
     R: tl.constexpr = TOKENS * GROUP
-    part = FIRST + tl.program_id(2)
     r = tl.arange(0, R)
-    token = tl.program_id(0) * TOKENS + r // GROUP
-    head = tl.program_id(1) * GROUP + r % GROUP
+    token = tl.program_id(1) * TOKENS + r // GROUP
+    head = tl.program_id(0) * GROUP + r % GROUP
     inside = token < count
+    mask = inside[:, None]
     source = token.to(tl.int64)
     if GATHERS:
         source = tl.load(rows + token, mask=inside, other=0)
-    pair = tl.arange(0, PAIRS)
-    channel = 2 * pair[:, None] + tl.arange(0, 2)[None, :]  # [PAIRS, 2]
-    mask = inside[:, None, None]
-    # [R, PAIRS, 2]
-    at = (source * (3 * HEADS * WIDTH) + (part * HEADS + head) * WIDTH)[:, None, None] + channel[None, :, :]
-    value = tl.load(qkv + at, mask=mask, other=0.0).to(tl.float32)
-    target = (token.to(tl.int64) * HEADS + head)[:, None, None] * WIDTH + channel[None, :, :]
-    if part == 2:
-        tl.store(v + target, value.to(v.dtype.element_ty), mask=mask)
-    else:
-        if part == 0:
-            of_video = tl.load(q_video + channel).to(tl.float32)
-            of_text = tl.load(q_text + channel).to(tl.float32)
-        else:
-            of_video = tl.load(k_video + channel).to(tl.float32)
-            of_text = tl.load(k_text + channel).to(tl.float32)
-        mean_square = tl.sum(tl.sum(value * value, axis=2), axis=1) / WIDTH
-        weight = tl.where((source < video_rows)[:, None, None], of_video[None, :, :], of_text[None, :, :])
-        normed = value * (1.0 / tl.sqrt(mean_square + eps))[:, None, None] * weight
-        a, b = tl.split(normed)  # [R, PAIRS]
-        angle = source[:, None] * PAIRS + pair[None, :]
-        c = tl.load(cos + angle, mask=inside[:, None], other=0.0)
-        s = tl.load(sin + angle, mask=inside[:, None], other=0.0)
-        turned = tl.join(a * c - b * s, b * c + a * s)
-        if part == 0:
-            tl.store(q + target, turned.to(q.dtype.element_ty), mask=mask)
-        else:
-            tl.store(k + target, turned.to(k.dtype.element_ty), mask=mask)
+    is_video = source < video_rows
+    channel = tl.arange(0, WIDTH)
+    # [R, WIDTH], in 16 bytes a thread: what follows stays in each thread's registers, but for the sum. All loads come
+    # first, because waiting for them is what takes time here.
+    at = (source * (3 * HEADS * WIDTH) + head * WIDTH)[:, None] + channel[None, :]
+    if ASKS:
+        query = tl.load(qkv + at, mask=mask, other=0.0)
+    if ANSWERS:
+        key = tl.load(qkv + at + HEADS * WIDTH, mask=mask, other=0.0)
+        value = tl.load(qkv + at + 2 * HEADS * WIDTH, mask=mask, other=0.0)
+    angle = source[:, None] * PAIRS + tl.arange(0, PAIRS)[None, :]
+    c = tl.load(cos + angle, mask=mask, other=0.0)
+    s = tl.load(sin + angle, mask=mask, other=0.0)
+    target = (token.to(tl.int64) * HEADS + head)[:, None] * WIDTH + channel[None, :]
+    if ANSWERS:
+        tl.store(v + target, value, mask=mask)
+        turned = norm_and_rotate(key, k_video, k_text, is_video, c, s, eps, R, PAIRS)
+        tl.store(k + target, turned.to(k.dtype.element_ty), mask=mask)
+    if ASKS:
+        turned = norm_and_rotate(query, q_video, q_text, is_video, c, s, eps, R, PAIRS)
+        tl.store(q + target, turned.to(q.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -95,17 +102,17 @@ def collect_rows_kernel(
 def join_parts(qkv: Tensor, step: JoinStep, outs: tuple[Tensor | None, Tensor | None, Tensor | None]) -> None:
     """Normalise and rotate queries and keys, and place them and the values; `reference_tokens.join_parts` is the twin.
 
-    qkv (rows, 3 * heads * head width) -> outs: queries, keys, values (joint rows, heads, head width) each. The first
-    ones or the last ones may be None.
+    qkv (rows, 3 * heads * head width) -> outs: queries, keys, values (joint rows, heads, head width) each. The
+    queries, or both others, may be None.
     """
-    wanted = [index for index, out in enumerate(outs) if out is not None]
+    asks, answers = outs[0] is not None, outs[2] is not None
     count, heads, width = next(out.shape for out in outs if out is not None)
     group = 4 if heads % 4 == 0 else 2 if heads % 2 == 0 else 1
-    grid = (triton.cdiv(count, JOIN_TOKENS), heads // group, len(wanted))
+    grid = (heads // group, triton.cdiv(count, JOIN_TOKENS))
     join_parts_kernel[grid](
-        qkv, step.rows, step.cos, step.sin, *step.norm_q, *step.norm_k, *(qkv if out is None else out for out in outs),
-        count, step.video_rows, step.eps, HEADS=heads, PAIRS=width // 2, TOKENS=JOIN_TOKENS, GROUP=group,
-        FIRST=wanted[0], GATHERS=step.rows is not None, num_warps=JOIN_WARPS,
+        qkv, step.rows, step.cos, step.sin, *step.norm_q, *step.norm_k, *outs, count, step.video_rows, step.eps,
+        HEADS=heads, PAIRS=width // 2, TOKENS=JOIN_TOKENS, GROUP=group, ASKS=asks, ANSWERS=answers,
+        GATHERS=step.rows is not None, num_warps=JOIN_WARPS,
     )  # fmt: skip
 
 

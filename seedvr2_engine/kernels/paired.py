@@ -21,7 +21,6 @@ import triton
 import triton.language as tl
 
 from .conv3d import (
-    accumulate_step,
     check_operands,
     conclude,
     constants,
@@ -31,6 +30,7 @@ from .conv3d import (
 )
 from .dispatch import ConvConfig, ConvProblem
 from .operands import Additions, ConvOutput, ConvWeights, FrameWindow
+from .product import accumulate_step
 
 
 @triton.jit

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .token_operands import TokenStep
 
-STEP_ROWS, STEP_WARPS = 4, 8
+STEP_ROWS, STEP_WARPS = 4, 4
 SILU_ROWS, SILU_COLUMNS, SILU_WARPS = 4, 1024, 4
 
 
@@ -27,43 +27,63 @@ def load_of_stream(video, text, c, inside, is_video):
 
 
 @triton.jit
+def changed(x, change, source, c, mask, gate, WIDTH: tl.constexpr, ADDS: tl.constexpr):
+    """A part of a row in float32, the gated change added and rounded as the tokens are."""
+    value = tl.load(x + source * WIDTH + c, mask=mask, other=0.0).to(tl.float32)
+    if ADDS:
+        value += tl.load(change + source * WIDTH + c, mask=mask, other=0.0).to(tl.float32) * gate
+        value = value.to(x.dtype.element_ty).to(tl.float32)
+    return value
+
+
+@triton.jit
 def step_tokens_kernel(
     x, change, order, gate_video, gate_text, scale_video, scale_text, shift_video, shift_text, kept, out,
     video_rows, rows, eps,
-    WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    WIDTH: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr,
     ADDS: tl.constexpr, REORDERS: tl.constexpr, KEEPS: tl.constexpr, GIVES: tl.constexpr, NORMALISES: tl.constexpr,
 ):  # fmt: skip
-    """`ROWS` rows of one stream: x + change * gate, kept; then normalised, scaled and shifted."""
+    """`ROWS` rows of one stream: x + change * gate, kept; then normalised, scaled and shifted.
+
+    A row is worked on in two parts, HEAD and TAIL wide, because one that is a power of two would leave threads idle.
+    """
     program = tl.program_id(0)
     video_programs = tl.cdiv(video_rows, ROWS)
     is_video = program < video_programs
     first = tl.where(is_video, program * ROWS, video_rows + (program - video_programs) * ROWS)
     end = tl.where(is_video, video_rows, rows)
-    c = tl.arange(0, BLOCK)
-    inside = c < WIDTH
+    h = tl.arange(0, HEAD)
+    t = HEAD + tl.arange(0, TAIL)
+    in_head, in_tail = h < WIDTH, t < WIDTH
+    head_gate, tail_gate = 0.0, 0.0
     if ADDS:
-        gate = load_of_stream(gate_video, gate_text, c, inside, is_video)
+        head_gate = load_of_stream(gate_video, gate_text, h, in_head, is_video)
+        tail_gate = load_of_stream(gate_video, gate_text, t, in_tail, is_video)
     if NORMALISES:
-        scale = load_of_stream(scale_video, scale_text, c, inside, is_video)
-        shift = load_of_stream(shift_video, shift_text, c, inside, is_video)
+        head_scale = load_of_stream(scale_video, scale_text, h, in_head, is_video)
+        tail_scale = load_of_stream(scale_video, scale_text, t, in_tail, is_video)
+        head_shift = load_of_stream(shift_video, shift_text, h, in_head, is_video)
+        tail_shift = load_of_stream(shift_video, shift_text, t, in_tail, is_video)
     for i in range(ROWS):
         row = first + i
-        mask = inside & (row < end)
+        there = row < end
         source = row.to(tl.int64)
         if REORDERS:
             source = tl.where(is_video, tl.load(order + row, mask=row < tl.minimum(end, video_rows), other=0), source)
-        value = tl.load(x + source * WIDTH + c, mask=mask, other=0.0).to(tl.float32)
-        if ADDS:
-            value += tl.load(change + source * WIDTH + c, mask=mask, other=0.0).to(tl.float32) * gate
-            value = value.to(x.dtype.element_ty).to(tl.float32)
-        target = row.to(tl.int64) * WIDTH + c
+        head = changed(x, change, source, h, in_head & there, head_gate, WIDTH, ADDS)
+        tail = changed(x, change, source, t, in_tail & there, tail_gate, WIDTH, ADDS)
+        target = row.to(tl.int64) * WIDTH
         if KEEPS:
-            tl.store(kept + target, value.to(kept.dtype.element_ty), mask=mask)
+            tl.store(kept + target + h, head.to(kept.dtype.element_ty), mask=in_head & there)
+            tl.store(kept + target + t, tail.to(kept.dtype.element_ty), mask=in_tail & there)
         if NORMALISES:
-            mean_square = tl.sum(value * value, axis=0) / WIDTH
-            value = value * (1.0 / tl.sqrt(mean_square + eps)) * scale + shift
+            mean_square = (tl.sum(head * head, axis=0) + tl.sum(tail * tail, axis=0)) / WIDTH
+            inverse = 1.0 / tl.sqrt(mean_square + eps)
+            head = head * inverse * head_scale + head_shift
+            tail = tail * inverse * tail_scale + tail_shift
         if GIVES:
-            tl.store(out + target, value.to(out.dtype.element_ty), mask=mask)
+            tl.store(out + target + h, head.to(out.dtype.element_ty), mask=in_head & there)
+            tl.store(out + target + t, tail.to(out.dtype.element_ty), mask=in_tail & there)
 
 
 @triton.jit
@@ -79,6 +99,14 @@ def gate_silu_kernel(gate_up, out, rows, WIDTH: tl.constexpr, ROWS: tl.constexpr
     tl.store(out + row[:, None] * WIDTH + c[None, :], value.to(out.dtype.element_ty), mask=mask)
 
 
+def halves(width: int) -> tuple[int, int]:
+    """Two powers of two that cover a row: the largest one inside it, and one for the rest."""
+    head = triton.next_power_of_2(width + 1) // 2
+    if head == width:
+        return width // 2, width // 2
+    return head, triton.next_power_of_2(width - head)
+
+
 def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Tensor | None) -> None:
     """Add a gated change to tokens and normalise them; `reference_tokens.step_tokens` is the twin.
 
@@ -89,10 +117,11 @@ def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Tensor 
     width = x.shape[1]
     video_rows = min(step.video_rows, rows)
     gate, scale, shift = (pair or (None, None) for pair in (step.gate, step.scale, step.shift))
+    head, tail = halves(width)
     grid = (triton.cdiv(video_rows, STEP_ROWS) + triton.cdiv(rows - video_rows, STEP_ROWS),)
     step_tokens_kernel[grid](
         x, step.change, step.order, *gate, *scale, *shift, kept, out, video_rows, rows, step.eps,
-        WIDTH=width, BLOCK=triton.next_power_of_2(width), ROWS=STEP_ROWS, ADDS=step.change is not None,
+        WIDTH=width, HEAD=head, TAIL=tail, ROWS=STEP_ROWS, ADDS=step.change is not None,
         REORDERS=step.order is not None, KEEPS=kept is not None, GIVES=out is not None,
         NORMALISES=step.scale is not None, num_warps=STEP_WARPS,
     )  # fmt: skip

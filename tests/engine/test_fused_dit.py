@@ -64,6 +64,7 @@ def small_inputs(clips=1):
     return video, torch.randn(TEXT_TOKENS, 16, generator=generator), 1000.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "clips"), [("3b", 2), ("7b", 1)])
 def test_kernels_give_the_plain_velocity(family, clips, kernels):
     dit = build_small(family)
@@ -76,6 +77,7 @@ def relative_rms(actual, expected):
     return ((actual.float() - expected).square().mean().sqrt() / expected.square().mean().sqrt()).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bfloat16_is_as_close_as_the_plain_model(family, kernels):
     expected = build_small(family)(*small_inputs())

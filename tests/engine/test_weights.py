@@ -6,6 +6,7 @@ import torch
 from seedvr2_engine.engine import weights
 from seedvr2_engine.engine.calibrate import calibration_clips
 from seedvr2_engine.errors import InvalidArgumentError
+from seedvr2_engine.kernels.layout import OUTPUT_DTYPES
 from seedvr2_engine.models.vae import VideoVAE
 from seedvr2_engine.plan import VAEShape
 from seedvr2_engine.plan.memory import ALIGNMENT
@@ -62,3 +63,17 @@ def test_another_recipe_shares_packed_layers(make_engine: MakeEngine, tiny_vae: 
     assert relative(kept.decode(z), tiny_vae.decode(z)) < relative(engine.decode(z), tiny_vae.decode(z))
     with pytest.raises(InvalidArgumentError, match="make a new engine"):
         engine.with_recipe(QuantRecipe("int8"))
+
+
+def test_shortcuts_have_the_format_of_what_they_read(make_engine: MakeEngine) -> None:
+    """Another recipe for the same engine may have another format between the layers."""
+    engine = make_engine("fp8")
+    z = torch.randn(1, 16, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    engine.decode(z)
+    for high in ("bf16", "fp16"):
+        engine = engine.with_recipe(QuantRecipe("fp8", high))
+        assert engine.decode(z).isfinite().all()
+        steps = [step for step in engine.plan(VAEShape("decode", 24, 32, 5)).convolutions() if step.shortcut]
+        assert steps
+        for step in steps:
+            assert engine.weights.layer(step).shortcut.dtype == OUTPUT_DTYPES[high]

@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -36,7 +37,7 @@ KINDS = [
 @pytest.fixture
 def poisons() -> Iterator[Iterator[int]]:
     """Values that fresh memory is filled with, each set when it is yielded."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
         pytest.skip("this C library has no mallopt")
     yield (poison for poison in _POISONS if mallopt(_M_PERTURB, poison))
