@@ -20,7 +20,8 @@ from ..kernels.operands import (
 )
 from ..models.config import VAEConfig
 from ..plan.tables import ROW, row_count
-from ..plan.types import ExecutionPlan, Schedule, Step, exponents_buffer
+from ..plan.target import exponents_buffer
+from ..plan.types import ExecutionPlan, Schedule, Step
 from ..plan.walk import FLOAT_BYTES
 from .backend import Backend, attend_with_torch
 from .graphs import Launch

@@ -19,6 +19,7 @@ from ..models.causal import CausalConv3d
 from ..models.config import VAEConfig
 from ..models.vae import VideoVAE
 from ..plan import VAEShape, compile_vae_plan
+from ..plan.roofline import step_flops
 from ..quant import QuantRecipe, quantize_rows, smoothing_factors
 from ..quant.quantize import LIMITS
 from .calibrate import activation_maxima
@@ -75,15 +76,15 @@ def largest_activation(vae: VideoVAE, latent: Tensor) -> float:
 
 
 def decoder_shares(config: VAEConfig, device: DeviceSpec) -> dict[str, float]:
-    """Each convolution's share of the arithmetic of a later step of a decode, composed upsamplers as they are computed.
+    """The share of each convolution and of the attention in the arithmetic of a later step of a decode, composed upsamplers as they are computed.
 
     Twice as much time is what a share takes in 16 bits, so it is also what a layer costs that is kept high.
     """
     plan = compile_vae_plan(config, QuantRecipe("fp16"), device, VAEShape("decode", *_NOMINAL_PX), 1 << 62)
     flops: dict[str, int] = {}
     for step, _ in plan.steady.executions():
-        if step.problem is not None:
-            flops[step.layer] = flops.get(step.layer, 0) + step.problem.flops
+        if step_flops(step):
+            flops[step.layer] = flops.get(step.layer, 0) + step_flops(step)
     return {name: value / sum(flops.values()) for name, value in flops.items()}
 
 
@@ -105,6 +106,8 @@ def smoothing_by_layer(vae: VideoVAE) -> dict[str, Tensor]:
     maxima = activation_maxima(vae)
     factors = {}
     for name, layer in decoder_layers(vae).items():
+        if isinstance(layer, FrameAttention):
+            continue
         if isinstance(layer, Upsample):
             tensors = (layer.upscale_conv.weight, layer.upscale_conv.bias, layer.conv.weight, layer.conv.bias)
             composed = compose_upsampler(*(tensor.detach().double() for tensor in tensors if tensor is not None))

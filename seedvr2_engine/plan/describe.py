@@ -25,11 +25,12 @@ def describe_memory(memory: MemoryEstimate) -> str:
 
 
 def describe_area(plan: ExecutionPlan) -> str:
-    """Whole frames or tiles."""
+    """Whole frames or tiles, and whether frames are computed in pairs."""
+    pairs = ", two at a time where a step has two" if plan.in_pairs else ""
     if plan.tile_px is None:
-        return "whole frames, exact"
+        return f"whole frames, exact{pairs}"
     rows, columns = plan.tile_px
-    return f"tiles of {columns}x{rows} px that share {plan.overlap_px} px: approximate"
+    return f"tiles of {columns}x{rows} px that share {plan.overlap_px} px: approximate{pairs}"
 
 
 def gigabytes(size_bytes: float) -> str:

@@ -1,8 +1,7 @@
 """The plan of an encode or a decode: which kernel runs which layer how, and where every byte lies.
 
-A clip is walked one latent frame at a time. The layers form *segments*, parts of the network with one frame rate; in a
-step, a segment runs once for each of its frames, or for each pair of them, depth first, so that only these are ever
-between two layers. What a causal convolution remembers of earlier frames stands in a *ring*.
+A clip is walked one latent frame at a time. The layers form *segments*, parts of the network with one frame rate, which
+run frame by frame or pair by pair, depth first. What a convolution remembers of earlier frames stands in a *ring*.
 """
 
 import json
@@ -160,11 +159,6 @@ class Step:
         return self.kernel == "norm" and bool(self.target)
 
 
-def exponents_buffer(sums: str) -> str:
-    """Name of the buffer with the exponents of a buffer of sums."""
-    return f"{sums} exponents"
-
-
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Bytes that a plan needs; what the engine allocates."""
@@ -252,6 +246,11 @@ class ExecutionPlan:
         return self.tile_px is None
 
     @property
+    def in_pairs(self) -> bool:
+        """Whether convolutions compute two frames at once from sums of frames."""
+        return any(step.makes_sums for step in self.steady.steps)
+
+    @property
     def uses_host(self) -> bool:
         """Whether remembered frames wait in host memory."""
         return any(ring.host_frames for ring in self.rings)
@@ -290,9 +289,7 @@ class ExecutionPlan:
         """The plan in a few lines, and one for each convolution."""
         shape, memory = self.shape, self.memory
         frames = "any number of" if shape.frames is None else shape.frames
-        area = (
-            "whole frames" if self.tile_px is None else f"tiles of {self.tile_px[1]}x{self.tile_px[0]} px (approximate)"
-        )
+        area = "whole frames" if self.is_exact else f"tiles of {self.tile_px} (rows, columns) px, approximate"
         lines = [
             f"{shape.part} {shape.width_px}x{shape.height_px}, {frames} frames, {self.precision}, {self.device}: "
             f"{area}",

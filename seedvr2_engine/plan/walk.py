@@ -3,9 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ..device import DeviceSpec
 from ..kernels.dispatch import (
-    PAIRING_ARCHITECTURES,
     ConvConfig,
     ConvProblem,
     Format,
@@ -15,53 +13,14 @@ from ..kernels.dispatch import (
     choose_config,
 )
 from ..kernels.layout import WIDTH, attention_bytes, tiles_per_chunk
-from ..models.config import VAEConfig
-from ..quant import QuantRecipe
 from ..quant.recipe import ALWAYS_HIGH
-from .types import FRAMES_PER_STEP, Pace, Part, RingSlot, Step, exponents_buffer
+from .target import Activation, RingKey, Target, exponents_buffer, fold_problem, pair_problem
+from .types import FRAMES_PER_STEP, Pace, Part, RingSlot, Step
 
 FLOAT_BYTES = 4
 ELEMENT_BYTES: dict[str, int] = {"fp8": 1, "mxfp8": 1, "int8": 1, "fp16": 2, "bf16": 2, "fp32": 4}
 WIDEST = 1024
 """Most channels a norm can take: a power of two, so that a program reads whole pixels."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """What the layers are planned for."""
-
-    config: VAEConfig
-    recipe: QuantRecipe
-    device: DeviceSpec
-    fuses_attention: bool = True
-    """Whether our kernel computes the attention, or PyTorch."""
-    host_layers: frozenset[str] = frozenset()
-    """Convolutions whose remembered frames wait in host memory."""
-    fetches_early: bool = True
-    """Whether those are fetched one layer ahead, which takes more memory."""
-    pairs: bool = False
-    """Whether frames are computed two at a time where there are two: a third less arithmetic, and more memory."""
-
-
-@dataclass(frozen=True)
-class RingKey:
-    """Convolutions with equal keys share a ring."""
-
-    segment: int
-    size: tuple[int, int, int]
-    format: Format
-    layer: str = ""
-    """The layer, where it has a ring of its own that keeps nothing on the GPU."""
-
-
-@dataclass(frozen=True)
-class Activation:
-    """A 16-bit tensor between two layers, with its statistics."""
-
-    buffer: str
-    size: tuple[int, int, int]
-    partials: str
-    counts: tuple[int, int, int, int, int] | None
 
 
 @dataclass
@@ -336,21 +295,6 @@ class Walk:
         self.members[key] = base + past
         self.names.setdefault(key, f"{layer} {key.format}")
         return RingSlot(list(self.members).index(key), base)
-
-
-def fold_problem(problem: ConvProblem) -> ConvProblem:
-    """The problem where all temporal taps see the same frame."""
-    return replace(problem, kernel=(1, *problem.kernel[1:]))
-
-
-def pair_problem(problem: ConvProblem) -> ConvProblem:
-    """The problem of three temporal taps where two frames are computed from four sums of frames."""
-    return replace(problem, kernel=(4, *problem.kernel[1:]), frames=2, paired=True)
-
-
-def can_pair(device: DeviceSpec) -> bool:
-    """Whether frames are computed in pairs on a GPU."""
-    return device.sm in PAIRING_ARCHITECTURES
 
 
 _ANY_CONFIG = ConvConfig(8, 16, 16, 16, 4, 2, False)

@@ -14,8 +14,8 @@ from seedvr2_engine.kernels.operands import PAIRED_FRAMES, PAIRED_OUTPUTS, PAIRE
 from seedvr2_engine.kernels.pack import pair_taps
 from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.plan import VAEShape, compile_vae_plan
+from seedvr2_engine.plan.target import pair_problem
 from seedvr2_engine.plan.types import Step
-from seedvr2_engine.plan.walk import pair_problem
 from seedvr2_engine.quant import QuantRecipe
 
 from .test_conv3d import TILE, additions, operands, poisoned

@@ -1,0 +1,66 @@
+"""What the layers are planned for, and what stands between two of them."""
+
+from dataclasses import dataclass, replace
+
+from ..device import DeviceSpec
+from ..kernels.dispatch import PAIRING_ARCHITECTURES, ConvProblem, Format
+from ..models.config import VAEConfig
+from ..quant import QuantRecipe
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the layers are planned for."""
+
+    config: VAEConfig
+    recipe: QuantRecipe
+    device: DeviceSpec
+    fuses_attention: bool = True
+    """Whether our kernel computes the attention, or PyTorch."""
+    host_layers: frozenset[str] = frozenset()
+    """Convolutions whose remembered frames wait in host memory."""
+    fetches_early: bool = True
+    """Whether those are fetched one layer ahead, which takes more memory."""
+    pairs: bool = False
+    """Whether frames are computed two at a time where there are two: a third less arithmetic, and more memory."""
+
+
+@dataclass(frozen=True)
+class RingKey:
+    """Convolutions with equal keys share a ring."""
+
+    segment: int
+    size: tuple[int, int, int]
+    format: Format
+    layer: str = ""
+    """The layer, where it has a ring of its own that keeps nothing on the GPU."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A 16-bit tensor between two layers, with its statistics."""
+
+    buffer: str
+    size: tuple[int, int, int]
+    partials: str
+    counts: tuple[int, int, int, int, int] | None
+
+
+def fold_problem(problem: ConvProblem) -> ConvProblem:
+    """The problem where all temporal taps see the same frame."""
+    return replace(problem, kernel=(1, *problem.kernel[1:]))
+
+
+def pair_problem(problem: ConvProblem) -> ConvProblem:
+    """The problem of three temporal taps where two frames are computed from four sums of frames."""
+    return replace(problem, kernel=(4, *problem.kernel[1:]), frames=2, paired=True)
+
+
+def can_pair(device: DeviceSpec) -> bool:
+    """Whether frames are computed in pairs on a GPU."""
+    return device.sm in PAIRING_ARCHITECTURES
+
+
+def exponents_buffer(sums: str) -> str:
+    """Name of the buffer with the exponents of a buffer of sums."""
+    return f"{sums} exponents"
