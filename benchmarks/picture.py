@@ -39,7 +39,7 @@ from benchmarks.picture_sheet import crops, sensitivity_plot
 from benchmarks.rounding import SCHEMES, RoundedDecoder
 from seedvr2_engine.device import device_spec
 from seedvr2_engine.engine.backend import triton_backend, twin_backend
-from seedvr2_engine.engine.guard import DEFAULT_MIN_PSNR_DB, guard
+from seedvr2_engine.engine.guard import guard
 from seedvr2_engine.engine.sensitivity import decoder_layers, decoder_shares, mean_squared_error, picture
 from seedvr2_engine.engine.vae import EngineOptions, VAEEngine
 from seedvr2_engine.errors import SeedVR2Error
@@ -192,18 +192,17 @@ def schemes(run: Run, alone: Mapping[str, Mapping[str, Mapping[str, float]]]) ->
     return rows
 
 
-def guarded(run: Run, format: str) -> dict[str, Any]:
+def guarded(run: Run, format: str, limit_db: float) -> dict[str, Any]:
     """The guard's choice, and what it is worth on pictures that the guard has not seen."""
 
     def build(recipe: QuantRecipe, previous: VAEEngine | None) -> VAEEngine:
         return run.build(recipe) if previous is None else previous.with_recipe(recipe)
 
     costs = decoder_shares(run.vae.config, run.spec)
-    limit = DEFAULT_MIN_PSNR_DB[format]
-    result, engine = guard(run.vae, keeping(format, (), run.high), build, min_psnr_db=limit, costs=costs)
+    result, engine = guard(run.vae, keeping(format, (), run.high), build, min_psnr_db=limit_db, costs=costs)
     kept = {layer.name: layer.psnr_db for layer in result.kept}
     facts = {"share": 100 * sum(costs[name] for name in kept), "seconds": result.seconds}
-    figures = {"limit": limit, "before": result.before_db, "after": result.psnr_db}
+    figures = {"before": result.before_db, "after": result.psnr_db}
     return {"figures": figures | facts, "pictures": run.decibels(engine), "kept": kept}
 
 
@@ -275,6 +274,7 @@ def main() -> None:
     parser.add_argument("--few", action="store_true", help="one clip of every kind")
     parser.add_argument("--recipes", action="store_true", help="try other recipes, and other ways to round")
     parser.add_argument("--stages", nargs="*", help="only these: formats, encoder, alone, guard, crops")
+    parser.add_argument("--limit", type=float, nargs=2, default=(50.0, 50.0), help="the guard's, FP8 and INT8, in dB")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing new after so long")
     parser.add_argument("--high", choices=("fp16", "bf16"), default="fp16", help="the 16 bits beside 8 bits")
     parser.add_argument("--formats", nargs="*", default=FORMATS, help="only these, each alone")
@@ -311,14 +311,14 @@ def measure(run: Run, options: argparse.Namespace) -> None:
     if alone:
         costs = run.stage("share of the arithmetic", lambda: decoder_shares(run.vae.config, run.spec))
         sensitivity_plot(run.out / "sensitivity.png", alone, costs)
-    for format in EIGHT_BIT:
+    for format, limit in zip(EIGHT_BIT, options.limit, strict=True):
         if options.recipes and not run.is_late:
             run.stage(f"{format}, recipes", partial(recipes, run, format, alone.get(format)))
         takes_time = run.device.type == "cuda" and not options.quick
         if options.recipes and not run.is_late and format == "fp8" and takes_time:
             run.stage("time in ms", lambda: times(run))
         if "guard" in wanted and not run.is_late:
-            run.stage(f"{format}, guard", partial(guarded, run, format))
+            run.stage(f"{format}, guard", partial(guarded, run, format, limit))
     if options.recipes and not run.is_late:
         latents = [zs[0] for zs in run.latents.values()]
         run.stage("inputs", lambda: RoundedDecoder(run.vae).statistics(latents))

@@ -13,7 +13,7 @@ from torch import Tensor
 from seedvr2_engine.engine.calibrate import calibration_clips
 from seedvr2_engine.engine.sensitivity import decoder_layers
 from seedvr2_engine.kernels.upsample import ComposedUpsampler, compose_upsampler
-from seedvr2_engine.models.blocks import Resnet, Upsample
+from seedvr2_engine.models.blocks import FrameAttention, Resnet, Upsample
 from seedvr2_engine.models.causal import CausalConv3d
 from seedvr2_engine.models.precision import exact_float32
 from seedvr2_engine.models.vae import VideoVAE
@@ -53,7 +53,9 @@ class RoundedDecoder:
     """By layer, as recipes call them."""
 
     def __post_init__(self) -> None:
-        self.layers = decoder_layers(self.vae)
+        # The attention has one way to round, which is the engine's.
+        layers = decoder_layers(self.vae).items()
+        self.layers = {name: layer for name, layer in layers if not isinstance(layer, FrameAttention)}
         self.seen: dict[str, Tensor] | None = None
         self._composed: dict[str, ComposedUpsampler] = {}
         self._weights: dict[tuple[str, int], Tensor] = {}

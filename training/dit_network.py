@@ -5,6 +5,7 @@ vector; the module holds them as the GPU computes with them, in 16 bits and, nea
 """
 
 import math
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,10 @@ from seedvr2_engine.models.dit import NaDiT
 from seedvr2_engine.models.dit_config import DiTConfig
 from seedvr2_engine.models.geometry import Geometry
 from seedvr2_engine.models.rope import rotary_frequencies
-from seedvr2_engine.models.sampler import dit_input, sample
+from seedvr2_engine.models.sampler import LAST_TIMESTEP, dit_input, sample
 from training.network import Weights
-from training.quantise import q8_rounded
+from training.optimiser import Stack
+from training.quantise import q8_blocks
 
 NANO_DIT = DiTConfig("3b", width=320, layers=6, separate_layers=1, heads=5, head_width=64, mlp_width=832, text_width=64)
 """The small model that ships with the package: 9.4 million parameters."""
@@ -88,9 +90,29 @@ def _initial(rng: torch.Generator, name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def trained(weights: Weights) -> Weights:
-    """The weights that training changes; those that Adam changes come first, so that its state is one slice."""
+    """The weights that training changes: those of Adam first, then Muon's matrices, those of one shape together."""
     changing = {name: weight for name, weight in weights.items() if not is_frozen(name)}
-    return dict(sorted(changing.items(), key=lambda item: is_quantised(item[0])))
+    return dict(sorted(changing.items(), key=lambda item: _muon_shape(*item)))
+
+
+def _muon_shape(name: str, weight: Tensor) -> tuple[int, int]:
+    """The shape of the matrices that Muon sees in a tensor: queries, keys and values are three; (0, 0) is Adam's."""
+    if not is_quantised(name):
+        return 0, 0
+    rows, columns = weight.shape
+    return rows // (3 if ".proj_qkv." in name else 1), columns
+
+
+def muon_stacks(weights: Weights) -> list[Stack]:
+    """Where Muon's matrices are in the flat vector of `trained`."""
+    start = adam_count(weights)
+    stacks = []
+    for (rows, columns), alike in groupby(trained(weights).items(), key=lambda item: _muon_shape(*item)):
+        if rows:
+            count = sum(weight.numel() for _, weight in alike) // (rows * columns)
+            stacks.append(Stack(start, count, rows, columns))
+            start += count * rows * columns
+    return stacks
 
 
 def adam_count(weights: Weights) -> int:
@@ -99,11 +121,15 @@ def adam_count(weights: Weights) -> int:
 
 
 class Restorer:
-    """The transformer and its text, as one step computes with them."""
+    """The transformer and its text, as one step computes with them.
+
+    All its weights are views of two flat vectors in the order of `trained`, so that loading them is a few launches.
+    """
 
     def __init__(self, weights: Weights, dtype: torch.dtype) -> None:
         """weights: all of them, FP32; dtype: what matrices and activations are computed in."""
-        self.dit = NaDiT(NANO_DIT).to(weights[TEXT].device)
+        device = weights[TEXT].device
+        self.dit = NaDiT(NANO_DIT).to(device)
         self.dit.load_state_dict({name: weight for name, weight in weights.items() if name != TEXT})
         for module in self.dit.modules():
             if isinstance(module, nn.Linear):
@@ -112,19 +138,30 @@ class Restorer:
         held = dict(self.dit.named_parameters()) | {TEXT: self.text}
         self.leaves = {name: held[name] for name in trained(weights)}
         """The tensors that gradients are taken of, in the order of `trained`."""
+        self.adam_count = adam_count(weights)
+        total = sum(leaf.numel() for leaf in self.leaves.values())
+        self.rounded = torch.empty(total, dtype=dtype, device=device)
+        self.exact = torch.empty(self.adam_count, device=device)
+        start = 0
+        for leaf in self.leaves.values():
+            source = self.exact if leaf.dtype == torch.float32 and start < self.adam_count else self.rounded
+            leaf.data = source[start : start + leaf.numel()].view(leaf.shape)
+            start += leaf.numel()
+        self.load(torch.cat([weight.flatten() for weight in trained(weights).values()]), quantised=False)
+        self.time = torch.tensor(LAST_TIMESTEP, device=device)
         self.geometries: dict[tuple[int, ...], Geometry] = {}
 
     @torch.no_grad()
-    def load(self, weights: Weights, *, quantised: bool) -> None:
-        """Take over trained FP32 weights, if asked rounded to Q8_0.
+    def load(self, vector: Tensor, *, quantised: bool = True) -> None:
+        """Take over trained FP32 weights, in general with matrices rounded to Q8_0 as in the file.
 
         Gradients of the rounded weights serve the exact ones (straight-through).
         """
-        taken = [
-            q8_rounded(name, weights[name]) if quantised and is_quantised(name) else weights[name]
-            for name in self.leaves
-        ]
-        torch._foreach_copy_(list(self.leaves.values()), taken)
+        self.exact.copy_(vector[: self.adam_count])
+        self.rounded[: self.adam_count].copy_(self.exact)
+        matrices = vector[self.adam_count :]
+        # Every row is a whole number of blocks, so the blocks of all matrices are the blocks of the vector.
+        self.rounded[self.adam_count :].copy_(q8_blocks(matrices) if quantised else matrices)
 
     def restore(self, condition: Tensor, noise: Tensor) -> Tensor:
         """Sharp latents (N, T, H, W, 16) for low-quality ones, as the pipeline computes them: one Euler step."""
@@ -133,7 +170,9 @@ class Restorer:
             self.geometries[shape] = self.dit.geometry(shape, TEXT_TOKENS, attention="sdpa")
 
         def velocity(noisy: Tensor, timestep: float) -> Tensor:
-            known = self.dit.conditioning(self.text, timestep)
+            assert timestep == LAST_TIMESTEP
+            # The timestep as a tensor that is there already: a CUDA graph copies nothing from the host.
+            known = self.dit.conditioning(self.text, self.time)
             return self.dit.velocity(dit_input(noisy, condition), self.geometries[shape], known)
 
         return sample(velocity, noise)

@@ -1,12 +1,12 @@
 """Measure the small models against bicubic enlargement: `python -m training.evaluate_dit --clips FOLDER`.
 
-Every clip is degraded to half its size as in training, with a seed of its own, then enlarged twofold by both ways. The
-clips are those of the folder (uint8 .npy, (T, H, W, 3)) and procedural ones from a bank that training does not draw.
+Every clip is degraded to half its size with a seed of its own, which is its place in the list, then enlarged twofold by
+both ways. The clips are those of the folder, as `held_out` reads them, without those that weights were chosen by.
 Prints a table in Markdown: PSNR, SSIM, and the structure distance of `dit_losses`.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -21,17 +21,13 @@ from seedvr2_engine.models.dit import NaDiT
 from seedvr2_engine.models.sampler import dit_input, sample
 from seedvr2_engine.models.vae import VideoVAE
 from seedvr2_engine.pipeline.color import COLOR_METHODS, ColorMethod, correct_color
-from training.degrade import degrade, enlarge
+from training.degrade import Strength, degrade, enlarge
 from training.dit_data import pipeline_noise
 from training.dit_losses import structure_distance
-from training.scenes import ClipShape, SceneBank
-from training.train_dit import measurable
-from training.train_vae import load_clips
+from training.dit_measure import STRENGTHS
+from training.held_out import held_out_clips
 
 NANO = Path("seedvr2_engine/nano")
-PROCEDURAL = ClipShape(6, 5, 256, 256)
-BANK_SEED = 424_242
-CANVASES, CANVAS_PX = 4, 768
 
 
 @dataclass(frozen=True)
@@ -75,20 +71,13 @@ def score(output: Tensor, sharp: Tensor) -> Scores:
     return Scores(quality.psnr_db, quality.mean_ssim, structure_distance(output, sharp))
 
 
-def clips(folder: Path | None) -> Iterator[tuple[str, Tensor]]:
-    """Names and clips (1, 3, T, H, W) in [-1, 1]: those of the folder, then the procedural ones."""
-    for name, clip in load_clips(folder, torch.device("cpu")).items():
-        yield name, measurable(clip)
-    bank = SceneBank(torch.Generator().manual_seed(BANK_SEED), canvases=CANVASES, size_px=CANVAS_PX)
-    for index, clip in enumerate(bank.film(PROCEDURAL)):
-        yield f"procedural {index + 1}", clip[None]
-
-
-def evaluate(models: Models, folder: Path | None, color: ColorMethod) -> Iterator[tuple[str, Scores, Scores]]:
-    """The scores of bicubic enlargement and of the models, clip by clip."""
-    for index, (name, sharp) in enumerate(clips(folder)):
+def evaluate(
+    models: Models, clips: Iterable[tuple[str, Tensor]], strength: Strength, color: ColorMethod
+) -> Iterator[tuple[str, Scores, Scores]]:
+    """The scores of bicubic enlargement and of the models, clip by clip, for sharp clips and their names."""
+    for index, (name, sharp) in enumerate(clips):
         height, width = sharp.shape[-2:]
-        low = degrade(torch.Generator().manual_seed(index), sharp, (height // 2, width // 2))
+        low = degrade(torch.Generator().manual_seed(index), sharp, (height // 2, width // 2), strength)
         enlarged = enlarge(low, (height, width))
         yield name, score(enlarged, sharp), score(upscale(models, enlarged, color), sharp)
 
@@ -111,14 +100,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dit", type=Path, default=NANO / "nano_dit_q8_0.gguf")
     parser.add_argument("--vae", type=Path, default=NANO / "nano_vae_q8_0.gguf")
-    parser.add_argument("--clips", type=Path, help="folder of uint8 .npy clips (T, H, W, 3)")
+    parser.add_argument("--clips", type=Path, required=True, help="folder of clips as training.held_out reads them")
+    parser.add_argument("--strength", choices=list(STRENGTHS), default="full", help="of the degradation")
     parser.add_argument("--color", choices=COLOR_METHODS, default="lab", help="colour correction of the models' result")
     arguments = parser.parse_args()
     models = Models(load_dit(arguments.dit), load_vae(arguments.vae), load_text_embedding(arguments.dit))
     print("| clip | PSNR bicubic | PSNR nano | SSIM bicubic | SSIM nano | distance bicubic | distance nano |")
     print("|---|---|---|---|---|---|---|")
     rows = []
-    for name, bicubic, ours in evaluate(models, arguments.clips, arguments.color):
+    clips = held_out_clips(arguments.clips, choice=False).items()
+    for name, bicubic, ours in evaluate(models, clips, STRENGTHS[arguments.strength], arguments.color):
         print(table_row(name, bicubic, ours), flush=True)
         rows.append((bicubic, ours))
     print(table_row(f"mean of {len(rows)}", *(mean(list(column)) for column in zip(*rows, strict=True))))

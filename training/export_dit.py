@@ -7,13 +7,13 @@ layout is that of the public GGUF files: block matrices in Q8_0, the rest in 16 
 import argparse
 import csv
 from pathlib import Path
-from typing import Literal
 
 import gguf
 import numpy as np
 import torch
 from torch import Tensor
 
+from training.dit_measure import STORED_IN, Kind, better_kind
 from training.dit_network import TEXT, initial_weights, is_quantised, trained
 from training.network import Weights
 from training.optimiser import FlatWeights
@@ -21,23 +21,6 @@ from training.state import Progress, load_state
 
 GGUF = Path("seedvr2_engine/nano/nano_dit_q8_0.gguf")
 ARCHITECTURE = "seedvr2"
-Kind = Literal["raw", "average"]
-STORED_AS: dict[Kind, str] = {"raw": "weights", "average": "average"}
-
-
-def better_kind(progress: Progress) -> Kind:
-    """The kind of weights whose structure distance, averaged over the clips, was smaller when last measured.
-
-    Raises ValueError if the run has measured nothing.
-    """
-    for row in reversed(progress.rows):
-        means = {
-            kind: [v for name, v in row.items() if name.startswith("distance_") and name.endswith(kind)]
-            for kind in STORED_AS
-        }
-        if all(means.values()):
-            return min(STORED_AS, key=lambda kind: sum(means[kind]))
-    raise ValueError("progress.json: expected a measurement of the weights, found none; name the kind to export.")
 
 
 def learned_weights(state: Path, kind: Kind | None = None) -> tuple[Weights, Progress, Kind]:
@@ -45,8 +28,8 @@ def learned_weights(state: Path, kind: Kind | None = None) -> tuple[Weights, Pro
     weights = initial_weights(torch.Generator().manual_seed(0))
     flat = FlatWeights(trained(weights))
     progress = load_state(state, {})
-    kind = kind or better_kind(progress)
-    stored = {STORED_AS[kind]: flat.vector}
+    kind = kind or better_kind(progress.rows)
+    stored = {STORED_IN[kind]: flat.vector}
     load_state(state, stored)
     return weights | flat.views(), progress, kind
 
@@ -94,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("state", type=Path, help="output folder of training.train_dit")
     parser.add_argument("--gguf", type=Path, default=GGUF)
-    parser.add_argument("--weights", choices=list(STORED_AS), help="default: the better ones")
+    parser.add_argument("--weights", choices=list(STORED_IN), help="default: the better ones")
     parser.add_argument("--curve", type=Path, help="CSV file for the learning curve")
     arguments = parser.parse_args()
     weights, progress, kind = learned_weights(arguments.state, arguments.weights)

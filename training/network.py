@@ -195,15 +195,38 @@ def _conv(
 ) -> Tensor:
     """Convolution of x (N, T, H, W, C), already padded in front, in the weight's dtype.
 
-    All temporal taps see the same frame of a still, so it is convolved with their sum: a third of the work.
+    All temporal taps see the same frame of a still, so it is convolved with their sum: a third of the work, and one
+    in two dimensions. `prepared` computes the sums beforehand.
     """
     weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
     if x.shape[1] == 1:
-        weight = weight.sum(2, keepdim=True)
+        still = weight.sum(2) if weight.ndim == 5 else weight
+        still = still.contiguous(memory_format=torch.channels_last)
+        pixels = x[:, 0].to(still.dtype).permute(0, 3, 1, 2)
+        flat = F.conv2d(pixels, still, bias.to(still.dtype), stride[1:], padding[1:])
+        return flat.permute(0, 2, 3, 1)[:, None]
     x = x.to(weight.dtype).permute(0, 4, 1, 2, 3)
     weight = weight.contiguous(memory_format=torch.channels_last_3d)
-    y = F.conv3d(x, weight, bias.to(weight.dtype), (1, *stride[1:]) if x.shape[2] == 1 else stride, padding)
+    y = F.conv3d(x, weight, bias.to(weight.dtype), stride, padding)
     return y.permute(0, 2, 3, 4, 1)
+
+
+def prepared(weights: Weights, dtype: torch.dtype, *, still: bool) -> Weights:
+    """FP32 weights in the formats that every call would bring them into, for a network that does not change.
+
+    dtype: of everything but norms. For stills the temporal taps are summed, in FP32.
+    """
+    ready: Weights = {}
+    for name, weight in weights.items():
+        if "norm" in name:
+            ready[name] = weight
+        elif weight.ndim < 5 or name.endswith(("upscale_conv.weight", "conv_shortcut.weight")):
+            ready[name] = weight.to(dtype)
+        elif still:
+            ready[name] = weight.sum(2).to(dtype).contiguous(memory_format=torch.channels_last)
+        else:
+            ready[name] = weight.to(dtype).contiguous(memory_format=torch.channels_last_3d)
+    return ready
 
 
 def _linear(weights: Weights, name: str, x: Tensor) -> Tensor:

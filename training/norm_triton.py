@@ -79,8 +79,8 @@ def _scale_kernel(part_ptr, gain_ptr, bias_ptr, stats_ptr, pixels, splits, eps, 
 
 
 @triton.jit
-def _apply_kernel(x_ptr, stats_ptr, y_ptr, pixels, times, C: tl.constexpr, BLOCK: tl.constexpr):
-    """y = silu(x * scale + shift), shifted two frames back; the first frame is written three times."""
+def _apply_kernel(x_ptr, stats_ptr, y_ptr, pixels, times, C: tl.constexpr, BLOCK: tl.constexpr, LEAD: tl.constexpr):
+    """y = silu(x * scale + shift), shifted LEAD frames back, where the first frame is written again; LEAD is 2 or 0."""
     frame = tl.program_id(0).to(tl.int64)
     channel = tl.arange(0, C)[None, :]
     row = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[:, None]
@@ -90,22 +90,24 @@ def _apply_kernel(x_ptr, stats_ptr, y_ptr, pixels, times, C: tl.constexpr, BLOCK
     z = x * tl.load(stats + 2 * C) + tl.load(stats + 3 * C)
     y = (z * tl.sigmoid(z)).to(y_ptr.dtype.element_ty)
     clip, time = frame // times, frame % times
-    out = y_ptr + ((clip * (times + 2) + time) * pixels + row) * C + channel
-    tl.store(out + 2 * pixels * C, y, mask=inside)
-    if time == 0:
-        tl.store(out, y, mask=inside)
-        tl.store(out + pixels * C, y, mask=inside)
+    out = y_ptr + ((clip * (times + LEAD) + time) * pixels + row) * C + channel
+    tl.store(out + LEAD * pixels * C, y, mask=inside)
+    if LEAD == 2:  # noqa: SIM102  Triton knows the first at compile time, and the second not.
+        if time == 0:
+            tl.store(out, y, mask=inside)
+            tl.store(out + pixels * C, y, mask=inside)
 
 
 @triton.jit
-def _slope(x, stats, g_ptr, frame, row, inside, pixels, times, channel, C: tl.constexpr):
+def _slope(x, stats, g_ptr, frame, row, inside, pixels, times, channel, C: tl.constexpr, LEAD: tl.constexpr):
     """Gradient with respect to x * scale + shift."""
     clip, time = frame // times, frame % times
-    at = g_ptr + ((clip * (times + 2) + time) * pixels + row) * C + channel
-    g = tl.load(at + 2 * pixels * C, mask=inside, other=0.0).to(tl.float32)
-    if time == 0:
-        g += tl.load(at, mask=inside, other=0.0).to(tl.float32)
-        g += tl.load(at + pixels * C, mask=inside, other=0.0).to(tl.float32)
+    at = g_ptr + ((clip * (times + LEAD) + time) * pixels + row) * C + channel
+    g = tl.load(at + LEAD * pixels * C, mask=inside, other=0.0).to(tl.float32)
+    if LEAD == 2:  # noqa: SIM102  Triton knows the first at compile time, and the second not.
+        if time == 0:
+            g += tl.load(at, mask=inside, other=0.0).to(tl.float32)
+            g += tl.load(at + pixels * C, mask=inside, other=0.0).to(tl.float32)
     z = x * tl.load(stats + 2 * C) + tl.load(stats + 3 * C)
     s = tl.sigmoid(z)
     return g * s * (1 + z * (1 - s))
@@ -113,7 +115,17 @@ def _slope(x, stats, g_ptr, frame, row, inside, pixels, times, channel, C: tl.co
 
 @triton.jit
 def _slope_sum_kernel(
-    x_ptr, stats_ptr, g_ptr, part_ptr, pixels, splits, times, C: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr
+    x_ptr,
+    stats_ptr,
+    g_ptr,
+    part_ptr,
+    pixels,
+    splits,
+    times,
+    C: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    LEAD: tl.constexpr,
 ):
     """Partial sums of the slope and of slope * x; part is [frames, splits, 2, C]."""
     frame, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -125,7 +137,7 @@ def _slope_sum_kernel(
         row = split * ROWS + start + tl.arange(0, BLOCK)[:, None]
         inside = row < pixels
         x = tl.load(x_ptr + (frame * pixels + row) * C + channel[None, :], mask=inside, other=0.0).to(tl.float32)
-        slope = _slope(x, stats, g_ptr, frame, row, inside, pixels, times, channel[None, :], C)
+        slope = _slope(x, stats, g_ptr, frame, row, inside, pixels, times, channel[None, :], C, LEAD)
         first += slope
         second += slope * x
     out = part_ptr + (frame * splits + split) * 2 * C + channel
@@ -153,7 +165,18 @@ def _gradient_kernel(part_ptr, gain_ptr, stats_ptr, out_ptr, pixels, splits, C: 
 
 
 @triton.jit
-def _input_gradient_kernel(x_ptr, stats_ptr, g_ptr, c_ptr, dx_ptr, pixels, times, C: tl.constexpr, BLOCK: tl.constexpr):
+def _input_gradient_kernel(
+    x_ptr,
+    stats_ptr,
+    g_ptr,
+    c_ptr,
+    dx_ptr,
+    pixels,
+    times,
+    C: tl.constexpr,
+    BLOCK: tl.constexpr,
+    LEAD: tl.constexpr,
+):
     """dx = slope * scale + x * c1 + c0."""
     frame = tl.program_id(0).to(tl.int64)
     channel = tl.arange(0, C)[None, :]
@@ -162,7 +185,7 @@ def _input_gradient_kernel(x_ptr, stats_ptr, g_ptr, c_ptr, dx_ptr, pixels, times
     stats, c = stats_ptr + frame * 4 * C + channel, c_ptr + frame * 4 * C + channel
     at = (frame * pixels + row) * C + channel
     x = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
-    slope = _slope(x, stats, g_ptr, frame, row, inside, pixels, times, channel, C)
+    slope = _slope(x, stats, g_ptr, frame, row, inside, pixels, times, channel, C, LEAD)
     dx = slope * tl.load(stats + 2 * C) + x * tl.load(c + 2 * C) + tl.load(c + 3 * C)
     tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), mask=inside)
 
@@ -176,11 +199,12 @@ class _NormSilu(torch.autograd.Function):
         splits = triton.cdiv(pixels, ROWS_PER_SPLIT)
         part = torch.empty((frames, splits, 2, c), device=x.device)
         stats = torch.empty((frames, 4, c), device=x.device)
-        y = torch.empty((n, t + 2, h, w, c), device=x.device, dtype=x.dtype)
+        lead = 2 if t > 1 else 0
+        y = torch.empty((n, t + lead, h, w, c), device=x.device, dtype=x.dtype)
         _sum_kernel[(frames, splits)](x, part, pixels, splits, c, ROWS_PER_SPLIT, block)
         groups = NANO.norm_groups
         _scale_kernel[(frames,)](part, gain, bias, stats, pixels, splits, eps, c, groups, num_warps=1)
-        _apply_kernel[(frames, triton.cdiv(pixels, block))](x, stats, y, pixels, t, c, block)
+        _apply_kernel[(frames, triton.cdiv(pixels, block))](x, stats, y, pixels, t, c, block, lead)
         ctx.save_for_backward(x, gain, stats)
         return y
 
@@ -189,14 +213,15 @@ class _NormSilu(torch.autograd.Function):
         x, gain, stats = ctx.saved_tensors
         g = g.contiguous()
         n, t, h, w, c = x.shape
-        frames, pixels, block = n * t, h * w, BLOCK_ELEMENTS // c
+        frames, pixels, block, lead = n * t, h * w, BLOCK_ELEMENTS // c, 2 if t > 1 else 0
         splits = triton.cdiv(pixels, ROWS_PER_SPLIT)
         part = torch.empty((frames, splits, 2, c), device=x.device)
         gradients = torch.empty((frames, 4, c), device=x.device)
         dx = torch.empty_like(x)
-        _slope_sum_kernel[(frames, splits)](x, stats, g, part, pixels, splits, t, c, ROWS_PER_SPLIT, block)
+        _slope_sum_kernel[(frames, splits)](x, stats, g, part, pixels, splits, t, c, ROWS_PER_SPLIT, block, lead)
         _gradient_kernel[(frames,)](part, gain, stats, gradients, pixels, splits, c, NANO.norm_groups, num_warps=1)
-        _input_gradient_kernel[(frames, triton.cdiv(pixels, block))](x, stats, g, gradients, dx, pixels, t, c, block)
+        grid = (frames, triton.cdiv(pixels, block))
+        _input_gradient_kernel[grid](x, stats, g, gradients, dx, pixels, t, c, block, lead)
         d_gain, d_bias = gradients[:, :2].sum(0)
         return dx, d_gain, d_bias, None
 
@@ -204,4 +229,4 @@ class _NormSilu(torch.autograd.Function):
 def norm_silu_triton(x: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Tensor:
     """`training.network.norm_silu` on a GPU: x (N, T, H, W, C) 16-bit or FP32, gain and bias FP32."""
     y: Tensor = _NormSilu.apply(x, gain, bias, eps)
-    return y if x.shape[1] > 1 else y[:, 2:]
+    return y

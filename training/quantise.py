@@ -15,8 +15,13 @@ def q8_rounded(name: str, weight: Tensor) -> Tensor:
     """
     if weight.ndim == 1 or name in HIGH_PRECISION:
         return weight
-    blocks = weight.detach().reshape(-1, BLOCK)
+    return weight + (q8_blocks(weight.detach()) - weight.detach())
+
+
+def q8_blocks(values: Tensor) -> Tensor:
+    """Values after a round trip through Q8_0, the blocks in row-major order; the last axis holds whole blocks."""
+    blocks = values.reshape(-1, BLOCK)
     exact = blocks.abs().amax(dim=1, keepdim=True) / 127
     scale = exact.half().float()
     codes = torch.round(blocks / exact.clamp_min(1e-12))
-    return weight + ((codes * scale).view_as(weight) - weight.detach())
+    return (codes * scale).view_as(values)

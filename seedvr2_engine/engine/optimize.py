@@ -4,7 +4,6 @@ import copy
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
@@ -44,7 +43,7 @@ class Settings:
     enable_cudnn_benchmark: bool = True
     vram_gb: float | None = None
     tile_size: int | None = None
-    min_psnr_db: float | Literal["auto"] | None = "auto"
+    min_psnr_db: float | None = DEFAULT_MIN_PSNR_DB
 
     @property
     def tile(self) -> TileSpec | None:
@@ -67,7 +66,7 @@ def optimize_3d_vae_for_blackwell(
     enable_cudnn_benchmark: bool = True,
     vram_gb: float | None = None,
     tile_size: int | None = None,
-    min_psnr_db: float | Literal["auto"] | None = "auto",
+    min_psnr_db: float | None = DEFAULT_MIN_PSNR_DB,
     verbose: bool = True,
 ) -> ServedVAE:
     """Make the engine for a VAE on an NVIDIA GPU from Ampere on; elsewhere the plain model serves, and the log says so.
@@ -77,8 +76,7 @@ def optimize_3d_vae_for_blackwell(
     the plain model serves. enable_flash_attention: our kernel or PyTorch's. enable_cuda_graphs: record and replay.
     enable_tf32, enable_cudnn_benchmark: PyTorch's switches, set around the plain model's calls only.
     vram_gb: memory to plan for, decimal gigabytes; None is what is free. tile_size: spatial tiles of so many pixels;
-    None leaves it to the memory. min_psnr_db: what the guard holds an 8-bit format to; `auto` is
-    `guard.DEFAULT_MIN_PSNR_DB`, None switches it off.
+    None leaves it to the memory. min_psnr_db: what the guard holds an 8-bit format to; None switches it off.
     verbose: log the report.
 
     `vae` is read; where the plain model serves it is moved to the device. Raises InvalidArgumentError for a precision
@@ -198,8 +196,7 @@ def serve_engine(
         judge = vae if _is_same_place(vae.device, device) else copy.deepcopy(vae).to(device)
         cache = cache_path(vae, recipe, spec.sm)
         costs = decoder_shares(vae.config, spec)
-        limit = settings.min_psnr_db if settings.min_psnr_db != "auto" else DEFAULT_MIN_PSNR_DB[decision.format]
-        result, engine = guard(judge, recipe, build, min_psnr_db=limit, costs=costs, cache_file=cache)
+        result, engine = guard(judge, recipe, build, min_psnr_db=settings.min_psnr_db, costs=costs, cache_file=cache)
         del judge
     else:
         engine = build(recipe, None)

@@ -76,14 +76,14 @@ def largest_activation(vae: VideoVAE, latent: Tensor) -> float:
 
 
 def decoder_shares(config: VAEConfig, device: DeviceSpec) -> dict[str, float]:
-    """The share of each convolution and of the attention in the arithmetic of a later step of a decode, composed upsamplers as they are computed.
+    """Each layer's share of the arithmetic of a later step of a decode, composed upsamplers as they are computed.
 
     Twice as much time is what a share takes in 16 bits, so it is also what a layer costs that is kept high.
     """
     plan = compile_vae_plan(config, QuantRecipe("fp16"), device, VAEShape("decode", *_NOMINAL_PX), 1 << 62)
     flops: dict[str, int] = {}
     for step, _ in plan.steady.executions():
-        if step_flops(step):
+        if step.problem is not None or step.kernel == "attention":
             flops[step.layer] = flops.get(step.layer, 0) + step_flops(step)
     return {name: value / sum(flops.values()) for name, value in flops.items()}
 

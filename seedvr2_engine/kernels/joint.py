@@ -27,7 +27,7 @@ def norm_and_rotate(value, video, text, is_video, cos, sin, eps, R: tl.constexpr
     return tl.join(a * cos - b * sin, b * cos + a * sin).reshape(R, 2 * PAIRS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "video_rows"])
 def join_parts_kernel(
     qkv, rows, cos, sin, q_video, q_text, k_video, k_text, q, k, v, count, video_rows, eps,
     HEADS: tl.constexpr, PAIRS: tl.constexpr, TOKENS: tl.constexpr, GROUP: tl.constexpr,
@@ -67,7 +67,7 @@ def join_parts_kernel(
         tl.store(q + target, turned.to(q.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["video_rows", "windows", "text_tokens"])
 def collect_rows_kernel(
     joint, video_places, text_places, out, video_rows, windows, text_tokens,
     WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,

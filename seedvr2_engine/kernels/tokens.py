@@ -36,7 +36,7 @@ def changed(x, change, source, c, mask, gate, WIDTH: tl.constexpr, ADDS: tl.cons
     return value
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["video_rows", "rows"])
 def step_tokens_kernel(
     x, change, order, gate_video, gate_text, scale_video, scale_text, shift_video, shift_text, kept, out,
     video_rows, rows, eps,
@@ -86,7 +86,7 @@ def step_tokens_kernel(
             tl.store(out + target + t, tail.to(out.dtype.element_ty), mask=in_tail & there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def gate_silu_kernel(gate_up, out, rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """A block of silu(gate) * up."""
     row = tl.program_id(1).to(tl.int64) * ROWS + tl.arange(0, ROWS)

@@ -131,7 +131,8 @@ class JointAttention(nn.Module):
         if not text_asks:
             return self.proj_out.of("vid")(out), None
         video_out = out.index_select(0, layout.video_rows)
-        text_out = out[layout.text_rows].float().mean(dim=1).to(out.dtype).flatten(0, 1)
+        text_rows = out.index_select(0, layout.text_rows.flatten()).unflatten(0, layout.text_rows.shape)
+        text_out = text_rows.float().mean(dim=1).to(out.dtype).flatten(0, 1)
         return self.proj_out.of("vid")(video_out), self.proj_out.of("txt")(text_out)
 
     def _split(self, qkv: Tensor) -> Tensor:

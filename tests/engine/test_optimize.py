@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from seedvr2_engine import optimize_3d_vae_for_blackwell
-from seedvr2_engine.engine import guard, optimize, twin_backend
+from seedvr2_engine.engine import optimize, twin_backend
+from seedvr2_engine.engine.guard import DEFAULT_MIN_PSNR_DB, GuardResult
 from seedvr2_engine.engine.optimize import Settings, serve_on
 from seedvr2_engine.engine.serve import cudnn_benchmark
 from seedvr2_engine.errors import InvalidArgumentError
@@ -174,6 +175,8 @@ def test_the_report_counts(vae):
 
 
 def test_the_guard_speaks_in_the_report(vae, monkeypatch, caplog):
+    from seedvr2_engine.engine import guard
+
     small = guard.probe_clip(24)[:, :, :1]
     monkeypatch.setattr(guard, "probe_clips", lambda: small)
     served = serve(vae, min_psnr_db=47.0)
@@ -187,17 +190,16 @@ def test_the_guard_speaks_in_the_report(vae, monkeypatch, caplog):
     assert f"Guard: decodes within {report.guard.psnr_db:.1f} dB" in report.text()
 
 
-@pytest.mark.parametrize(("precision", "limit"), [("fp8", 50.0), ("int8", 48.0)])
-def test_each_8_bit_format_has_a_limit_of_its_own(vae, monkeypatch, precision, limit):
+def test_the_guard_is_given_the_limit_and_the_costs_and_an_overflow_is_told(vae, monkeypatch):
     asked = []
 
     def judge(_vae, recipe, build, *, min_psnr_db, costs, cache_file):
         asked.append((min_psnr_db, costs["decoder.up_blocks.2.upsamplers.0"] > costs["decoder.conv_in"] > 0))
-        return guard.GuardResult(min_psnr_db, 60.0, 60.0, high_precision="bf16"), build(recipe, None)
+        return GuardResult(min_psnr_db, 60.0, 60.0, high_precision="bf16"), build(recipe, None)
 
     monkeypatch.setattr(optimize, "guard", judge)
-    report = serve(vae, precision=precision, min_psnr_db="auto").report
-    assert asked == [(limit, True)]
+    report = serve(vae, precision="fp8", min_psnr_db=DEFAULT_MIN_PSNR_DB).report
+    assert asked == [(50.0, True)]
     assert any("FP16 overflows" in note for note in report.notes)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from training import compress
-from training.degrade import degrade, enlarge, transfer_functions
+from training.degrade import FULL, MILD, Strength, degrade, enlarge, transfer_functions
 from training.scenes import ClipShape, SceneBank
 
 
@@ -52,8 +52,17 @@ def test_degradation_moves_nothing_and_keeps_the_brightness(seed: int) -> None:
     assert (back.mean((1, 2)) - sharp[0].mean()).abs().max() < 0.06
 
 
+@pytest.mark.parametrize(("strength", "low", "high"), [(MILD, 22, 40), (FULL, 12, 26)])
+def test_the_full_degradation_leaves_less_than_the_mild_one(strength: Strength, low: float, high: float) -> None:
+    sharp = scene(ClipShape(12, 1, 64, 64))
+    back = enlarge(degrade(torch.Generator().manual_seed(3), sharp, (32, 32), strength), (64, 64))
+    assert low < psnr(back / 2, sharp / 2) < high
+
+
 def test_lenses_pass_the_mean_and_amplify_nothing() -> None:
-    lenses = transfer_functions(torch.Generator().manual_seed(0), 64, (32, 40), 2.2)
+    lenses = transfer_functions(
+        torch.Generator().manual_seed(0), torch.linspace(0.2, 2.2, 64).view(-1, 1, 1), (32, 40), 2.2
+    )
     assert lenses.shape == (64, 32, 21)
     torch.testing.assert_close(lenses[:, 0, 0], torch.ones(64), rtol=0, atol=1e-5)
     assert float(lenses.abs().max()) <= 1 + 1e-5

@@ -1,0 +1,53 @@
+"""The small transformer that ships with the package: its file, and `seedvr2 upscale --dit nano`."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from seedvr2_engine import load_dit, load_text_embedding
+from seedvr2_engine.loading_dit import NANO_DIT
+from seedvr2_engine.video import open_source
+
+from ..video.clips import ClipSpec, ramp, write_clip
+from .test_commands import seedvr2
+
+LARGEST_BYTES = 12_000_000
+
+
+def test_the_file_is_small_and_has_its_text_inside() -> None:
+    assert NANO_DIT.stat().st_size <= LARGEST_BYTES
+    dit, text = load_dit("nano"), load_text_embedding(NANO_DIT)
+    assert (dit.config.family, dit.config.width, dit.config.layers) == ("3b", 320, 6)
+    assert 8e6 < sum(parameter.numel() for parameter in dit.parameters()) < 10e6
+    assert text.shape == (8, dit.config.text_width)
+    assert all(bool(parameter.isfinite().all()) for parameter in dit.parameters())
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two folders of pictures from one command."""
+    folder = tmp_path_factory.mktemp("nano")
+    clip = write_clip(folder / "clip.mp4", [ramp(index, 48, 32) for index in range(5)], ClipSpec("libx264", "yuv420p"))
+    for name in ("a", "b"):
+        result = seedvr2("upscale", clip, folder / name, "--dit", "nano", "--scale", "2", "--frames", "5")
+        assert result.exit_code == 0, result.stderr
+        assert "nano_dit_q8_0.gguf with its own text embedding, VAE nano_vae_q8_0.gguf" in " ".join(
+            result.stderr.split()
+        )
+    return folder / "a", folder / "b"
+
+
+def test_it_upscales_a_clip_and_repeats(results: tuple[Path, Path]) -> None:
+    first, second = (sorted(folder.iterdir()) for folder in results)
+    assert len(first) == len(second) == 5
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_a_smooth_picture_stays_what_it_is(results: tuple[Path, Path]) -> None:
+    with open_source(results[0]) as source:
+        frames = torch.stack([frame.rgb for frame in source])
+    expected = torch.stack([torch.from_numpy(ramp(index, 48, 32)) for index in range(5)]).permute(0, 3, 1, 2) / 255
+    small = torch.nn.functional.avg_pool2d(frames, 2)
+    assert frames.shape == (5, 3, 64, 96)
+    assert float((small - expected).abs().mean()) < 0.03
