@@ -20,20 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import triton
 from torch import Tensor
 
 from seedvr2_engine.device import DeviceSpec, device_spec
-from seedvr2_engine.kernels import attention, conv3d, groupnorm, image, reference
+from seedvr2_engine.kernels import conv3d, groupnorm, image, reference
 from seedvr2_engine.kernels.dispatch import (
     FORMATS,
-    AttentionConfig,
     ConvConfig,
     ConvProblem,
     Format,
     Refusal,
-    choose_attention_config,
     choose_config,
     shared_memory_bytes,
 )
@@ -327,43 +324,6 @@ def measure_fold() -> dict[str, Any]:
     return {"pass": "fold", "ms": ms, "gb_per_s": taps.nbytes / ms / 1e6, "relative_error": error}
 
 
-def measure_attention(device: DeviceSpec, deadline: float) -> list[dict[str, Any]]:
-    """Against PyTorch's own attention, which has no flash kernel for 512 dimensions."""
-    chosen = choose_attention_config(512, device)
-    if isinstance(chosen, Refusal):
-        return []
-    configs = [chosen, replace(chosen, stages=1, block_n=2 * chosen.block_n), AttentionConfig(64, 32, 512, 8, 2, True)]
-    rows = []
-    for length in (14_400, 32_640, 129_600):
-        if time.monotonic() > deadline:
-            break
-        qkv = torch.randn(1, length, 3 * 512, device="cuda").half()
-        q, k, v = (part[:, None] for part in qkv.chunk(3, dim=-1))
-        expected = F.scaled_dot_product_attention(q, k, v)[:, 0].float()
-        flops = 4 * 512 * length**2
-        sdpa = milliseconds(lambda q=q, k=k, v=v: F.scaled_dot_product_attention(q, k, v), 3)
-        print(f"attention {length:7} tokens, PyTorch {sdpa:9.2f} ms {flops / sdpa / 1e9:6.0f} TFLOP/s", flush=True)
-        for config in configs:
-            y = torch.full((1, length, 512), float("nan"), dtype=torch.float16, device="cuda")
-            row: dict[str, Any] = {"tokens": length, "config": str(config), "sdpa_ms": sdpa}
-            try:
-                attention.attend(qkv, y, config)
-            except triton.runtime.errors.OutOfResources as error:
-                row["wrong"] = str(error).splitlines()[0]
-            else:
-                deviation = ((y.float() - expected).norm() / expected.norm()).item()
-                row["wrong"] = f"relative error {deviation:.2e}" if not deviation < 3e-3 else ""
-            if not row["wrong"]:
-                row["ms"] = milliseconds(lambda y=y, c=config, qkv=qkv: attention.attend(qkv, y, c), 3)
-                row["tflops"] = flops / row["ms"] / 1e9
-            rows.append(row)
-            figures = row["wrong"] or f"{row['ms']:9.2f} ms {row['tflops']:6.0f} TFLOP/s"
-            print(
-                f"  {config.block_m}x{config.block_n}x{config.block_v}, {config.stages} stages: {figures}", flush=True
-            )
-    return rows
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--format", choices=FORMATS, default="fp8")
@@ -383,11 +343,10 @@ def main() -> None:
         arguments.json.write_text(json.dumps(result) + "\n")
         return
     result["passes"] = measure_passes(arguments.format)
-    result["attention"] = measure_attention(device, begin + 0.3 * arguments.seconds)
     result["layers"] = measure_layers(arguments, device, begin + arguments.seconds)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
-    wrong = [row for row in [*result["attention"], *result["layers"]] if row["wrong"]]
+    wrong = [row for row in result["layers"] if row["wrong"]]
     print(f"{len(result['layers'])} layer configurations, {len(wrong)} refused a time")
 
 

@@ -113,13 +113,8 @@ def compile_attention_8bit(
         types["queries"] = f"tensordesc<{element}[1,{config.block_m},{dim}]>"
         types["keys"] = f"tensordesc<{element}[1,{config.block_n},{dim}]>"
         types["values"] = f"tensordesc<{value}[1,{config.block_v},{config.block_n}]>"
-    return compile_kernel(
-        attention_8bit_kernel,
-        types,
-        attention_constants(dim, config, format == "int8"),
-        (config.warps, config.stages),
-        sm,
-    )
+    constants = attention_constants(dim, config, format == "int8")
+    return compile_kernel(attention_8bit_kernel, types, constants, (config.warps, config.stages), sm)
 
 
 def compile_kernel(

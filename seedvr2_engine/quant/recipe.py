@@ -25,7 +25,7 @@ class QuantRecipe:
     precision: Precision
     """Format of the inputs and weights of the convolutions."""
     high_precision: Literal["fp16", "bf16"] = "fp16"
-    """Format of the layers that are kept high, of the attention, and of the tensors between the layers."""
+    """Format of the layers that are kept high, and of the tensors between the layers."""
     kept_high: Mapping[str, str] = field(default_factory=lambda: dict(ALWAYS_HIGH))
     """Name of a convolution, or of a block with all its convolutions -> why it is kept high."""
 
