@@ -113,8 +113,7 @@ def choose_models(dit: str, vae: str, text: str) -> UpscaleModels:
         vae_path = find_model(vae)
     if dit == NANO and vae_path != NANO_VAE:
         raise InvalidArgumentError(
-            f"--vae: expected the small VAE beside the small transformer, got {vae}; leave it out, or name another "
-            "transformer."
+            f"--vae: expected the small VAE beside `--dit nano`, got {vae}; leave it out, or name another transformer."
         )
     return UpscaleModels(dit_path, vae_path, _text_file(dit_path, text))
 
