@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..device import DeviceSpec
 from ..engine.backend import Backend
-from ..engine.checks import check_plan
+from ..engine.checks import check_plans
 from ..engine.sensitivity import picture
 from ..engine.vae import EngineOptions, VAEEngine
 from ..errors import SeedVR2Error
@@ -170,7 +170,7 @@ class Bench:
         plan = compile_vae_plan(self.vae.config, recipe, self.spec, shape, 1 << 62)
         if plan.refusals:
             return plan.refusals[0]
-        for check in check_plan(plan, self.backend, self.device):
+        for check in check_plans([plan], self.backend, self.device):
             if check.wrong:
                 return f"{check.layer} ({check.kernel}, {check.format}): {check.wrong}"
         return ""

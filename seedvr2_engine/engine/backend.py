@@ -1,6 +1,6 @@
 """What computes: the Triton kernels on a GPU, or their FP32 twins anywhere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -35,6 +35,8 @@ class Backend(NamedTuple):
     attend_8bit: Callable[[AttentionOperands, Tensor, AttentionConfig], None]
     unfold: Callable[[Tensor, Tensor], None]
     fold: Callable[[Tensor, Tensor, Tensor], None]
+    compile: Callable[[Iterable[Callable[[], object]]], None]
+    """Compiles what calls of the functions above need, all side by side, and runs none of it."""
 
 
 def twin_backend() -> Backend:
@@ -52,12 +54,13 @@ def twin_backend() -> Backend:
         reference.attend_8bit,
         reference.unfold,
         reference.fold,
+        lambda calls: None,
     )
 
 
 def triton_backend() -> Backend:
     """The kernels; raises ImportError where Triton is missing."""
-    from ..kernels import attention, attention_8bit, conv3d, groupnorm, image, paired
+    from ..kernels import attention, attention_8bit, conv3d, groupnorm, image, launch, paired
 
     return Backend(
         "Triton",
@@ -72,6 +75,7 @@ def triton_backend() -> Backend:
         attention_8bit.attend_8bit,
         image.unfold,
         image.fold,
+        launch.compile_ahead,
     )
 
 

@@ -39,6 +39,8 @@ class BoundSchedule:
 
     launches: tuple[Launch, ...]
     """In order."""
+    kernels: tuple[Launch, ...]
+    """Those among them that are kernels of the backend."""
     tables: Tensor
     """(rows, 4) int32, which the launches look into; its contents move from step to step."""
     input: Tensor
@@ -77,13 +79,16 @@ class Binder:
             entry = space.view("input", pictures, PICTURE_DTYPE)
             result = space.view("output", (1, *last.problem.output_px, last.problem.channels_out), torch.float32)
         launches: list[Launch] = []
+        kernels: list[Launch] = []
         row = 0
         for step, run in executions:
             picture = (result if decodes else entry)[:, run : run + step.frames]
             bound = self._launches(step, space, row, picture)
             launches += bound if host is None else host.surround(step, bound, schedule, rings)
+            if step.kernel != "attention" or step.config is not None:
+                kernels += bound
             row += row_count(step)
-        return BoundSchedule(tuple(launches), tables, entry, result)
+        return BoundSchedule(tuple(launches), tuple(kernels), tables, entry, result)
 
     def _plan_px(self) -> tuple[int, int]:
         step = self._plan.first.steps[-1 if self._plan.shape.part == "decode" else 0]

@@ -4,8 +4,9 @@ The same random numbers go through both. A kernel's memory is poisoned with NaN 
 out, and what differs from run to run, is found as well as what is wrong.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import torch
@@ -45,6 +46,11 @@ ATTENTION_8BIT_TOLERANCE = 1e-2
 """The same of attention in 8 bits: keys and probabilities near the middle of a step fall to either side."""
 STATISTICS_TOLERANCE = 1e-2
 """Of a tile's statistics, relative to the largest of their kind; they are taken before the values are rounded."""
+_NO_TWIN = Backend("nothing", *[lambda *_: None] * (len(Backend._fields) - 1))
+"""For checks that only compile."""
+
+Backends = tuple[Backend, Backend]
+"""What is checked, and its twin."""
 
 
 @dataclass(frozen=True)
@@ -76,29 +82,32 @@ class Outcome:
     wrong: str = ""
 
 
-def check_plan(
-    plan: ExecutionPlan, backend: Backend, device: torch.device, known: set[object] | None = None
-) -> Iterator[Check]:
-    """Check every distinct kernel of a plan, each in the configuration of the plan, as it comes.
-
-    known: kernels that need no check any more; those that are checked are added.
-    """
-    known = set() if known is None else known
-    for step in chain(plan.first.steps, plan.steady.steps):
-        kernel = _identity(step)
-        if kernel in known or step.kernel == "load" or (step.kernel == "attention" and step.config is None):
-            continue
-        known.add(kernel)
+def check_plans(plans: Iterable[ExecutionPlan], backend: Backend, device: torch.device) -> Iterator[Check]:
+    """Check every distinct kernel of some plans, each in its plan's configuration: compile all, then run one by one."""
+    steps = distinct_steps(plans)
+    backend.compile([partial(check_step, step, backend, device, _NO_TWIN) for step in steps])
+    for step in steps:
         yield check_step(step, backend, device)
 
 
-def check_step(step: Step, backend: Backend, device: torch.device) -> Check:
-    """Check one operation; whatever goes wrong becomes a sentence of the result."""
+def distinct_steps(plans: Iterable[ExecutionPlan]) -> list[Step]:
+    """One step for each kernel of ours in each configuration, in the order of the plans."""
+    found: dict[tuple[object, ...], Step] = {}
+    for plan in plans:
+        for step in chain(plan.first.steps, plan.steady.steps):
+            if step.kernel != "load" and (step.kernel != "attention" or step.config is not None):
+                found.setdefault(_identity(step), step)
+    return list(found.values())
+
+
+def check_step(step: Step, backend: Backend, device: torch.device, twin: Backend | None = None) -> Check:
+    """Check one operation; whatever goes wrong becomes a sentence of the result. twin: None is the FP32 one."""
+    twin = twin_backend() if twin is None else twin
     error: float | None = None
     wrong = ""
     try:
         with exact_float32(), torch.no_grad():
-            for outcome in _run(step, backend, device):
+            for outcome in _run(step, (backend, twin), device):
                 now = _relative_rms(outcome.actual, outcome.expected)
                 error = now if error is None else max(error, now)
                 wrong = wrong or _verdict(outcome, now) or outcome.wrong
@@ -128,19 +137,19 @@ def _relative_rms(actual: Tensor, expected: Tensor) -> float:
     return ((actual - expected).norm() / expected.norm().clamp(min=1e-30)).item()
 
 
-def _run(step: Step, backend: Backend, device: torch.device) -> Iterator[Outcome]:
+def _run(step: Step, backends: Backends, device: torch.device) -> Iterator[Outcome]:
     generator = torch.Generator(device).manual_seed(0)
     if step.problem is not None:
         assert isinstance(step.config, ConvConfig)
         for mixes in (False, True) if _can_mix(step.problem) else (False,):
-            yield _run_conv(step.problem, step.config, backend, conv_operands(step.problem, generator, mixes=mixes))
+            yield _run_conv(step.problem, step.config, backends, conv_operands(step.problem, generator, mixes=mixes))
     elif step.kernel == "norm":
-        yield _run_norm(step, backend, generator)
+        yield _run_norm(step, backends, generator)
     elif step.kernel == "attention":
         assert isinstance(step.config, AttentionConfig)
-        yield _run_attention(step, step.config, backend, generator)
+        yield _run_attention(step, step.config, backends, generator)
     else:
-        yield _run_end(step, backend, generator)
+        yield _run_end(step, backends, generator)
 
 
 def _can_mix(problem: ConvProblem) -> bool:
@@ -151,10 +160,10 @@ def _can_mix(problem: ConvProblem) -> bool:
 Operands = tuple[FrameWindow, ConvWeights, Additions]
 
 
-def _run_conv(problem: ConvProblem, config: ConvConfig, backend: Backend, operands: Operands) -> Outcome:
+def _run_conv(problem: ConvProblem, config: ConvConfig, backends: Backends, operands: Operands) -> Outcome:
     window, weights, additions = operands
     outs = [_conv_output(problem, config, window.frames.device) for _ in range(2)]
-    convolve, twin = (run.paired_conv3d if problem.paired else run.conv3d for run in (backend, twin_backend()))
+    convolve, twin = (run.paired_conv3d if problem.paired else run.conv3d for run in backends)
     for out in outs:
         convolve(window, weights, additions, out, problem, config)
     expected = torch.empty_like(outs[0].y, dtype=torch.float32)
@@ -220,7 +229,7 @@ def _conv_output(problem: ConvProblem, config: ConvConfig, device: torch.device)
     return ConvOutput(y, torch.full(shape, float("nan"), device=device))
 
 
-def _run_norm(step: Step, backend: Backend, generator: torch.Generator) -> Outcome:
+def _run_norm(step: Step, backends: Backends, generator: torch.Generator) -> Outcome:
     device = generator.device
     rows, columns, channels = step.size
     dtype = DTYPES[step.format]
@@ -240,7 +249,7 @@ def _run_norm(step: Step, backend: Backend, generator: torch.Generator) -> Outco
     spec = NormSpec(normalises, step.activates, limit, floor, reach)
     past = _normal(generator, 2, rows, columns, channels)
     values = []
-    for run in (backend, twin_backend()):
+    for run in backends:
         combined = torch.full((frames, chunks.numel(), 4, channels), float("nan"), device=device)
         affine = torch.full((frames, 4, channels), float("nan"), device=device)
         run.combine(partials, counts, combined)
@@ -267,7 +276,7 @@ def _poisoned_target(dtype: torch.dtype, size: tuple[int, int, int], frames: int
     return FrameTarget(poisoned, exponents, torch.arange(frames, dtype=torch.int32, device=device))
 
 
-def _run_attention(step: Step, config: AttentionConfig, backend: Backend, generator: torch.Generator) -> Outcome:
+def _run_attention(step: Step, config: AttentionConfig, backends: Backends, generator: torch.Generator) -> Outcome:
     rows, columns, width = step.size
     length, dim = rows * columns, width // 3
     quantized = BYTES_PER_ELEMENT[step.format] == 1
@@ -286,21 +295,21 @@ def _run_attention(step: Step, config: AttentionConfig, backend: Backend, genera
         run.attend_8bit(operands, out, config)
         return out
 
-    outs = [attend(backend, torch.full((1, length, dim), float("nan"), device=qkv.device).to(dtype)) for _ in "ab"]
-    expected = attend(twin_backend(), torch.empty(1, length, dim, device=qkv.device))
+    outs = [attend(backends[0], torch.full((1, length, dim), float("nan"), device=qkv.device).to(dtype)) for _ in "ab"]
+    expected = attend(backends[1], torch.empty(1, length, dim, device=qkv.device))
     wrong = "" if torch.equal(*outs) or outs[0].isnan().any() else "two runs differ"
     limit = ATTENTION_8BIT_TOLERANCE if quantized else TOLERANCES[dtype]
     return Outcome(outs[0].float(), expected, limit, wrong)
 
 
-def _run_end(step: Step, backend: Backend, generator: torch.Generator) -> Outcome:
+def _run_end(step: Step, backends: Backends, generator: torch.Generator) -> Outcome:
     """The few-channel ends, `unfold` and `fold`."""
     rows, columns, _ = step.size
     dtype = DTYPES[step.format]
     values = []
     picture = _normal(generator, 3, 1, rows, columns).half()
     taps, bias = _normal(generator, 1, rows, columns, WIDTH), _normal(generator, 3)
-    for run in (backend, twin_backend()):
+    for run in backends:
         if step.kernel == "unfold":
             out = torch.full((1, rows, columns, WIDTH), float("nan"), device=generator.device).to(dtype)
             run.unfold(picture, out)

@@ -22,7 +22,7 @@ from ..plan.choices import choose_precision
 from ..plan.types import Part
 from ..quant import QuantRecipe
 from .backend import Backend, triton_backend
-from .checks import Check, check_plan
+from .checks import Check, check_plans
 
 SIZES_PX = ((232, 328), (72, 2024))
 """Rows and columns of the pictures that the kernels are checked with: no tile divides them at any level, and wide
@@ -141,12 +141,10 @@ def check_kernels(
     """
     backend = triton_backend() if backend is None else backend
     found: list[Check] = []
-    known: set[object] = set()
-    for plan in plans:
-        for check in check_plan(plan, backend, device, known):
-            found.append(check)
-            if on_check is not None:
-                on_check(check)
+    for check in check_plans(plans, backend, device):
+        found.append(check)
+        if on_check is not None:
+            on_check(check)
     return tuple(found)
 
 

@@ -182,6 +182,7 @@ class Session:
             increments, moduli = row_moves(plan)
             moves = self._table(increments), self._table(moduli)
         first = binder.bind(plan.first, memory, exponents, host)
+        self._backend.compile([*first.kernels, *(steady.kernels if steady is not None else ())])
         bound = BoundPlan(first, steady, exponents, host, tuple(openings), moves)
         self._bound[id(plan)] = plan, bound
         return bound

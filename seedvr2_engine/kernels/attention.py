@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import InvalidArgumentError
 from .conv3d import describe
 from .dispatch import AttentionConfig
+from .launch import launch
 
 
 @triton.jit
@@ -87,7 +88,8 @@ def attend(qkv: Tensor, y: Tensor, config: AttentionConfig) -> None:
         )
     else:
         operands = (qkv, qkv, qkv)
-    attention_kernel[(triton.cdiv(length, config.block_m) * (dim // config.block_v), frames)](
+    launch(
+        attention_kernel, (triton.cdiv(length, config.block_m) * (dim // config.block_v), frames),
         *operands, y, length, LOG2_E * dim**-0.5,
         D=dim, BLOCK_M=config.block_m, BLOCK_N=config.block_n, BLOCK_V=config.block_v, TMA=config.uses_tma,
         num_warps=config.warps, num_stages=config.stages,

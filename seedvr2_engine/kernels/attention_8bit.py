@@ -22,6 +22,7 @@ from ..errors import InvalidArgumentError
 from .attention import LOG2_E, load_rows
 from .conv3d import describe
 from .dispatch import AttentionConfig
+from .launch import launch
 from .layout import CHUNKS, LARGEST_NORM
 from .operands import AttentionOperands
 
@@ -200,21 +201,25 @@ def quantize_attention(qkv: Tensor, operands: AttentionOperands) -> None:
     dim = width // 3
     parts = operands.survey.shape[1]
     columns = min(dim, 64)
-    survey_kernel[(parts, frames, dim // columns)](
-        qkv, operands.survey, length, -(-length // parts), D=dim, ROWS=32, COLUMNS=columns, num_warps=4
-    )
-    settle_kernel[(frames, dim // min(dim, 16))](
-        operands.survey, operands.common, length, parts, D=dim, PARTS=CHUNKS, COLUMNS=min(dim, 16), num_warps=4
-    )
-    quantize_tokens_kernel[(triton.cdiv(length, 8), frames, 2)](
+    launch(
+        survey_kernel, (parts, frames, dim // columns),
+        qkv, operands.survey, length, -(-length // parts), D=dim, ROWS=32, COLUMNS=columns, num_warps=4,
+    )  # fmt: skip
+    launch(
+        settle_kernel, (frames, dim // min(dim, 16)),
+        operands.survey, operands.common, length, parts, D=dim, PARTS=CHUNKS, COLUMNS=min(dim, 16), num_warps=4,
+    )  # fmt: skip
+    launch(
+        quantize_tokens_kernel, (triton.cdiv(length, 8), frames, 2),
         qkv, operands.common, operands.q, operands.k, operands.q_scale, operands.k_scale, length,
         LOG2_E * dim**-0.5, D=dim, ROWS=8, LIMIT=127 if operands.q.dtype == torch.int8 else 448,
         NORM=LARGEST_NORM, num_warps=4,
     )  # fmt: skip
     padded = operands.v.shape[2]
-    quantize_values_kernel[(triton.cdiv(padded, 128), frames, dim // columns)](
-        qkv, operands.common, operands.v, length, padded, D=dim, ROWS=128, COLUMNS=columns, num_warps=4
-    )
+    launch(
+        quantize_values_kernel, (triton.cdiv(padded, 128), frames, dim // columns),
+        qkv, operands.common, operands.v, length, padded, D=dim, ROWS=128, COLUMNS=columns, num_warps=4,
+    )  # fmt: skip
 
 
 def attend_8bit(operands: AttentionOperands, y: Tensor, config: AttentionConfig) -> None:
@@ -236,7 +241,8 @@ def attend_8bit(operands: AttentionOperands, y: Tensor, config: AttentionConfig)
             describe(operands.k, [1, config.block_n, dim]),
             describe(operands.v, [1, config.block_v, config.block_n]),
         )
-    attention_8bit_kernel[(triton.cdiv(length, config.block_m) * (dim // config.block_v), frames)](
+    launch(
+        attention_8bit_kernel, (triton.cdiv(length, config.block_m) * (dim // config.block_v), frames),
         *tensors, operands.q_scale, operands.k_scale, operands.common, y, length, operands.v.shape[2],
         **attention_constants(dim, config, operands.q.dtype == torch.int8),
         num_warps=config.warps, num_stages=config.stages,

@@ -18,6 +18,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from ..errors import InvalidArgumentError
 from .dispatch import ConvConfig, ConvProblem, shortcut_block_k
 from .epilogue import finish
+from .launch import launch
 from .layout import DTYPES, OUTPUT_DTYPES
 from .operands import Additions, ConvOutput, ConvWeights, FrameWindow
 from .product import accumulate, accumulate_mixed, load_matrix, load_window
@@ -142,7 +143,8 @@ def conv3d(
     grid_h, grid_w = problem.grid_px
     tiles = triton.cdiv(grid_h, config.tile_h) * triton.cdiv(grid_w, config.tile_w)
     programs = tiles * problem.phases * (problem.channels_out // config.block_n)
-    conv3d_kernel[(problem.frames * programs,)](
+    launch(
+        conv3d_kernel, (problem.frames * programs,),
         *operand_loads(window, weights, config, problem.stride),
         out.y, out.partials, window.table, window.exponents, weights.scale, weights.bias,
         residual_load(additions, config, problem),

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launch import launch
 from .layout import CHUNKS as CHUNKS
 from .layout import chunk_counts as chunk_counts
 from .layout import tiles_per_chunk
@@ -274,7 +275,8 @@ def combine(partials: Tensor, counts: Tensor, combined: Tensor) -> None:
     """
     frames, tiles, rows, channels = partials.shape
     block_tiles, block = _COMBINE[0], min(channels, _COMBINE[1])
-    combine_kernel[(frames, combined.shape[1], channels // block)](
+    launch(
+        combine_kernel, (frames, combined.shape[1], channels // block),
         partials, counts, combined, tiles, tiles_per_chunk(tiles),
         C=channels, BLOCK_C=block, TILES=block_tiles, ROWS=rows, num_warps=4,
     )  # fmt: skip
@@ -290,7 +292,8 @@ def finish_statistics(combined: Tensor, counts: Tensor, operands: NormOperands, 
     frames, chunks, _, channels = combined.shape
     block_chunks, block = _FINISH
     block = min(channels, max(block, channels // spec.groups))
-    finish_kernel[(frames, channels // block)](
+    launch(
+        finish_kernel, (frames, channels // block),
         combined, counts, operands.weight, operands.bias, operands.inverse_smoothing, affine, chunks, spec.eps,
         C=channels, GROUPS=spec.groups, BLOCK_C=block, TILES=block_chunks,
         NORMALISES=spec.normalises, ACTIVATES=spec.activates,
@@ -306,7 +309,8 @@ def normalize(x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec,
     frames, height, width, channels = x.shape
     pixels = _ELEMENTS // channels
     has_exponents = target.exponents is not None
-    normalize_kernel[(triton.cdiv(height * width, pixels), frames)](
+    launch(
+        normalize_kernel, (triton.cdiv(height * width, pixels), frames),
         x, affine, operands.inverse_smoothing, target.frames, target.exponents, target.slots, height * width,
         spec.limit, spec.reach, spec.exponent_floor, C=channels, PIXELS=pixels, ACTIVATES=spec.activates,
         # The interpreter has no inline assembly.
@@ -327,7 +331,8 @@ def normalize_pair(
     _, height, width, channels = x.shape
     pixels = _PAIR_ELEMENTS // channels
     has_exponents = target.exponents is not None
-    normalize_pair_kernel[(triton.cdiv(height * width, pixels),)](
+    launch(
+        normalize_pair_kernel, (triton.cdiv(height * width, pixels),),
         x, affine, operands.inverse_smoothing, target.frames, target.exponents, sums.frames, sums.exponents,
         target.slots, height * width, spec.limit, spec.reach, spec.exponent_floor,
         C=channels, PIXELS=pixels, ACTIVATES=spec.activates,

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launch import launch
 from .layout import WIDTH
 from .layout import folded_weight as folded_weight
 from .layout import unfolded_weight as unfolded_weight
@@ -68,7 +69,8 @@ def unfold(picture: Tensor, y: Tensor) -> None:
     `reference.unfold` is the twin.
     """
     colors, frames, height, width = picture.shape
-    unfold_kernel[(triton.cdiv(height * width, _PIXELS), frames)](
+    launch(
+        unfold_kernel, (triton.cdiv(height * width, _PIXELS), frames),
         picture, y, height, width, picture.stride(0), picture.stride(1),
         COLORS=colors, WIDTH=WIDTH, PIXELS=_PIXELS, num_warps=4,
     )  # fmt: skip
@@ -80,7 +82,8 @@ def fold(taps: Tensor, bias: Tensor, picture: Tensor) -> None:
     `reference.fold` is the twin.
     """
     colors, frames, height, width = picture.shape
-    fold_kernel[(triton.cdiv(height * width, _PIXELS), frames)](
+    launch(
+        fold_kernel, (triton.cdiv(height * width, _PIXELS), frames),
         taps, bias, picture, height, width, picture.stride(0), picture.stride(1),
         COLORS=colors, WIDTH=WIDTH, PIXELS=_PIXELS, num_warps=4,
     )  # fmt: skip

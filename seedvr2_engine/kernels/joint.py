@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launch import launch
 from .token_operands import JoinStep, Placement
 
 JOIN_TOKENS, JOIN_WARPS = 4, 4
@@ -109,7 +110,8 @@ def join_parts(qkv: Tensor, step: JoinStep, outs: tuple[Tensor | None, Tensor | 
     count, heads, width = next(out.shape for out in outs if out is not None)
     group = 4 if heads % 4 == 0 else 2 if heads % 2 == 0 else 1
     grid = (heads // group, triton.cdiv(count, JOIN_TOKENS))
-    join_parts_kernel[grid](
+    launch(
+        join_parts_kernel, grid,
         qkv, step.rows, step.cos, step.sin, *step.norm_q, *step.norm_k, *outs, count, step.video_rows, step.eps,
         HEADS=heads, PAIRS=width // 2, TOKENS=JOIN_TOKENS, GROUP=group, ASKS=asks, ANSWERS=answers,
         GATHERS=step.rows is not None, num_warps=JOIN_WARPS,
@@ -125,7 +127,8 @@ def collect_rows(joint: Tensor, places: Placement, out: Tensor) -> None:
     video_rows, width = len(places.video_rows), out.shape[1]
     _, windows, text_tokens = places.text_rows.shape
     programs = triton.cdiv(video_rows, COPY_ROWS) + len(out) - video_rows
-    collect_rows_kernel[(triton.cdiv(width, COPY_COLUMNS), programs)](
+    launch(
+        collect_rows_kernel, (triton.cdiv(width, COPY_COLUMNS), programs),
         joint, places.video_rows, places.text_rows, out, video_rows, windows, text_tokens,
         WIDTH=width, ROWS=COPY_ROWS, COLUMNS=COPY_COLUMNS, num_warps=COPY_WARPS,
     )  # fmt: skip

@@ -29,6 +29,7 @@ from .conv3d import (
     shortcut_loads,
 )
 from .dispatch import ConvConfig, ConvProblem
+from .launch import launch
 from .operands import Additions, ConvOutput, ConvWeights, FrameWindow
 from .product import accumulate_step
 
@@ -122,7 +123,8 @@ def paired_conv3d(
     check_operands(window, weights, additions, out, problem)
     grid_h, grid_w = problem.grid_px
     tiles = triton.cdiv(grid_h, config.tile_h) * triton.cdiv(grid_w, config.tile_w)
-    paired_conv3d_kernel[(tiles * problem.phases * (problem.channels_out // config.block_n),)](
+    launch(
+        paired_conv3d_kernel, (tiles * problem.phases * (problem.channels_out // config.block_n),),
         *operand_loads(window, weights, config, problem.stride),
         out.y, out.partials, window.exponents, weights.scale, weights.bias, residual_load(additions, config, problem),
         *shortcut_loads(additions, config, problem), problem.height_px, problem.width_px, grid_h, grid_w,

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launch import launch
 from .token_operands import TokenStep
 
 STEP_ROWS, STEP_WARPS = 4, 4
@@ -119,7 +120,8 @@ def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Tensor 
     gate, scale, shift = (pair or (None, None) for pair in (step.gate, step.scale, step.shift))
     head, tail = halves(width)
     grid = (triton.cdiv(video_rows, STEP_ROWS) + triton.cdiv(rows - video_rows, STEP_ROWS),)
-    step_tokens_kernel[grid](
+    launch(
+        step_tokens_kernel, grid,
         x, step.change, step.order, *gate, *scale, *shift, kept, out, video_rows, rows, step.eps,
         WIDTH=width, HEAD=head, TAIL=tail, ROWS=STEP_ROWS, ADDS=step.change is not None,
         REORDERS=step.order is not None, KEEPS=kept is not None, GIVES=out is not None,
@@ -131,4 +133,7 @@ def gate_silu(gate_up: Tensor, out: Tensor) -> None:
     """(rows, 2 * width), gates before what they gate -> (rows, width); `reference_tokens.gate_silu` is the twin."""
     rows, width = out.shape
     grid = (triton.cdiv(width, SILU_COLUMNS), triton.cdiv(rows, SILU_ROWS))
-    gate_silu_kernel[grid](gate_up, out, rows, WIDTH=width, ROWS=SILU_ROWS, COLUMNS=SILU_COLUMNS, num_warps=SILU_WARPS)
+    launch(
+        gate_silu_kernel, grid,
+        gate_up, out, rows, WIDTH=width, ROWS=SILU_ROWS, COLUMNS=SILU_COLUMNS, num_warps=SILU_WARPS,
+    )  # fmt: skip

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .conv3d import describe
 from .dispatch_windows import WindowConfig
+from .launch import launch
 
 LOG2_E = 1.4426950408889634
 
@@ -91,7 +92,8 @@ def attend_windows(
     if config.uses_tma:
         blocks = config.block_m, config.block_n, config.block_n
         operands = tuple(describe(x.flatten(1), [rows, dim]) for x, rows in zip(qkv, blocks, strict=True))
-    window_attention_kernel[(len(work), heads)](
+    launch(
+        window_attention_kernel, (len(work), heads),
         *operands, work, places, out, LOG2_E * dim**-0.5, D=dim, HEADS=heads, BLOCK_M=config.block_m,
         BLOCK_N=config.block_n, TMA=config.uses_tma, num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("triton")
 
 from seedvr2_engine.engine.backend import triton_backend, twin_backend
-from seedvr2_engine.engine.checks import check_plan, check_step
+from seedvr2_engine.engine.checks import check_plans, check_step
 from seedvr2_engine.engine.doctor import (
     SIZES_PX,
     DoctorReport,
@@ -155,7 +155,7 @@ def test_what_does_not_run_is_a_finding():
     def explode(*_):
         raise RuntimeError("out of resource: shared memory\nand more")
 
-    found = list(check_plan(plans()[0], twin_backend()._replace(attend_8bit=explode), CPU))
+    found = list(check_plans([plans()[0]], twin_backend()._replace(attend_8bit=explode), CPU))
     wrong = [check for check in found if check.wrong]
     assert [check.kernel for check in wrong] == ["attention"]
     assert "RuntimeError: out of resource: shared memory" in wrong[0].wrong
