@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -34,6 +34,8 @@ class TokenBackend(NamedTuple):
     attend_windows: Callable[[QKV, Tensor, Tensor, Tensor, WindowConfig], None]
     project_gelu: Callable[[Tensor, Tensor, Tensor, Tensor], None]
     """x, weight, bias -> out: a linear layer and GELU in its tanh form."""
+    compile: Callable[[Iterable[Callable[[], object]]], None]
+    """Compiles what calls of the functions above need, side by side, and runs none of it but `project_gelu`."""
 
 
 def twin_tokens() -> TokenBackend:
@@ -46,12 +48,13 @@ def twin_tokens() -> TokenBackend:
         reference_tokens.gate_silu,
         reference_tokens.attend_windows,
         _project_gelu,
+        lambda calls: None,
     )
 
 
 def triton_tokens() -> TokenBackend:
     """The kernels; raises ImportError where Triton is missing."""
-    from ..kernels import joint, tokens, window_attention
+    from ..kernels import joint, launch, tokens, window_attention
 
     return TokenBackend(
         "Triton",
@@ -61,6 +64,7 @@ def triton_tokens() -> TokenBackend:
         tokens.gate_silu,
         window_attention.attend_windows,
         _project_gelu_in_epilogue if torch.cuda.is_available() else _project_gelu,
+        launch.compile_ahead,
     )
 
 

@@ -17,6 +17,7 @@ from ..models.dit_blocks import Block, GatedMLP
 from ..models.geometry import Geometry
 from ..models.precision import exact_float32
 from ..models.rope import RopeRounding
+from .dit import StreamedDiT
 from .dit_backend import TokenBackend, triton_tokens
 from .dit_graphs import VelocityGraphs
 from .dit_layers import Walk, joined_rows
@@ -57,6 +58,7 @@ class FusedDiT(NaDiT):
         self.windows = _choose_windows(dit) if windows is None else windows
         self._geometries: dict[tuple[object, ...], Geometry] = {}
         self._tables = Recent[tuple](_REMEMBERED)
+        self._is_compiled = isinstance(dit, StreamedDiT) and dit.is_offloaded
         self.graphs = VelocityGraphs(dit, wanted=graphs)
         join_gates(dit)
         self.train(dit.training)
@@ -98,7 +100,13 @@ class FusedDiT(NaDiT):
         """As the plain model's, up to rounding; the same input gives the same bits."""
         clips = video if video.ndim == 5 else video.unsqueeze(0)
         self._check(video, clips, geometry, conditioning)
-        out = self.graphs.run(self._velocity, clips.to(self.device, self.dtype), geometry, conditioning)
+        clips = clips.to(self.device, self.dtype)
+        if not self._is_compiled:
+            # A run whose kernels are only compiled; it costs what the products do, once. Weights on the host would come
+            # over the bus for it, which takes longer than it saves.
+            self._is_compiled = True
+            self._backend.compile([lambda: self._velocity(clips, geometry, conditioning)])
+        out = self.graphs.run(self._velocity, clips, geometry, conditioning)
         return out if video.ndim == 5 else out.squeeze(0)
 
     def _velocity(self, clips: Tensor, geometry: Geometry, conditioning: Conditioning) -> Tensor:
