@@ -31,7 +31,7 @@ class Backend(NamedTuple):
     normalize: Callable[[Tensor, Tensor, NormOperands, NormSpec, FrameTarget], None]
     normalize_pair: Callable[[Tensor, Tensor, NormOperands, NormSpec, FrameTarget, FrameTarget], None]
     attend: Callable[[Tensor, Tensor, AttentionConfig], None]
-    quantize_attention: Callable[[Tensor, AttentionOperands], None]
+    quantize_attention: Callable[[Tensor, AttentionOperands, AttentionConfig], None]
     attend_8bit: Callable[[AttentionOperands, Tensor, AttentionConfig], None]
     unfold: Callable[[Tensor, Tensor], None]
     fold: Callable[[Tensor, Tensor, Tensor], None]
@@ -60,7 +60,7 @@ def twin_backend() -> Backend:
 
 def triton_backend() -> Backend:
     """The kernels; raises ImportError where Triton is missing."""
-    from ..kernels import attention, attention_8bit, conv3d, groupnorm, image, launch, paired
+    from ..kernels import attention, attention_8bit, attention_quantize, conv3d, groupnorm, image, launch, paired
 
     return Backend(
         "Triton",
@@ -71,7 +71,7 @@ def triton_backend() -> Backend:
         groupnorm.normalize,
         groupnorm.normalize_pair,
         attention.attend,
-        attention_8bit.quantize_attention,
+        attention_quantize.quantize_attention,
         attention_8bit.attend_8bit,
         image.unfold,
         image.fold,

@@ -163,7 +163,7 @@ class Binder:
         memory = space.view(name, (space.bytes(name),), torch.uint8)
         operands = attention_operands(memory, rows * columns, width // 3, step.format)
         return [
-            partial(self._backend.quantize_attention, qkv, operands),
+            partial(self._backend.quantize_attention, qkv, operands, step.config),
             partial(self._backend.attend_8bit, operands, y, step.config),
         ]
 

@@ -291,7 +291,7 @@ def _run_attention(step: Step, config: AttentionConfig, backends: Backends, gene
             return out
         memory = torch.full((attention_bytes(length, dim),), 0x7F, dtype=torch.uint8, device=qkv.device)
         operands = attention_operands(memory, length, dim, step.format)
-        run.quantize_attention(qkv, operands)
+        run.quantize_attention(qkv, operands, config)
         run.attend_8bit(operands, out, config)
         return out
 

@@ -26,7 +26,9 @@ _TRITON_TYPES: dict[Format | OutputFormat, str] = {
     "fp32": "fp32",
 }
 _MATRIX_INSTRUCTION = re.compile(r"(?:wgmma\.mma_async|mma\.sync|tcgen05\.mma)\.\S+")
-_REGISTER_OPERAND = re.compile(r"wgmma\.mma_async\S+ \{[^}]*\}, *\{")
+_REGISTER_OPERAND = re.compile(r"wgmma\.mma_async\S+ \{[^}]*\}, *\{([^}]*)\}")
+_WRITTEN = re.compile(r"^(?:@!?%p\d+ )?(?!st|bra|wgmma|bar)[a-z]\S* (\{[^}]*\}|%\w+)")
+_BRANCH = re.compile(r"^(@!?%p\d+ )?bra(?:\.uni)? (\$\w+)$")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class CompileReport:
     """The distinct matrix instructions in the PTX, sorted."""
     reads_registers: bool
     """Whether a `wgmma` takes its first operand from registers."""
+    overwrites: bool
+    """Whether such registers are written before that product has been waited for."""
     serialized: bool
     """Whether ptxas waits for every single `wgmma`, because it cannot follow their registers."""
 
@@ -139,6 +143,7 @@ def compile_kernel(
         compiled.metadata.shared,
         tuple(sorted(set(_MATRIX_INSTRUCTION.findall(ptx)))),
         _REGISTER_OPERAND.search(ptx) is not None,
+        overwrites_operands(ptx),
         serialized,
     )
 
@@ -156,3 +161,39 @@ def _assemble(ptx: str, capability: int) -> tuple[int, int, bool]:
     registers = re.findall(r"Used (\d+) registers", log)
     spilled = re.findall(r"(\d+) bytes spill (?:stores|loads)", log)
     return max(map(int, registers)), sum(map(int, spilled)), "instructions are serialized" in log
+
+
+def overwrites_operands(ptx: str) -> bool:
+    """Whether, on some way through the PTX, registers that a `wgmma` reads are written before `wait_group 0`.
+
+    A wait that leaves products under way counts for nothing, so the answer may be yes where it need not be.
+    """
+    text = re.sub(r"//[^\n]*|^\s*\.loc[^\n]*", "", ptx, flags=re.MULTILINE)
+    text = re.sub(r"^\s*(\$\w+):", r"\1:;", text, flags=re.MULTILINE)
+    statements = [" ".join(part.strip().lstrip("{").split()) for part in text.split(";")]
+    labels = {statement[:-1]: i for i, statement in enumerate(statements) if statement.endswith(":")}
+    for i, statement in enumerate(statements):
+        read = _REGISTER_OPERAND.match(statement)
+        if read and _written(statements, labels, i + 1, set(re.findall(r"%\w+", read[1]))):
+            return True
+    return False
+
+
+def _written(statements: list[str], labels: dict[str, int], start: int, registers: set[str]) -> bool:
+    ahead, seen = [start], set()
+    while ahead:
+        i = ahead.pop()
+        while i < len(statements) and i not in seen:
+            seen.add(i)
+            if re.match(r"wgmma\.wait_group\.sync\.aligned 0$|ret$", statements[i]):
+                break
+            written = _WRITTEN.match(statements[i])
+            if written and registers & set(re.findall(r"%\w+", written[1])):
+                return True
+            branch = _BRANCH.match(statements[i])
+            if branch and branch[2] in labels:
+                ahead.append(labels[branch[2]])
+                if not branch[1]:
+                    break
+            i += 1
+    return False

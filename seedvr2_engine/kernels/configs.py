@@ -131,6 +131,9 @@ class AttentionConfig:
     """Depth of the software pipeline."""
     uses_tma: bool
     """Whether rows are read through tensor descriptors (from sm_90) or through pointers."""
+    overlaps: bool = False
+    """In 8 bits: whether a block's product with the values runs while the next block's softmax is computed. Written for
+    `wgmma`, of which a thread must hold a multiple of 64 sums; the values are then in `layout.value_order`."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,10 @@ def choose_attention_config(dim: int, device: DeviceSpec, format: Format = "fp16
     if dim & (dim - 1) or not 16 <= dim <= 512:
         return Refusal(f"a head of {dim} dimensions is not a power of two from 16 to 512")
     config = (_ATTENTION if BYTES_PER_ELEMENT[format] > 1 else _ATTENTION_8BIT)[device.sm]
-    return replace(config, block_v=min(config.block_v, dim))
+    block_v = min(config.block_v, dim)
+    # A thread then holds 64 sums or more.
+    overlaps = config.overlaps and config.block_m * block_v >= 64 * 32 * config.warps
+    return replace(config, block_v=block_v, overlaps=overlaps)
 
 
 def shared_memory_bytes(problem: ConvProblem, config: ConvConfig, sm: str) -> int:
@@ -224,7 +227,7 @@ _ATTENTION: dict[str, AttentionConfig] = {
 # INT8 queries and keys, FP8 values. On sm_89 and sm_100 wider tiles spill registers.
 _ATTENTION_8BIT: dict[str, AttentionConfig] = {
     "sm_89": AttentionConfig(64, 32, 128, warps=8, stages=2, uses_tma=False),
-    "sm_90": AttentionConfig(128, 64, 256, warps=8, stages=3, uses_tma=True),
+    "sm_90": AttentionConfig(128, 64, 256, warps=8, stages=3, uses_tma=True, overlaps=True),
     "sm_100": AttentionConfig(128, 64, 128, warps=8, stages=2, uses_tma=True),
     "sm_103": AttentionConfig(128, 64, 128, warps=8, stages=2, uses_tma=True),
     "sm_120": AttentionConfig(64, 32, 512, warps=8, stages=2, uses_tma=True),

@@ -69,6 +69,14 @@ def _attention_parts(length: int, dim: int, format: Format) -> list[tuple[tuple[
     return [tokens, tokens, values, scales, scales, ((1, 3, dim), torch.float32), survey]
 
 
+def value_order(places: int) -> Tensor:
+    """(places,) int64: the token at each place of the values where attention overlaps; places: a multiple of 16.
+
+    Of every 16 tokens those come together whose probabilities a thread holds after a product on `wgmma`.
+    """
+    return torch.arange(places).view(-1, 2, 4, 2).transpose(1, 2).flatten()
+
+
 def unfolded_weight(weight: Tensor) -> Tensor:
     """The first convolution's weight (Co, C, kt, 3, 3) for an unfolded picture: (Co, 32, kt, 1, 1)."""
     rows = weight.permute(0, 3, 4, 1, 2).flatten(1, 3)

@@ -142,7 +142,8 @@ class AttentionOperands(NamedTuple):
     k: Tensor
     """(T, L, D), the queries' dtype: the keys less their mean over all tokens."""
     v: Tensor
-    """(T, D, L padded to a multiple of 16): float8_e4m3fn, the values less their mean."""
+    """(T, D, L padded to a multiple of 16): float8_e4m3fn, the values less their mean; in `layout.value_order` where
+    attention overlaps."""
     q_scale: Tensor
     """(T, L) float32: query = q * q_scale, times log2(e) / sqrt(D)."""
     k_scale: Tensor

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .dispatch import AttentionConfig, ConvConfig, ConvProblem
-from .layout import LARGEST_NORM
+from .layout import LARGEST_NORM, value_order
 from .operands import (
     BOUND,
     CENTER,
@@ -259,8 +259,8 @@ def attend(qkv: Tensor, y: Tensor, config: AttentionConfig) -> None:
     y.copy_((scores.softmax(dim=-1) @ v).to(y.dtype))
 
 
-def quantize_attention(qkv: Tensor, operands: AttentionOperands) -> None:
-    """Twin of `attention_8bit.quantize_attention`; it leaves no survey."""
+def quantize_attention(qkv: Tensor, operands: AttentionOperands, config: AttentionConfig) -> None:
+    """Twin of `attention_quantize.quantize_attention`; it leaves no survey."""
     q, k, v = qkv.float().chunk(3, dim=-1)
     k_mean, v_mean = k.mean(1), v.mean(1)
     v_scale = (v - v_mean[:, None]).abs().amax(1).clamp(min=1e-20) / 448
@@ -277,11 +277,14 @@ def quantize_attention(qkv: Tensor, operands: AttentionOperands) -> None:
         data.copy_(((x / step + 0.5).floor() if integer else x / step).to(data.dtype))
         scale.copy_(step[..., 0] * factor)
     rows = ((v - v_mean[:, None]) / v_scale[:, None]).transpose(1, 2)
-    operands.v.copy_(F.pad(rows, (0, operands.v.shape[2] - v.shape[1])).to(operands.v.dtype))
+    rows = F.pad(rows, (0, operands.v.shape[2] - v.shape[1]))
+    if config.overlaps:
+        rows = rows[..., value_order(rows.shape[2]).to(rows.device)]
+    operands.v.copy_(rows.to(operands.v.dtype))
 
 
 def attend_8bit(operands: AttentionOperands, y: Tensor, config: AttentionConfig) -> None:
-    """Twin of `attention_8bit.attend_8bit`; the configuration changes nothing here.
+    """Twin of `attention_8bit.attend_8bit`; of the configuration only the order of the values matters here.
 
     Probabilities are rounded as the kernel rounds them, relative to a power of two.
     """
@@ -290,7 +293,10 @@ def attend_8bit(operands: AttentionOperands, y: Tensor, config: AttentionConfig)
     scores = q @ k.transpose(1, 2)
     p = torch.exp2(scores - scores.amax(-1, keepdim=True).ceil().clamp(min=0) + 8)
     _, v_mean, v_scale = operands.common[:, :, None].unbind(1)
-    v = operands.v.float().transpose(1, 2)[:, : k.shape[1]]
+    v = operands.v.float().transpose(1, 2)
+    if config.overlaps:
+        v = v[:, value_order(v.shape[1]).argsort().to(v.device)]
+    v = v[:, : k.shape[1]]
     weighed = p.to(torch.float8_e4m3fn).float() @ v / p.sum(-1, keepdim=True)
     y.copy_((weighed * v_scale + v_mean).to(y.dtype))
 

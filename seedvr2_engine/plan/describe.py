@@ -8,9 +8,10 @@ def describe_config(config: ConvConfig | AttentionConfig | None) -> str:
     """How a kernel cuts its work; empty for None."""
     if isinstance(config, AttentionConfig):
         loads = "descriptors" if config.uses_tma else "pointers"
+        way = ", overlapping" if config.overlaps else ""
         return (
             f"{config.block_m} queries, {config.block_n} keys, {config.block_v} dimensions, {config.warps} warps, "
-            f"{config.stages} stages, {loads}"
+            f"{config.stages} stages, {loads}{way}"
         )
     return "" if config is None else config.describe()
 

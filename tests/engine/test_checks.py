@@ -54,6 +54,19 @@ def test_right_kernels_pass(format):
         assert check.error < 1e-2
 
 
+@pytest.mark.parametrize("mistaken", [False, True])
+def test_attention_that_overlaps_is_checked_with_its_own_order_of_values(mistaken):
+    correct_interpreter()
+    decode, _ = plans(size_px=(24, 16))
+    step = steps(decode, "attention")[-1]
+    config = replace(step.config, overlaps=True)
+    kernels = triton_backend()
+    if mistaken:
+        quantize = kernels.quantize_attention
+        kernels = kernels._replace(quantize_attention=lambda qkv, operands, _: quantize(qkv, operands, step.config))
+    assert bool(check_step(replace(step, config=config), kernels, CPU).wrong) == mistaken
+
+
 def breaking(kernel, damage):
     """The twins with one kernel whose result is damaged."""
     right = getattr(twin_backend(), kernel)
@@ -124,8 +137,8 @@ def test_both_ways_through_the_kernel_are_checked(mixed):
         ("combine", lambda partials, counts, combined: combined[:, :, 0].add_(0.5), "norm"),
         ("finish_statistics", lambda c, n, o, s, affine: affine[:, 1].mul_(1.1), "norm"),
         ("normalize", lambda x, a, o, s, target: target.frames.view(torch.uint8)[:, 0].zero_(), "norm"),
-        ("quantize_attention", lambda qkv, operands: operands.k_scale.mul_(1.05), "attention"),
-        ("quantize_attention", lambda qkv, operands: operands.common[:, 1].zero_(), "attention"),
+        ("quantize_attention", lambda qkv, operands, config: operands.k_scale.mul_(1.05), "attention"),
+        ("quantize_attention", lambda qkv, operands, config: operands.common[:, 1].zero_(), "attention"),
         ("attend_8bit", lambda operands, y, config: y[:, 3].zero_(), "attention"),
         ("fold", lambda taps, bias, picture: picture.neg_(), "fold"),
         ("unfold", lambda picture, y: y[..., 0].zero_(), "unfold"),

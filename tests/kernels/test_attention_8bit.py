@@ -1,17 +1,26 @@
 """Attention in 8 bits: its operands, then the product, against their twins, and the twin against exact attention."""
 
+# mypy: allow-untyped-defs, no-check-untyped-defs
+# ruff: noqa: N803
+from dataclasses import replace
+
 import pytest
 import torch
+import triton
+import triton.language as tl
 
 from seedvr2_engine.errors import InvalidArgumentError
-from seedvr2_engine.kernels import attention_8bit, reference
+from seedvr2_engine.kernels import attention_8bit, attention_quantize, reference
+from seedvr2_engine.kernels.attention_8bit import weigh
 from seedvr2_engine.kernels.dispatch import AttentionConfig
-from seedvr2_engine.kernels.layout import attention_bytes, attention_operands
+from seedvr2_engine.kernels.layout import attention_bytes, attention_operands, value_order
 
 from .tolerances import assert_close
 
 DIM = 64
 CONFIG = AttentionConfig(32, 32, 32, warps=4, stages=2, uses_tma=True)
+OVERLAPPING = replace(CONFIG, overlaps=True)
+ways = pytest.mark.parametrize("way", [CONFIG, OVERLAPPING], ids=["in turn", "overlapping"])
 
 
 def make_qkv(length, gain=1.0, dtype=torch.float16):
@@ -32,15 +41,28 @@ def relative(actual, expected):
     return ((actual.float() - expected.float()).norm() / expected.float().norm()).item()
 
 
+def attend(qkv, config, format="int8"):
+    """Both steps, into poisoned memory."""
+    frames, length, _ = qkv.shape
+    operands = make_operands(length, format)
+    if frames > 1:
+        operands = type(operands)(*(torch.cat([part] * frames) for part in operands))
+    y = torch.full((frames, length, DIM), float("nan"), dtype=qkv.dtype)
+    attention_quantize.quantize_attention(qkv, operands, config)
+    attention_8bit.attend_8bit(operands, y, config)
+    return y
+
+
+@ways
 @pytest.mark.parametrize("uses_tma", [True, False], ids=["descriptors", "pointers"])
 @pytest.mark.parametrize("format", ["int8", "fp8"])
 @pytest.mark.parametrize("length", [37, 200])
-def test_equals_the_twin(length, format, uses_tma):
+def test_equals_the_twin(length, format, uses_tma, way):
     qkv = make_qkv(length, gain=4)
-    config = AttentionConfig(32, 32, 32, warps=4, stages=2, uses_tma=uses_tma)
+    config = replace(way, uses_tma=uses_tma)
     actual, expected = (make_operands(length, format) for _ in range(2))
-    attention_8bit.quantize_attention(qkv, actual)
-    reference.quantize_attention(qkv, expected)
+    attention_quantize.quantize_attention(qkv, actual, config)
+    reference.quantize_attention(qkv, expected, config)
     for name in ("q", "k", "v"):
         assert_close(getattr(actual, name), getattr(expected, name), getattr(expected, name).dtype)
     for name in ("q_scale", "k_scale", "common"):
@@ -54,19 +76,56 @@ def test_equals_the_twin(length, format, uses_tma):
     assert relative(outs[0] - common, outs[1] - common) < 2e-3
 
 
-def test_bf16_and_frames_of_their_own():
+@pytest.mark.parametrize("length", [1, 31, 32, 33, 64, 150, 200])
+def test_both_ways_have_the_same_bits(length):
+    """One block of keys is the overlapping way's last product alone."""
+    qkv = make_qkv(length, gain=4)
+    assert torch.equal(attend(qkv, OVERLAPPING), attend(qkv, CONFIG))
+
+
+def test_order_of_the_values():
+    order = value_order(32)
+    assert order[:16].tolist() == [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15]
+    assert torch.equal(order[16:], order[:16] + 16)
+
+
+@triton.jit
+def unchanged(x, first=None, second=None):
+    return x
+
+
+@triton.jit
+def weigh_all_but_the_last(
+    acc, packed, values, t, n, part, PADDED, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_V: tl.constexpr, TMA: tl.constexpr, COMPILED: tl.constexpr,
+):  # fmt: skip
+    if n + BLOCK_N < PADDED:
+        acc = weigh(acc, packed, values, t, n, part, PADDED, D, BLOCK_M, BLOCK_N, BLOCK_V, TMA, COMPILED)
+    return acc
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "fault"),
+    [
+        (attention_8bit, "weigh", weigh_all_but_the_last),
+        (attention_8bit, "in_value_order", unchanged),
+        (attention_8bit, "rescale", lambda acc, shrink, COMPILED: acc),
+        (attention_quantize, "token_at", unchanged),
+    ],
+)
+def test_a_planted_fault_shows(monkeypatch, module, name, fault):
+    qkv = make_qkv(200, gain=4)
+    right = attend(qkv, OVERLAPPING)
+    monkeypatch.setattr(module, name, fault)
+    wrong = attend(qkv, OVERLAPPING)
+    common = right.float().mean(1, keepdim=True)
+    assert relative(wrong - common, right - common) > 0.1
+
+
+@ways
+def test_bf16_and_frames_of_their_own(way):
     qkv = torch.cat([make_qkv(40, dtype=torch.bfloat16), 3 * make_qkv(40, dtype=torch.bfloat16)])
-    alone = []
-    for frame in qkv:
-        operands, y = make_operands(40, "int8"), torch.full((1, 40, DIM), float("nan"), dtype=qkv.dtype)
-        attention_8bit.quantize_attention(frame[None], operands)
-        attention_8bit.attend_8bit(operands, y, CONFIG)
-        alone.append((operands, y))
-    together = type(operands)(*(torch.cat(parts) for parts in zip(*(o for o, _ in alone), strict=True)))
-    y = torch.full((2, 40, DIM), float("nan"), dtype=qkv.dtype)
-    attention_8bit.quantize_attention(qkv, together)
-    attention_8bit.attend_8bit(together, y, CONFIG)
-    assert torch.equal(y, torch.cat([y for _, y in alone]))
+    assert torch.equal(attend(qkv, way), torch.cat([attend(frame[None], way) for frame in qkv]))
 
 
 @pytest.mark.parametrize(("gain", "limit"), [(1.0, 0.055), (4.0, 0.05), (10.0, 0.055)])
@@ -74,20 +133,18 @@ def test_twin_is_as_near_to_exact_attention_as_an_fp8_convolution(gain, limit):
     """Whatever keys and values have in common; INT8 scores alone are 0.010 to 0.025, FP8 scores 0.05 to 0.14 off."""
     qkv = make_qkv(600, gain)
     operands, (exact, actual) = make_operands(600, "int8"), torch.empty(2, 1, 600, DIM)
-    reference.quantize_attention(qkv, operands)
+    reference.quantize_attention(qkv, operands, CONFIG)
     reference.attend(qkv, exact, CONFIG)
     reference.attend_8bit(operands, actual, CONFIG)
     common = exact.mean(1, keepdim=True)
     assert relative(actual - common, exact - common) < limit
 
 
-def test_scores_all_equal_and_one_token():
+@ways
+def test_scores_all_equal_and_one_token(way):
     """Nothing to divide by: constant keys, and a single token."""
     for length in (1, 33):
-        qkv = torch.ones(1, length, 3 * DIM, dtype=torch.float16)
-        operands, y = make_operands(length, "int8"), torch.full((1, length, DIM), float("nan"), dtype=torch.float16)
-        attention_8bit.quantize_attention(qkv, operands)
-        attention_8bit.attend_8bit(operands, y, CONFIG)
+        y = attend(torch.ones(1, length, 3 * DIM, dtype=torch.float16), way)
         assert torch.equal(y, torch.ones_like(y))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from seedvr2_engine.device import ARCHITECTURES
+from seedvr2_engine.kernels.ahead import overwrites_operands
 from seedvr2_engine.kernels.dispatch import FORMATS_BY_ARCHITECTURE
 
 ROOT = Path(__file__).parents[2]
@@ -100,5 +101,27 @@ def test_attention_in_8_bits_on_hopper() -> None:
     assert all(any(kind in found for found in eight_bit["matrix_instructions"]) for kind in kinds), eight_bit
     assert eight_bit["spilled_bytes"] == 0
     assert eight_bit["shared_memory_bytes"] <= ARCHITECTURES["sm_90"].shared_memory_bytes
-    # Registers that hold probabilities are read, but nothing goes on before that has ended.
+    # Registers that hold probabilities are read while the softmax of the next ones goes on.
+    assert eight_bit["reads_registers"]
+    assert not eight_bit["overwrites"], "probabilities are written over while a product reads them"
     assert not eight_bit["serialized"], "ptxas waits for every single wgmma"
+
+
+@pytest.mark.parametrize(
+    ("written", "where", "overwrites"),
+    [("%r9", "after", False), ("%r1", "before", False), ("%r1", "after", True), ("%r1", "next turn", True)],
+)
+def test_registers_written_while_a_product_reads_them_are_found(written: str, where: str, overwrites: bool) -> None:
+    write = {name: f"add.s32 {written}, %r8, 1;" if name == where else "" for name in ("before", "after", "next turn")}
+    loop = f"""
+    $L__BB0_2:                              // in a loop
+        {write["next turn"]}
+        wgmma.wait_group.sync.aligned 0;
+        {write["before"]}
+        wgmma.mma_async.sync.aligned.m64n8k32.f32.e4m3.e4m3 {{%r4,%r5,%r6,%r7}}, {{%r0,%r1,%r2,%r3}}, %rd1, %p1, 1, 1;
+        {{ .reg .b16 low; {write["after"]} }}
+        st.shared.b32 [%r1], %r9;
+        @%p2 bra $L__BB0_2;
+        ret;
+    """
+    assert overwrites_operands(loop) == overwrites

@@ -9,8 +9,10 @@ import pytest
 from seedvr2_engine.device import ARCHITECTURES, DeviceSpec, MatrixRates
 from seedvr2_engine.kernels.dispatch import (
     FORMATS_BY_ARCHITECTURE,
+    AttentionConfig,
     ConvConfig,
     ConvProblem,
+    Format,
     Refusal,
     choose_attention_config,
     choose_config,
@@ -72,6 +74,26 @@ def test_too_little_shared_memory_is_refused() -> None:
 @pytest.mark.parametrize("dim", [8, 96, 1024])
 def test_heads_of_other_dimensions_are_refused(dim: int) -> None:
     assert isinstance(choose_attention_config(dim, spec("sm_90")), Refusal)
+
+
+@pytest.mark.parametrize(
+    ("sm", "dim", "format", "overlaps"),
+    [
+        ("sm_90", 512, "int8", True),
+        ("sm_90", 128, "fp8", True),
+        ("sm_90", 64, "int8", False),
+        ("sm_90", 512, "fp16", False),
+        ("sm_89", 512, "int8", False),
+        ("sm_100", 512, "fp8", False),
+        ("sm_120", 512, "int8", False),
+    ],
+)
+def test_attention_overlaps_where_wgmma_gives_a_thread_enough_sums(
+    sm: str, dim: int, format: Format, overlaps: bool
+) -> None:
+    config = choose_attention_config(dim, spec(sm), format)
+    assert isinstance(config, AttentionConfig)
+    assert config.overlaps == overlaps
 
 
 def test_odd_sizes_are_halved_through_pointers() -> None:
