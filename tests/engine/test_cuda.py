@@ -63,11 +63,12 @@ def test_graphs_change_no_bit(wide_vae: VideoVAE) -> None:
 def test_host_memory_changes_no_bit(wide_vae: VideoVAE) -> None:
     # Pairs round otherwise, and would be given up before anything goes to the host.
     plain, z = engine(wide_vae, plan=PlanOptions(allows_pairs=False)), latent(6, 30, 52)
+    options = PlanOptions(allows_pairs=False, allows_tiles=False)
     expected = plain.decode(z)
     peak = plain.plan(VAEShape("decode", 240, 416, 21)).memory.peak
     plain.release()
     for share in (0.9, 0.75, 0.65):
-        other = engine(wide_vae, budget_bytes=int(share * peak), plan=PlanOptions(allows_pairs=False, allows_tiles=False))
+        other = engine(wide_vae, budget_bytes=int(share * peak), plan=options)
         assert other.plan(VAEShape("decode", 240, 416, 21)).uses_host
         assert torch.equal(other.decode(z), expected)
 
