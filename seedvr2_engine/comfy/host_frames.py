@@ -33,6 +33,11 @@ def write_frames(pictures: Iterable[Tensor], image: Tensor) -> Iterator[int]:
         waiting.append((index, staged, arrived))
         if len(waiting) == STAGED_FRAMES:
             yield _take(waiting, image, free)
+    for index, _, arrived in waiting:
+        # New memory has its pages only once it is written to. For the last pictures that is better done while the GPU
+        # still works on them; the others are copied while it works on the next.
+        if not arrived.query():
+            image[index].zero_()
     while waiting:
         yield _take(waiting, image, free)
 

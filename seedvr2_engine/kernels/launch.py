@@ -1,7 +1,8 @@
 """How every kernel is launched, so that many can be compiled side by side before the first one runs.
 
-A kernel takes one to four seconds to compile, and a decode needs some forty of them. Triton lets go of Python's lock
-while it compiles, so threads suffice: sixteen cores compile a decode in the time of its two slowest kernels.
+A kernel takes one to four seconds to compile, and a decode needs some fifty of them. Triton lets go of Python's lock
+for most of it, so threads suffice. What a kernel needs at its first launch, a C function of its own and a place on the
+GPU, is made side by side as well.
 """
 
 import os
@@ -10,33 +11,59 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 import triton
 
-_compiling: ContextVar[bool] = ContextVar("compiling", default=False)
+_compiled: ContextVar[list[Any] | None] = ContextVar("compiled", default=None)
+"""Kernels, or promises of them, while `compile_ahead` is at work."""
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
     """`kernel[grid](*arguments, **options)`; while `compile_ahead` is at work the kernel is compiled and not run."""
-    if _compiling.get():
-        kernel.warmup(*arguments, grid=grid, **options)
-    else:
+    compiled = _compiled.get()
+    if compiled is None:
         kernel[grid](*arguments, **options)
+    else:
+        compiled.append(kernel.warmup(*arguments, grid=grid, **options))
 
 
 def compile_ahead(launches: Iterable[Callable[[], object]], threads: int | None = None) -> None:
-    """Compile what these launches need, side by side; none of them computes anything.
+    """Compile what these launches need and load it, side by side; none of them computes anything.
 
     threads: None is one a core. A kernel that does not compile is left for its real launch, which says why.
     """
     if triton.knobs.runtime.interpret:
         return
-    token = _compiling.set(True)
+    compiled: list[Any] = []
+    token = _compiled.set(compiled)
     try:
-        with (
-            ThreadPoolExecutor(threads or os.cpu_count()) as pool,
-            triton.AsyncCompileMode(pool, ignore_errors=True),
-        ):
-            for call in launches:
-                call()
+        with ThreadPoolExecutor(threads or os.cpu_count(), initializer=_enter()) as pool:
+            with triton.AsyncCompileMode(pool, ignore_errors=True):
+                for call in launches:
+                    call()
+            finished = (_result(kernel) for kernel in compiled)
+            distinct = {id(kernel): kernel for kernel in finished if kernel is not None}
+            list(pool.map(_load, distinct.values()))
     finally:
-        _compiling.reset(token)
+        _compiled.reset(token)
+
+
+def _enter() -> Callable[[], None]:
+    """What a thread does first: this thread's GPU is to be its own."""
+    if not torch.cuda.is_available():
+        return lambda: None
+    device = torch.cuda.current_device()
+    return lambda: torch.cuda.set_device(device)
+
+
+def _result(kernel: Any) -> Any:
+    """A compiled kernel, or None where compiling it failed."""
+    return kernel.result(ignore_errors=True) if hasattr(kernel, "result") else kernel
+
+
+def _load(kernel: Any) -> None:
+    """Make a compiled kernel ready for its first launch."""
+    try:
+        _ = kernel.run
+    except Exception:  # The launch meets the same failure where it can be told.
+        return

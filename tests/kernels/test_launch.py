@@ -14,9 +14,17 @@ class Kernel:
     def __init__(self):
         self.compiled: list[tuple[object, ...]] = []
         self.ran: list[tuple[object, ...]] = []
+        self.loaded = 0
 
     def warmup(self, *arguments, grid, **options):
         self.compiled.append((grid, arguments, options))
+        return self
+
+    @property
+    def run(self):
+        """What Triton makes at the first launch."""
+        self.loaded += 1
+        raise RuntimeError("no GPU")
 
     def __getitem__(self, grid):
         return lambda *arguments, **options: self.ran.append((grid, arguments, options))
@@ -32,6 +40,7 @@ def test_ahead_compiles_and_runs_nothing(compiler):
     kernel = Kernel()
     compile_ahead([lambda: launch(kernel, (2, 3), 1, 2, BLOCK=4)])
     assert kernel.compiled == [((2, 3), (1, 2), {"BLOCK": 4})]
+    assert kernel.loaded == 1
     assert kernel.ran == []
     launch(kernel, (2, 3), 1, 2, BLOCK=4)
     assert kernel.ran == kernel.compiled
@@ -47,6 +56,12 @@ def test_a_failure_ends_the_compiling(compiler):
         compile_ahead([wrong])
     launch(kernel, (1,))
     assert kernel.ran
+
+
+def test_a_kernel_is_loaded_once(compiler):
+    kernel = Kernel()
+    compile_ahead([lambda: launch(kernel, (1,))] * 3)
+    assert kernel.loaded == 1
 
 
 def test_other_threads_go_on_launching(compiler):
