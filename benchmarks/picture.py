@@ -39,6 +39,7 @@ from benchmarks.picture_sheet import crops, sensitivity_plot
 from benchmarks.rounding import SCHEMES, RoundedDecoder
 from seedvr2_engine.device import device_spec
 from seedvr2_engine.engine.backend import triton_backend, twin_backend
+from seedvr2_engine.engine.exponents import measure_exponents
 from seedvr2_engine.engine.guard import guard
 from seedvr2_engine.engine.sensitivity import decoder_layers, decoder_shares, mean_squared_error, picture
 from seedvr2_engine.engine.vae import EngineOptions, VAEEngine
@@ -68,12 +69,13 @@ class Run:
         on_gpu = self.device.type == "cuda"
         self.backend = triton_backend() if on_gpu else twin_backend()
         self.spec = device_spec(self.device) if on_gpu else CARD
+        self.exponents = measure_exponents(self.vae, self.spec)
         self.engines: dict[str, VAEEngine] = {}
 
     def build(self, recipe: QuantRecipe, *, by_twins: bool = False, graphs: bool = False) -> VAEEngine:
         """An engine; graphs would cost more than the few runs that most serve."""
         spec, backend = (CARD, twin_backend()) if by_twins else (self.spec, self.backend)
-        options = EngineOptions(uses_graphs=graphs)
+        options = EngineOptions(uses_graphs=graphs, exponents=self.exponents)
         return VAEEngine(self.vae, recipe, spec, backend, device=self.device, options=options)
 
     def keeping(self, format: str, names: Iterable[str]) -> VAEEngine:

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from ..device import DeviceSpec
 from ..engine.backend import Backend
 from ..engine.checks import check_plans
+from ..engine.exponents import TensorExponents, measure_exponents
 from ..engine.sensitivity import picture
 from ..engine.vae import EngineOptions, VAEEngine
 from ..errors import SeedVR2Error
@@ -110,6 +112,10 @@ class Bench:
             except (SeedVR2Error, torch.cuda.OutOfMemoryError) as error:
                 yield Row(case, precision, _first_line(error))
 
+    @cached_property
+    def _exponents(self) -> TensorExponents:
+        return measure_exponents(_copy(self.vae, self.device, torch.float32), self.spec)
+
     def _engine(self, case: Case, precision: str, exact: "Exact", matrix_tflops: float | None) -> Row:
         # Raises for a format that the GPU lacks, for which a plan would take 16 bits in every layer.
         decision = choose_precision(precision, self.spec)
@@ -118,8 +124,9 @@ class Bench:
         wrong = self._check_kernels(case, recipe)
         if wrong:
             return Row(case, precision, wrong)
+        exponents = self._exponents
         before = self._allocated()
-        options = EngineOptions(budget_bytes=self.budget_bytes)
+        options = EngineOptions(budget_bytes=self.budget_bytes, exponents=exponents)
         engine = VAEEngine(self.vae, recipe, self.spec, self.backend, device=self.device, options=options)
         run = engine.decode if case.part == "decode" else engine.encode
         row = self._timed(case, precision, run, exact, before)

@@ -128,9 +128,7 @@ class Binder:
         combined = space.view(f"{step.layer}.combined", (frames, chunks.numel(), 4, channels), torch.float32)
         affine = space.view(f"{step.layer}.affine", (frames, 4, channels), torch.float32)
         operands, target = self._weights.norm(step), space.target(step, row)
-        limit, floor = (
-            (127.0, -20 if operands.inverse_smoothing is None else 0) if step.format == "int8" else (448.0, -2)
-        )
+        limit, floor = (127.0, 0 if self._weights.is_smoothed(step) else -20) if step.format == "int8" else (448.0, -2)
         spec = NormSpec(
             normalises=bool(step.norm),
             activates=step.activates,
@@ -138,7 +136,8 @@ class Binder:
             exponent_floor=floor,
             reach=INT8_REACH if step.format == "int8" else 1.0,
             groups=self._config.norm_groups,
-            eps=self._config.norm_eps,
+            # The variance is that of the stored tensor.
+            eps=self._config.norm_eps * 4.0 ** -self._weights.exponents.of(step.source),
         )
         normalize = partial(self._backend.normalize, x, affine, operands, spec, target)
         if step.makes_sums:

@@ -42,8 +42,11 @@ def _waves(frames: int, edge_px: int) -> Tensor:
 
 
 def calibrate_on(vae: VideoVAE, device: torch.device) -> dict[str, Tensor]:
-    """`activation_maxima`, computed on `device`; the model itself stays where it is."""
-    return activation_maxima(vae if vae.device == device else deepcopy(vae).to(device))
+    """`activation_maxima`, computed on `device`, in FP32 where the model overflows; the model itself stays as it is."""
+    maxima = activation_maxima(vae if vae.device == device else deepcopy(vae).to(device))
+    if vae.dtype == torch.float32 or all(torch.isfinite(amax).all() for amax in maxima.values()):
+        return maxima
+    return activation_maxima(deepcopy(vae).to(device, torch.float32))
 
 
 @torch.no_grad()

@@ -2,8 +2,7 @@
 
 Small clips are decoded by the plain model and in the format. While the worst of them differs too much, layers are kept
 high: those that cause most of its error (`sensitivity`) for the time that they take, and no more than their measured
-errors say are needed; the result is measured again. Weights whose tensors between the layers exceed what FP16 holds get
-BF16 there first.
+errors say are needed; the result is measured again.
 """
 
 import hashlib
@@ -14,7 +13,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,7 +23,8 @@ from ..checkpoint.hub import user_cache
 from ..metrics import decibel
 from ..models.vae import VideoVAE
 from ..quant import QuantRecipe
-from .sensitivity import decoder_layers, largest_activation, layer_errors, mean_squared_error, picture
+from .probes import probe_clips
+from .sensitivity import decoder_layers, layer_errors, mean_squared_error, picture
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +32,7 @@ DEFAULT_MIN_PSNR_DB = 50.0
 """The picture may differ from the plain model's by this much at most. Other pictures may lie below the guard's own:
 with 48 dB for INT8 the nano VAE decoded a dark scene at 47.3."""
 
-_FP16_LARGEST = 65504
-_FP16_MARGIN = 4
-"""How many times larger than on the guard's clips a tensor between two layers may become before FP16 overflows."""
-_METHOD = "two clips, layers by error and cost, BF16 on overflow"
+_METHOD = "two clips, layers by error and cost, FP16 with exponents"
 """How layers are chosen; another way makes earlier choices void."""
 _HEADROOM = 0.8
 """Share of the allowed error that the layers left in 8 bits may use by prediction."""
@@ -78,16 +75,13 @@ class GuardResult:
     """PSNR of the recipe as it is now."""
     kept: tuple[KeptLayer, ...] = ()
     """Layers moved to 16 bits, the most sensitive first."""
-    high_precision: Literal["fp16", "bf16"] | None = None
-    """Other 16-bit format than the recipe's, which overflows or is about to."""
     seconds: float = 0.0
     """What measuring took, engines and the compiling of their kernels included."""
     from_cache: bool = False
     """Whether an earlier run measured it, of the same weights on the same architecture."""
 
     def applied_to(self, recipe: QuantRecipe) -> QuantRecipe:
-        """The recipe with the kept layers in 16 bits, of the kind that does not overflow."""
-        recipe = replace(recipe, high_precision=self.high_precision or recipe.high_precision)
+        """The recipe with the kept layers in 16 bits."""
         for layer in self.kept:
             recipe = recipe.keeping_high(layer.name, layer.reason)
         return recipe
@@ -99,8 +93,6 @@ class GuardResult:
         if self.kept:
             names = ", ".join(layer.name for layer in self.kept)
             line += f"; {self.before_db:.1f} dB before these were kept in 16 bits: {names}"
-        if self.high_precision is not None:
-            line += f"; 16 bits are {self.high_precision.upper()}, because FP16 overflows"
         return line
 
 
@@ -135,19 +127,12 @@ def guard(
         latent, decoded = _reconstruct(vae, clip)
     exact = [picture(one) for one in decoded]
 
-    def errors(engine: E) -> tuple[list[float], bool]:
-        decoded = [engine.decode(one) for one in latent.split(1)]
-        pairs = zip(decoded, exact, strict=True)
-        return [mean_squared_error(picture(a).to(b.device), b).item() for a, b in pairs], _is_finite(decoded)
+    def errors(engine: E) -> list[float]:
+        pairs = zip(latent.split(1), exact, strict=True)
+        return [mean_squared_error(picture(engine.decode(z)).to(y.device), y).item() for z, y in pairs]
 
     engine = build(recipe, None)
-    found, finite = errors(engine)
-    other: Literal["bf16"] | None = None
-    loud = not finite or largest_activation(vae, latent) > _FP16_LARGEST / _FP16_MARGIN
-    if loud and recipe.is_quantized and recipe.high_precision == "fp16":
-        engine = build(replace(recipe, high_precision="bf16"), engine)
-        found, finite = errors(engine)
-        other = "bf16" if finite else None
+    found = errors(engine)
     measured = before = max(found)
     kept: list[KeptLayer] = []
     allowed = 10 ** (-min_psnr_db / 10)
@@ -159,56 +144,17 @@ def guard(
         while measured > allowed and left:
             for name in _to_keep(left, costs or dict.fromkeys(left, 1.0), correction, allowed):
                 kept.append(KeptLayer(name, decibel(left.pop(name))))
-            engine = build(GuardResult(0, 0, 0, tuple(kept), other).applied_to(recipe), engine)
-            measured = max(errors(engine)[0])
+            engine = build(GuardResult(0, 0, 0, tuple(kept)).applied_to(recipe), engine)
+            measured = max(errors(engine))
             # An outlier can cost the engine more than it costs the model of it, so the first choice trusts the layers'
             # own figures; what is still missing after it is spread over the rest.
             correction = max(1.0, measured / max(sum(left.values()), 1e-30))
         kept.sort(key=lambda layer: layer.psnr_db)
     seconds = round(time.monotonic() - began, 2)
-    result = GuardResult(min_psnr_db, decibel(before), decibel(measured), tuple(kept), other, seconds)
+    result = GuardResult(min_psnr_db, decibel(before), decibel(measured), tuple(kept), seconds)
     if cache_file is not None:
         _write(cache_file, result)
     return result, engine
-
-
-def probe_clips(size: int = 192) -> Tensor:
-    """Two procedural clips (2, 3, 5, size, size) in [-1, 1], FP32: a scene and a page."""
-    return torch.cat([probe_clip(size), probe_page(size)])
-
-
-def probe_clip(size: int = 192) -> Tensor:
-    """A procedural clip (1, 3, 5, size, size) in [-1, 1], FP32: gradients, edges, texture, a dark corner, motion."""
-    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-    texture = torch.rand(3, size // 2, size // 2, generator=torch.Generator().manual_seed(0))
-    texture = texture.repeat_interleave(2, 1).repeat_interleave(2, 2)
-    frames = []
-    for t in range(5):
-        shift = 3 * t
-        stripes = ((rows + columns + shift) // 6 % 2).float()
-        ramp = torch.stack([rows / size, columns / size, (rows + columns) / (2 * size)])
-        inside = (((rows - 0.4 * size).square() + (columns - 0.3 * size - shift).square()).sqrt() < 0.25 * size).float()
-        frame = ramp * (1 - inside) + inside * torch.stack([stripes, 1 - stripes, 0.3 + 0.4 * stripes])
-        corner = ((rows > 0.6 * size) & (columns > 0.55 * size)).float()
-        frame = frame * (1 - corner) + corner * (0.05 + 0.5 * texture.roll(shift, 2))
-        frames.append(frame)
-    return torch.stack(frames, dim=1)[None] * 2 - 1
-
-
-def probe_page(size: int = 192) -> Tensor:
-    """A clip (1, 3, 5, size, size) in [-1, 1] like print: lines of dark strokes on white, of three sizes, scrolling."""
-    generator = torch.Generator().manual_seed(1)
-    page = torch.ones(size, size + 8)
-    top = 4
-    for height in (8, 12, 20) * (size // 48):
-        width = max(1, height // 6)
-        strokes = torch.rand(height // width, page.shape[1] // width, generator=generator) < 0.4
-        line = strokes.repeat_interleave(width, 0).repeat_interleave(width, 1)
-        block = page[top : top + line.shape[0], : line.shape[1]]
-        block[line[: block.shape[0]]] = 0.1
-        top += height * 3 // 2
-    frames = [page[:, 2 * t : 2 * t + size] for t in range(5)]
-    return torch.stack(frames)[None, None].expand(1, 3, -1, -1, -1) * 2 - 1
 
 
 def weights_digest(vae: VideoVAE) -> str:
@@ -262,10 +208,7 @@ def _read(path: Path, min_psnr_db: float) -> GuardResult | None:
         facts = json.loads(path.read_text())
         kept = tuple(KeptLayer(str(layer["name"]), float(layer["psnr_db"])) for layer in facts["kept"])
         limit, before, now = (float(facts[key]) for key in ("min_psnr_db", "before_db", "psnr_db"))
-        other = facts["high_precision"]
-        if other not in (None, "bf16"):
-            raise ValueError(f"high_precision: expected bf16 or nothing, got {other!r}")
-        result = GuardResult(limit, before, now, kept, other, from_cache=True)
+        result = GuardResult(limit, before, now, kept, from_cache=True)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

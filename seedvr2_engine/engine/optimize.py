@@ -16,6 +16,7 @@ from ..plan.choices import PRECISION_CHOICES, PrecisionDecision, choose_precisio
 from ..plan.types import Part
 from ..quant import QuantRecipe
 from .backend import Backend, triton_backend
+from .exponents import TensorExponents, measure_exponents
 from .guard import DEFAULT_MIN_PSNR_DB, GuardResult, cache_path, guard
 from .report import EngineReport, Measure, count_layers, describe_work, place_of
 from .sensitivity import decoder_shares
@@ -182,27 +183,32 @@ def serve_engine(
     assert decision.format is not None
     budget = None if settings.vram_gb is None else memory_budget_bytes(spec, settings.vram_gb)
     plan = PlanOptions(fuses_attention=settings.enable_flash_attention, tile=settings.tile)
-    options = EngineOptions(plan, budget, settings.enable_cuda_graphs)
+    recipe = QuantRecipe(decision.format)
+    exponents, judge = TensorExponents(), vae
+    if recipe.precision != "bf16":
+        # The plain model is wanted where the engine is: on a CPU its small clips would take a minute.
+        judge = vae if _is_same_place(vae.device, device) else copy.deepcopy(vae).to(device)
+        exponents = measure_exponents(judge, spec)
+    options = EngineOptions(plan, budget, settings.enable_cuda_graphs, exponents)
 
     def build(recipe: QuantRecipe, previous: VAEEngine | None) -> VAEEngine:
         if previous is not None:
             return previous.with_recipe(recipe)
         return VAEEngine(vae, recipe, spec, backend, device=device, options=options)
 
-    recipe = QuantRecipe(decision.format)
     result: GuardResult | None = None
     if recipe.is_quantized and settings.min_psnr_db is not None:
-        # The plain model is wanted where the engine is: on a CPU its small clip would take a minute.
-        judge = vae if _is_same_place(vae.device, device) else copy.deepcopy(vae).to(device)
         cache = cache_path(vae, recipe, spec.sm)
         costs = decoder_shares(vae.config, spec)
         result, engine = guard(judge, recipe, build, min_psnr_db=settings.min_psnr_db, costs=costs, cache_file=cache)
-        del judge
     else:
         engine = build(recipe, None)
+    del judge
     notes = _notes(result)
     for note in notes:
         log.warning("VAE: %s.", note)
+    # Not a warning: it changes nothing.
+    notes = (*filter(None, [exponents.describe()]), *notes)
     return ServedVAE(engine, lambda: report_engine(engine, settings, decision, result, notes))
 
 
@@ -212,16 +218,7 @@ def _is_same_place(a: torch.device, b: torch.device) -> bool:
 
 
 def _notes(result: GuardResult | None) -> tuple[str, ...]:
-    if result is None:
-        return ()
-    if result.high_precision is None:
-        return _notes_of_layers(result)
-    overflow = f"tensors between the layers are {result.high_precision.upper()}: FP16 overflows with these weights"
-    return (overflow, *_notes_of_layers(result))
-
-
-def _notes_of_layers(result: GuardResult) -> tuple[str, ...]:
-    if not result.kept:
+    if result is None or not result.kept:
         return ()
     count = "1 layer" if len(result.kept) == 1 else f"{len(result.kept)} layers"
     if result.psnr_db < result.min_psnr_db:

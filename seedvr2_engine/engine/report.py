@@ -102,7 +102,7 @@ class EngineReport:
     guard: GuardResult | None = None
     """What the guard measured; None where it had nothing to guard."""
     notes: tuple[str, ...] = field(default=())
-    """What the user gets other than asked."""
+    """What the user gets other than asked, or would not expect."""
 
     def text(self) -> str:
         """The report as lines for a console."""

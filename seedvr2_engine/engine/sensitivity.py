@@ -52,29 +52,6 @@ def mean_squared_error(actual: Tensor, exact: Tensor) -> Tensor:
     return (actual - exact).square().mean(dtype=torch.float64).nan_to_num(nan=1.0)
 
 
-def largest_activation(vae: VideoVAE, latent: Tensor) -> float:
-    """The largest magnitude in the tensors that the engine has between the decoder's layers; NaN counts as infinite."""
-    found: list[Tensor] = []
-
-    def record(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
-        found.append(output.detach().abs().amax().float().nan_to_num(nan=torch.inf, posinf=torch.inf))
-
-    stored = (Resnet, FrameAttention, Upsample, CausalConv3d)
-    handles = [
-        module.register_forward_hook(record)
-        for name, module in vae.decoder.named_modules()
-        # The engine never makes the enlarged tensor.
-        if isinstance(module, stored) and not name.endswith(("upscale_conv", "conv_out"))
-    ]
-    try:
-        for one in latent.split(1):
-            vae.decode(one)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return torch.stack(found).amax().item()
-
-
 def decoder_shares(config: VAEConfig, device: DeviceSpec) -> dict[str, float]:
     """Each layer's share of the arithmetic of a later step of a decode, composed upsamplers as they are computed.
 

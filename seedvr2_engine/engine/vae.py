@@ -20,6 +20,7 @@ from ..quant import QuantRecipe
 from .backend import Backend
 from .bind import PICTURE_DTYPE
 from .calibrate import calibrate_on
+from .exponents import TensorExponents
 from .inputs import batches, check_frames, check_input, check_slices
 from .lanes import Lane
 from .session import Session
@@ -41,6 +42,8 @@ class EngineOptions:
     """GPU memory that weights, working memory and one result may take; None is what is free when a plan is made."""
     uses_graphs: bool = True
     """Whether steps are recorded as CUDA graphs."""
+    exponents: TensorExponents = field(default_factory=TensorExponents)
+    """Of the tensors in 16 bits; `measure_exponents` finds those that keep a VAE within FP16."""
 
 
 class VAEEngine:
@@ -70,7 +73,7 @@ class VAEEngine:
         self.device = torch.device(device)
         self.backend = backend
         maxima = calibrate_on(vae, self.device) if recipe.precision == "int8" else None
-        self.weights = WeightStore(vae.state_dict(), self.device, maxima)
+        self.weights = WeightStore(vae.state_dict(), self.device, maxima, self.options.exponents)
         self.session = self._new_session()
         self._plans: dict[tuple[VAEShape, TileSpec | None], ExecutionPlan] = {}
         self._budget = self.options.budget_bytes

@@ -12,6 +12,7 @@ from ..kernels.pack import fold_time, pack_conv, pack_sets, pair_taps
 from ..kernels.upsample import ComposedUpsampler, compose_upsampler
 from ..plan.types import Step
 from ..quant import smoothing_factors
+from .exponents import TensorExponents
 
 SMOOTHING = 0.85
 """How much of a channel's outliers moves into the weights. Nano VAE, INT8, PSNR of four decoded clips against FP32 in
@@ -35,11 +36,19 @@ class WeightStore:
     """Packed weights on the device, made when a plan first needs them."""
 
     def __init__(
-        self, tensors: Mapping[str, Tensor], device: torch.device, activation_amax: Mapping[str, Tensor] | None = None
+        self,
+        tensors: Mapping[str, Tensor],
+        device: torch.device,
+        activation_amax: Mapping[str, Tensor] | None = None,
+        exponents: TensorExponents | None = None,
     ) -> None:
-        """tensors: the model's state; activation_amax: layer -> largest input of each channel (C,), for INT8."""
+        """tensors: the model's state; activation_amax: layer -> largest input of each channel (C,), for INT8.
+
+        exponents: of what the layers read and write; they are part of the packed weights.
+        """
         self._tensors = tensors
         self._device = device
+        self.exponents = exponents or TensorExponents()
         self._amax = activation_amax or {}
         self._packed: dict[tuple[str, int, str, str], LayerWeights] = {}
         self._norms: dict[tuple[str, str, str], NormOperands] = {}
@@ -78,8 +87,17 @@ class WeightStore:
             smoothing = self._smooth(step)
             if smoothing is not None:
                 inverse = smoothing.reciprocal()
+            # Normalised values have the model's size; others that of the tensor that is read.
+            exponent = (0 if step.norm else self.exponents.of(step.source)) - self._input_exponent(step)
+            if exponent:
+                ones = torch.ones(step.size[2], device=self._device)
+                inverse = (ones if inverse is None else inverse) * 2.0**exponent
             self._norms[key] = NormOperands(weight, bias, inverse)
         return self._norms[key]
+
+    def is_smoothed(self, step: Step) -> bool:
+        """Whether the layer's input is smoothed."""
+        return step.format == "int8" and step.layer in self._amax
 
     def picture_bias(self) -> Tensor:
         """(3,) float32: the last convolution's bias, which is added when its taps are."""
@@ -96,18 +114,33 @@ class WeightStore:
         elif step.problem.paired:
             weight = pair_taps(weight)
         shortcut = None
+        written = self.exponents.of(step.target)
         if step.shortcut:
             name = f"{step.layer.rsplit('.', 1)[0]}.conv_shortcut"
-            shortcut = self._get(f"{name}.weight").flatten(1).to(OUTPUT_DTYPES[step.problem.output]).contiguous()
+            matrix = self._get(f"{name}.weight").flatten(1).double()
+            matrix = matrix * 2.0 ** (self.exponents.of(step.shortcut) - written)
+            shortcut = matrix.to(OUTPUT_DTYPES[step.problem.output]).contiguous()
             bias = bias + self._get(f"{name}.bias").double()
+        weight, bias = weight * 2.0 ** (self._read_exponent(step) - written), bias * 2.0**-written
         return LayerWeights(pack_conv(weight, bias, step.format, self._smooth(step)), shortcut)
+
+    def _input_exponent(self, step: Step) -> int:
+        """Of the frames in the ring of a layer; 8-bit ones have exponents of their own."""
+        return self.exponents.inputs.get(step.layer, 0) if step.format == "fp16" else 0
+
+    def _read_exponent(self, step: Step) -> int:
+        """Of what a convolution reads: a ring, or a buffer."""
+        return self._input_exponent(step) + self.exponents.of(step.source)
 
     def _conv(self, layer: str) -> tuple[Tensor, Tensor]:
         """FP64 weight (Co, Ci, kt, kh, kw) and bias (Co,) of a convolution that is not an upsampler."""
         if layer.endswith(".to_qkv"):
-            names = [layer.replace("to_qkv", name) for name in ("to_q", "to_k", "to_v")]
-            matrix, bias = (torch.cat([self._get(f"{name}.{kind}") for name in names]) for kind in ("weight", "bias"))
-            return matrix.double()[..., None, None, None], bias.double()
+            factors = {name: 2.0 ** -self.exponents.of(name) for name in _projections(layer)}
+            matrix, bias = (
+                torch.cat([self._get(f"{name}.{kind}").double() * factor for name, factor in factors.items()])
+                for kind in ("weight", "bias")
+            )
+            return matrix[..., None, None, None], bias
         if layer.endswith(".to_out"):
             matrix, bias = self._get(f"{layer}.0.weight"), self._get(f"{layer}.0.bias")
             return matrix.double()[..., None, None, None], bias.double()
@@ -125,18 +158,20 @@ class WeightStore:
 
     def _pack_upsampler(self, step: Step, composed: ComposedUpsampler) -> LayerWeights:
         assert step.problem is not None
-        if step.format == "int8" and step.layer in self._amax:
+        if self.is_smoothed(step):
             self._smoothing.setdefault(
                 step.layer, self._factors(step.layer, composed.later.abs().amax((0, 1, 2, 4, 5, 6)))
             )
-        kernels = (composed.first, composed.first_bias) if step.problem.kernel[0] == 1 else composed[2:]
+        weight, bias = (composed.first, composed.first_bias) if step.problem.kernel[0] == 1 else composed[2:]
         if step.problem.paired:
-            kernels = pair_taps(kernels[0]), kernels[1]
-        return LayerWeights(pack_sets(*kernels, step.format, self._smooth(step)), None)
+            weight = pair_taps(weight)
+        written = self.exponents.of(step.target)
+        weight, bias = weight * 2.0 ** (self._read_exponent(step) - written), bias * 2.0**-written
+        return LayerWeights(pack_sets(weight, bias, step.format, self._smooth(step)), None)
 
     def _smooth(self, step: Step) -> Tensor | None:
         """(C,) float32: what the layer's input channels are divided by; None where nothing is smoothed."""
-        if step.format != "int8" or step.layer not in self._amax:
+        if not self.is_smoothed(step):
             return None
         if step.layer not in self._smoothing:
             weight, _ = self._conv(step.layer)
@@ -145,6 +180,11 @@ class WeightStore:
 
     def _factors(self, layer: str, weight_amax: Tensor) -> Tensor:
         return smoothing_factors(self._amax[layer].to(self._device), weight_amax, SMOOTHING)
+
+
+def _projections(layer: str) -> list[str]:
+    """The layers whose rows stand below each other in an attention's first product."""
+    return [layer.replace("to_qkv", name) for name in ("to_q", "to_k", "to_v")]
 
 
 def _key(step: Step) -> tuple[str, int, str, str]:

@@ -109,7 +109,7 @@ class NormOperands(NamedTuple):
     bias: Tensor | None
     """(C,) float32, where the spec normalises."""
     inverse_smoothing: Tensor | None = None
-    """(C,) float32: what each channel is multiplied by before it is quantised; the next weights carry the inverse."""
+    """(C,) float32: what each channel is multiplied by before it is rounded; the next weights carry the inverse."""
 
 
 @dataclass(frozen=True)

@@ -207,12 +207,12 @@ def normalize(x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec,
     value = (x.float() - center) * gain + offset
     if spec.activates:
         value = F.silu(value)
+    if operands.inverse_smoothing is not None:
+        value = value * operands.inverse_smoothing
     if target.exponents is not None:
         mantissa, exponent = torch.frexp((bound.amax((1, 2, 3)) / (spec.limit * spec.reach)).clamp(min=1e-30))
         # frexp's mantissa is in [0.5, 1).
         target.exponents[slots] = (exponent - (mantissa == 0.5).int()).clamp(min=spec.exponent_floor)
-        if operands.inverse_smoothing is not None:
-            value = value * operands.inverse_smoothing
         value = value * torch.exp2(-target.exponents[slots].float())[:, None, None, None]
         if target.frames.dtype == torch.int8:
             value = (value + 0.5).floor().clamp(-spec.limit, spec.limit)
@@ -236,8 +236,6 @@ def normalize_pair(
     new = torch.empty(x.shape, dtype=torch.float32, device=x.device)
     plain = FrameTarget(new, None, torch.arange(2, dtype=torch.int32))
     normalize(x, affine, operands, spec, plain)
-    if operands.inverse_smoothing is not None:
-        new *= operands.inverse_smoothing
     normalize(x, affine, operands, spec, FrameTarget(target.frames, exponents, slots))
     values = torch.einsum("pf,fhwc->phwc", torch.tensor(PAIRED_FRAMES, device=x.device), torch.cat([old, new]))
     if exponents is not None:

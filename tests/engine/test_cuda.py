@@ -1,6 +1,7 @@
 """The engine on a GPU: kernels, graphs, host memory, and what the memory really is. Run by themselves:
 `pytest -m cuda tests/engine/test_cuda.py` (the kernels' other tests switch Triton to its interpreter)."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -10,12 +11,14 @@ import torch
 
 from seedvr2_engine.device import device_spec
 from seedvr2_engine.engine import EngineOptions, VAEEngine, triton_backend
+from seedvr2_engine.engine.exponents import measure_exponents
 from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.models.vae import VideoVAE
 from seedvr2_engine.plan import PlanOptions, VAEShape
 from seedvr2_engine.quant import QuantRecipe
 
 from .conftest import relative
+from .test_exponents import with_loud_streams
 
 pytestmark = [
     pytest.mark.cuda,
@@ -48,6 +51,18 @@ def test_the_kernels_are_the_model(tiny_vae: VideoVAE, precision: str, size: tup
     assert relative(fast.decode(z).cpu(), expected) < LIMITS[precision]
     video = expected.clamp(-1, 1)
     assert relative(fast.encode(video.cuda()).cpu(), tiny_vae.encode(video)) < LIMITS[precision]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp8", "int8"])
+def test_weights_that_overflow_fp16_are_served(tiny_vae: VideoVAE, precision: str) -> None:
+    loud, z = with_loud_streams(tiny_vae), latent(6, 16, 20)
+    spec = device_spec(torch.device("cuda"))
+    fast = engine(loud, precision, exponents=measure_exponents(copy.deepcopy(loud).cuda(), spec))
+    expected = loud.decode(z.cpu())
+    assert not engine(loud, precision).decode(z).isfinite().all()
+    assert relative(fast.decode(z).cpu(), expected) < LIMITS[precision]
+    video = expected.clamp(-1, 1)
+    assert relative(fast.encode(video.cuda()).cpu(), loud.encode(video)) < LIMITS[precision]
 
 
 def test_graphs_change_no_bit(wide_vae: VideoVAE) -> None:

@@ -1,5 +1,6 @@
 """The public entry: each flag switches what it names, and the report counts what is there."""
 
+import copy
 import json
 import logging
 
@@ -7,9 +8,11 @@ import pytest
 import torch
 
 from seedvr2_engine import optimize_3d_vae_for_blackwell
-from seedvr2_engine.engine import optimize, twin_backend
+from seedvr2_engine.engine import guard, optimize, twin_backend
+from seedvr2_engine.engine.exponents import measure_exponents
 from seedvr2_engine.engine.guard import DEFAULT_MIN_PSNR_DB, GuardResult
 from seedvr2_engine.engine.optimize import Settings, serve_on
+from seedvr2_engine.engine.probes import probe_clip
 from seedvr2_engine.engine.serve import cudnn_benchmark
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.loading import load_vae
@@ -27,6 +30,19 @@ def vae():
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def measured(monkeypatch):
+    """Formats that exponents were measured for; on small pictures, which is quicker."""
+    calls = []
+
+    def measure(vae, spec):
+        calls.append(spec.name)
+        return measure_exponents(vae, spec, probe_clip(24)[:, :, :1])
+
+    monkeypatch.setattr(optimize, "measure_exponents", measure)
+    return calls
 
 
 def serve(vae, gpu="h200", **flags):
@@ -175,9 +191,7 @@ def test_the_report_counts(vae):
 
 
 def test_the_guard_speaks_in_the_report(vae, monkeypatch, caplog):
-    from seedvr2_engine.engine import guard
-
-    small = guard.probe_clip(24)[:, :, :1]
+    small = probe_clip(24)[:, :, :1]
     monkeypatch.setattr(guard, "probe_clips", lambda: small)
     served = serve(vae, min_psnr_db=47.0)
     report = served.report
@@ -190,17 +204,45 @@ def test_the_guard_speaks_in_the_report(vae, monkeypatch, caplog):
     assert f"Guard: decodes within {report.guard.psnr_db:.1f} dB" in report.text()
 
 
-def test_the_guard_is_given_the_limit_and_the_costs_and_an_overflow_is_told(vae, monkeypatch):
+def test_the_guard_is_given_the_limit_and_the_costs(vae, monkeypatch):
     asked = []
 
     def judge(_vae, recipe, build, *, min_psnr_db, costs, cache_file):
         asked.append((min_psnr_db, costs["decoder.up_blocks.2.upsamplers.0"] > costs["decoder.conv_in"] > 0))
-        return GuardResult(min_psnr_db, 60.0, 60.0, high_precision="bf16"), build(recipe, None)
+        return GuardResult(min_psnr_db, 60.0, 60.0), build(recipe, None)
 
     monkeypatch.setattr(optimize, "guard", judge)
     report = serve(vae, precision="fp8", min_psnr_db=DEFAULT_MIN_PSNR_DB).report
     assert asked == [(50.0, True)]
-    assert any("FP16 overflows" in note for note in report.notes)
+    assert report.notes == ()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp8"])
+def test_weights_that_overflow_fp16_are_served_and_the_report_tells(vae, precision, caplog):
+    loud = copy.deepcopy(vae)
+    for name, tensor in loud.decoder.state_dict().items():
+        if "up_blocks.1.resnets.0.conv1." in name or "up_blocks.2.resnets.0.conv1." in name:
+            tensor *= 2.0**18
+    latent = torch.randn(1, 16, 1, 2, 3)
+    served = serve(loud, precision=precision)
+    exponents = served.server.options.exponents
+    assert set(exponents.tensors) == {"decoder.up_blocks.1.resnets.0.conv1.y", "decoder.up_blocks.2.resnets.0.conv1.y"}
+    assert served.report.notes == (exponents.describe(),)
+    assert "2 tensors between the layers are stored as 2^-" in served.report.text()
+    assert not caplog.records
+    decoded = served.decode(latent)
+    assert decoded.isfinite().all()
+    if precision == "fp16":
+        torch.testing.assert_close(decoded.float(), loud.decode(latent), atol=2e-2, rtol=0)
+
+
+def test_nothing_is_measured_for_bf16_and_healthy_weights_keep_their_size(vae, measured):
+    assert serve(vae, precision="bf16").server.options.exponents.tensors == {}
+    assert measured == []
+    served = serve(vae, precision="fp16")
+    assert served.server.options.exponents.tensors == served.server.options.exponents.inputs == {}
+    assert served.report.notes == ()
+    assert len(measured) == 1
 
 
 def test_global_switches_are_put_back(vae):

@@ -60,6 +60,18 @@ def test_sixteen_bits_equal_pytorch(channels: int, activates: bool) -> None:
     assert not target.frames[[0, 3]].any(), "a frame outside the target's slots was written"
 
 
+@pytest.mark.parametrize("module", [groupnorm, reference])
+def test_powers_of_two_in_and_out_change_no_bit(module: object) -> None:
+    """A tensor stored smaller, with an epsilon to match, gives the same frames, and they may be stored smaller too."""
+    x, operands = picture(64), parameters(64)
+    # A group whose variance is below epsilon.
+    x[..., :2] *= 2**-12
+    expected = run(module, x, operands, NormSpec(eps=1e-3), torch.float32)
+    smaller = operands._replace(inverse_smoothing=torch.full((64,), 2.0**-4))
+    actual = run(module, x.float() * 2**-6, smaller, NormSpec(eps=1e-3 * 2**-12), torch.float32)
+    assert torch.equal(actual.frames * 2**4, expected.frames)
+
+
 @pytest.mark.parametrize("smooth", [True, False])
 @pytest.mark.parametrize("spec", [NormSpec(), NormSpec(normalises=False, activates=False)], ids=["norm", "raw"])
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
