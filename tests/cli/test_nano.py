@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seedvr2_engine import load_dit, load_text_embedding
+from seedvr2_engine import Upscaler, UpscaleOptions, load_dit, load_text_embedding, load_vae
 from seedvr2_engine.loading_dit import NANO_DIT
 from seedvr2_engine.video import open_source
 
@@ -51,3 +51,12 @@ def test_a_smooth_picture_stays_what_it_is(results: tuple[Path, Path]) -> None:
     small = torch.nn.functional.avg_pool2d(frames, 2)
     assert frames.shape == (5, 3, 64, 96)
     assert float((small - expected).abs().mean()) < 0.03
+
+
+def test_what_fills_up_a_picture_does_not_bleed_into_it() -> None:
+    picture = torch.linspace(0.5, 0.9, 60).expand(3, 36, 60)
+    upscaler = Upscaler(load_dit("nano"), load_vae("nano"), UpscaleOptions(scale=1), text=load_text_embedding(NANO_DIT))
+    (result,) = upscaler.upscale([picture])
+    error = (result - picture).abs().mean(dim=0)
+    assert float(error[:, -2:].mean()) < 0.05
+    assert float(error[-2:].mean()) < 0.05
