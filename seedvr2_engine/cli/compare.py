@@ -103,7 +103,7 @@ def _measure(clips: list[FrameSource], meters: tuple[Any, Any]) -> _Worst:
         first, second = pictures[:2]
         is_worst = meters[0].add(first, pictures[-1])
         meters[1].add(second, pictures[2] if len(pictures) == 3 else None)
-        if is_worst:
+        if is_worst or index == 0:  # Of identical clips no frame is the worst.
             worst = _Worst(index, pictures)
     return worst
 
