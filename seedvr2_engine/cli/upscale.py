@@ -13,7 +13,7 @@ from ..errors import SeedVR2Error
 from .choices import choose_models
 from .console import EXIT_BAD_INPUT, err, fail, out, warn
 from .machine import plan_machine, print_plan
-from .upscale_files import Job, Request, Result, jobs_for, run_job
+from .upscale_files import Cut, Job, Request, Result, jobs_for, run_job
 
 if TYPE_CHECKING:
     from ..pipeline.upscaler import Upscaler
@@ -95,6 +95,12 @@ def upscale(
     frames: Annotated[
         int | None, typer.Option(help="Frames to take; all if not given.", rich_help_panel=_OUTPUT)
     ] = None,
+    keep_damaged: Annotated[
+        bool,
+        typer.Option(
+            "--keep-damaged", help="Take what can be read of a damaged or truncated clip.", rich_help_panel=_OUTPUT
+        ),
+    ] = False,
     codec: Annotated[
         str, typer.Option(help="auto, h264, h265, ffv1, prores or vp9.", rich_help_panel=_OUTPUT)
     ] = "auto",
@@ -144,6 +150,7 @@ def upscale(
         chroma=chroma,  # type: ignore[arg-type]
         overwrite=overwrite,
     )
+    cut = Cut(start, frames, "keep" if keep_damaged else "refuse")
     place = resolve_device(device)
     jobs = jobs_for(source, target)
     models = choose_models(dit, vae, text)
@@ -152,7 +159,7 @@ def upscale(
         warn(sentence)
     if plan:
         for job in jobs:
-            print_plan(job, models, machine, options, (start, frames))
+            print_plan(job, models, machine, options, cut)
         return
 
     loaded: list[Upscaler] = []
@@ -162,9 +169,16 @@ def upscale(
             loaded.append(machine.load(models, options, size))
         return loaded[0]
 
-    request = Request(load, options, sink, start, frames)
+    request = Request(load, options, sink, cut)
     err.print(models.describe(), markup=False)
     _run(jobs, request, as_json=json)
+
+
+def _make_folder(folder: Path) -> None:
+    from ..video.partial import write_errors
+
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:
@@ -173,7 +187,7 @@ def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:
     failed = 0
     for job in jobs:
         if job.makes_folder:
-            job.target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(job.target.parent)
         try:
             result = run_job(job, request)
         except SeedVR2Error as error:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..pipeline.options import UpscaleOptions
     from ..pipeline.upscaler import Progress, Upscaler
     from ..video import Frame, FrameSink, FrameSource, SinkOptions
+    from ..video.reader import Damaged
 
 READ_AHEAD_FRAMES = 4
 WRITE_BEHIND_FRAMES = 4
@@ -70,6 +71,24 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """Which frames of a source are read."""
+
+    start: int = 0
+    """Frames to skip."""
+    frames: int | None = None
+    """Frames to take; all if None."""
+    damaged: Damaged = "refuse"
+    """What happens where it is damaged."""
+
+    def open(self, source: str) -> FrameSource:
+        """These frames of a source."""
+        from ..video import open_source
+
+        return open_source(source, start=self.start, frames=self.frames, damaged=self.damaged)
+
+
+@dataclass(frozen=True)
 class Request:
     """What all jobs of a command share."""
 
@@ -77,10 +96,7 @@ class Request:
     """Gives the models for a (height, width), loaded when the first job has found its files in order."""
     options: UpscaleOptions
     sink: SinkOptions
-    start: int
-    """Frames to skip."""
-    frames: int | None
-    """Frames to take."""
+    cut: Cut
 
 
 def jobs_for(source: str, target: Path) -> list[Job]:
@@ -106,9 +122,9 @@ def jobs_for(source: str, target: Path) -> list[Job]:
 
 def run_job(job: Job, request: Request) -> Result:
     """Upscale one input into one output; what was finished is kept and named when it is interrupted."""
-    from ..video import open_sink, open_source
+    from ..video import open_sink
 
-    with open_source(job.source, start=request.start, frames=request.frames) as clip:
+    with request.cut.open(job.source) as clip:
         check_count(len(clip), job.target)
         info = clip.info
         resize = request.options.resize((info.height, info.width))

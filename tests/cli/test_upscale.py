@@ -1,5 +1,7 @@
 """`seedvr2 upscale` from file to file: what is carried over, what is said, and what bad input becomes."""
 
+import errno
+import io
 import json
 import os
 import signal
@@ -12,9 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from seedvr2_engine.cli import progress
 from seedvr2_engine.loading_dit import NANO_DIT
+from seedvr2_engine.pipeline.upscaler import Progress
 from seedvr2_engine.video import ColorRange, ColorTags, Matrix, SinkOptions, open_sink, open_source
 
 from ..conftest import GOLDEN
@@ -238,6 +243,8 @@ def test_without_models_it_says_what_is_lacking(clip, dit, tmp_path):
     assert "seedvr2 download seedvr2_ema_3b_fp16.safetensors" in sentence
     assert ("--dit nano" in sentence) == NANO_DIT.is_file()
     assert "ema_vae_fp16.safetensors" in refused("upscale", clip, tmp_path / "out.mp4", "--dit", dit, **home)
+    # A file that is no transformer is that first, not a reason to fetch half a gigabyte.
+    assert "found a VAE" in refused("upscale", clip, tmp_path / "out.mp4", "--dit", TINY_VAE, **home)
     # Latents of one VAE mean nothing to the transformer of another.
     assert "nano" in refused("upscale", clip, tmp_path / "out.mp4", "--dit", "nano", "--vae", TINY_VAE, **home)
 
@@ -252,7 +259,45 @@ def test_an_existing_output_is_kept_unless_told(clip, models, tmp_path):
     assert target.read_bytes() != b"precious"
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_a_truncated_clip_is_refused_unless_told(models, tmp_path):
+    whole, cut, target = tmp_path / "whole.mkv", tmp_path / "cut.mkv", tmp_path / "out.mp4"
+    with open_sink(whole, width=32, height=24, options=SinkOptions(codec="ffv1")) as sink:
+        for _ in range(9):
+            sink.write(torch.rand(3, 24, 32))
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    assert "--keep-damaged" in refused("upscale", cut, target, *models, "--scale", "1")
+    result = seedvr2("upscale", cut, target, *models, "--scale", "1", "--keep-damaged")
+    assert result.exit_code == 0, result.stderr
+    with open_source(target) as source:
+        assert 1 <= len(list(source)) < 9
+
+
+def test_a_folder_that_cannot_be_made_gets_one_sentence(clip, models, tmp_path, monkeypatch):
+    def refuse(self, *_, **__):
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    (clips / "a.mp4").write_bytes(clip.read_bytes())
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert "not allowed to write here" in refused("upscale", clips, tmp_path / "out", *models, "--scale", "1")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_bar_stays_on_one_line(width, monkeypatch):
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    monkeypatch.setattr(progress, "err", console)
+    with progress.UpscaleBar("a clip with a long name (2025) [1080p].mp4", 12000) as bar:
+        bar.step(Progress("transform", 9000))
+        bar.written(8000)
+        (line,) = console.render_lines(bar._bar.get_renderable(), pad=False)
+    text = "".join(segment.text for segment in line)
+    assert "transformer" in text
+    assert "8000/12000 frames" in text
+    assert "frames/s" in text
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_what_was_finished_when_it_was_stopped_plays(models, tmp_path, ending):
     long, target, partial = tmp_path / "long.mkv", tmp_path / "out.mkv", tmp_path / "out.partial.mkv"
     with open_sink(long, width=32, height=24, options=SinkOptions(codec="ffv1")) as sink:
@@ -265,10 +310,10 @@ def test_what_was_finished_when_it_was_stopped_plays(models, tmp_path, ending):
         time.sleep(0.05)
     process.send_signal(ending)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == (130 if ending == signal.SIGINT else -signal.SIGKILL), stderr
+    assert process.returncode == (-signal.SIGKILL if ending == signal.SIGKILL else 130), stderr
     assert not target.exists()
     assert "Traceback" not in stderr
     with open_source(partial, damaged="keep") as source:
         assert 1 <= sum(1 for _ in source) < 400
-    if ending == signal.SIGINT:
+    if ending != signal.SIGKILL:
         assert "what was finished is in" in stderr
