@@ -95,6 +95,10 @@ def upscale(
     frames: Annotated[
         int | None, typer.Option(help="Frames to take; all if not given.", rich_help_panel=_OUTPUT)
     ] = None,
+    each: Annotated[
+        bool,
+        typer.Option("--each", help="Pictures of a folder one by one, not as a sequence.", rich_help_panel=_OUTPUT),
+    ] = False,
     keep_damaged: Annotated[
         bool,
         typer.Option(
@@ -152,7 +156,7 @@ def upscale(
     )
     cut = Cut(start, frames, "keep" if keep_damaged else "refuse")
     place = resolve_device(device)
-    jobs = jobs_for(source, target)
+    jobs = jobs_for(source, target, each=each)
     models = choose_models(dit, vae, text)
     machine = plan_machine(models, place, precision, offload)
     for sentence in options.remarks:
@@ -205,4 +209,4 @@ def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:
         ]
         typer.echo(dumps(facts[0] if len(jobs) == 1 else facts, indent=2))
     if failed:
-        raise typer.Exit(fail(f"{failed} of {len(jobs)} clips failed; the others are done.", EXIT_BAD_INPUT))
+        raise typer.Exit(fail(f"{failed} of {len(jobs)} inputs failed; the others are done.", EXIT_BAD_INPUT))

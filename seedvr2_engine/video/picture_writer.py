@@ -28,6 +28,8 @@ _ENCODERS = {
     ".jpeg": ("mjpeg", False),
     ".webp": ("libwebp", False),
 }
+WRITTEN_SUFFIXES = frozenset(_ENCODERS)
+"""Endings of the pictures that can be written."""
 
 
 class PictureSink(FrameSink):

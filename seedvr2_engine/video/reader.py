@@ -206,7 +206,7 @@ def _read_sequence(info: SourceInfo, pictures: list[Path]) -> Iterator[Frame]:
         if (width, height) != (info.width, info.height):
             raise VideoError(
                 f"{picture}: expected {info.width}x{info.height} like the first picture, found {width}x{height}; "
-                "use pictures of one size."
+                "use pictures of one size, or upscale them one by one (--each)."
             )
         yield finished
 

@@ -111,7 +111,7 @@ def write_picture(path: Path, pixels: np.ndarray, pix_fmt: str) -> Path:
     import av
 
     with av.open(str(path), "w", format="image2", options={"update": "1"}) as container:
-        stream = container.add_stream("png", rate=1)
+        stream = container.add_stream("bmp" if path.suffix == ".bmp" else "png", rate=1)
         stream.height, stream.width, stream.pix_fmt = *pixels.shape[:2], pix_fmt
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=pix_fmt)
         for packet in (*stream.encode(frame), *stream.encode(None)):
@@ -162,6 +162,23 @@ def test_pictures_that_change_their_size_midway(models, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_photographs_of_a_folder_one_by_one(models, tmp_path):
+    folder, target = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name, width in (("a.png", 32), ("b.bmp", 48)):
+        write_picture(folder / name, ramp(0, width, 24), "rgb24" if name.endswith("png") else "bgr24")
+    assert "--each" in refused("upscale", folder, target, *models, "--scale", "1")
+    result = seedvr2("upscale", folder, target, *models, "--scale", "1", "--each")
+    assert result.exit_code == 0, result.stderr
+    sizes = {}
+    for path in target.iterdir():
+        with open_source(path) as picture:
+            sizes[path.name] = picture.info.width
+    assert sizes == {"a.png": 32, "b.png": 48}
+    assert "expected a folder for the 2 pictures" in refused("upscale", folder, tmp_path / "x.png", *models, "--each")
+    assert "leave it out" in refused("upscale", folder / "a.png", target, *models, "--each")
+
+
 def test_a_folder_of_clips(clip, models, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
@@ -175,7 +192,7 @@ def test_a_folder_of_clips(clip, models, tmp_path):
     result = seedvr2("upscale", folder, target, *models, "--scale", "1", "--frames", "2")
     assert result.exit_code == 2
     assert sorted(path.name for path in target.iterdir()) == ["a.mkv", "b.mkv"]
-    assert "1 of 3 clips failed" in result.stderr
+    assert "1 of 3 inputs failed" in result.stderr
     assert "expected a folder" in refused("upscale", folder, tmp_path / "out.mp4", *models)
     assert "found 7" in refused("upscale", clip, tmp_path / "out.png", *models)
 
