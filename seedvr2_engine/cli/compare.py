@@ -141,7 +141,11 @@ def _print_table(results: list[tuple[str, ClipMeasures]], reference: str | None,
         table.add_row(*row)
     out.print(table, markup=False)
     against = "A against B" if reference is None else f"against {reference}"
-    out.print(f"{against}; A is farthest at frame {worst}; change and flicker in steps of 8 bits", markup=False)
+    out.print(f"{against}; A is farthest at frame {worst}", markup=False)
+    out.print(
+        "change: mean difference of a frame to the next; flicker: how unevenly three follow each other; in 8-bit steps",
+        markup=False,
+    )
 
 
 def _write_picture(target: Path, worst: _Worst, *, overwrite: bool) -> None:

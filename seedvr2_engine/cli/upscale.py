@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import SeedVR2Error
+from ..errors import InvalidArgumentError, SeedVR2Error
 from .choices import choose_models
 from .console import EXIT_BAD_INPUT, err, fail, out, warn
 from .machine import plan_machine, print_plan
@@ -131,6 +131,8 @@ def upscale(
     from ..pipeline.options import UpscaleOptions
     from ..video import SinkOptions
 
+    if vae_span not in ("auto", "clip", "chunk"):
+        raise InvalidArgumentError(f"VAE span: expected one of auto, clip, chunk, got {vae_span!r}.")
     options = UpscaleOptions(
         resolution=resolution,
         scale=scale,

@@ -221,6 +221,7 @@ def test_the_plan_says_everything_and_writes_nothing(clip, models, tmp_path):
         (["--resolution", "99999"], "got 99999"),
         (["--scale", "0"], "expected a factor above 0"),
         (["--scale", "2", "--resolution", "64"], "leave one of them out"),
+        (["--vae-span", "whole"], "expected one of auto, clip, chunk"),
         (["--chunk-frames", "5", "--overlap", "5"], "fewer than a chunk has"),
         (["--color", "sepia"], "expected one of lab"),
         (["--noise", "white"], "expected one of position"),
