@@ -7,11 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .checkpoint.text_embedding import load_text_embedding
     from .engine.optimize import optimize_3d_vae_for_blackwell
     from .errors import SeedVR2Error
     from .loading import load_vae
-    from .loading_dit import load_dit
+    from .loading_dit import load_dit, load_text_embedding
     from .models.config import VAEConfig
     from .models.dit import NaDiT
     from .models.dit_config import DiTConfig
@@ -46,7 +45,7 @@ _HOMES = {
     "VAEConfig": ".models.config",
     "VideoVAE": ".models.vae",
     "load_dit": ".loading_dit",
-    "load_text_embedding": ".checkpoint.text_embedding",
+    "load_text_embedding": ".loading_dit",
     "load_vae": ".loading",
     "optimize_3d_vae_for_blackwell": ".engine.optimize",
 }

@@ -35,6 +35,11 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def as_device(device: str | torch.device) -> torch.device:
+    """A device as it is, or what `resolve_device` makes of its name."""
+    return resolve_device(device) if isinstance(device, str) else device
+
+
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _SHORT = {"fp16": "float16", "bf16": "bfloat16", "fp8": "auto", "mxfp8": "auto", "int8": "auto", "reference": "auto"}
 DTYPE_NAMES = ("auto", *_DTYPES)

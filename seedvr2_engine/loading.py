@@ -6,6 +6,7 @@ import torch
 
 from .checkpoint.detect import load_vae_tensors
 from .checkpoint.reader import open_checkpoint
+from .device import as_device
 from .errors import InvalidArgumentError
 from .models.vae import VideoVAE
 
@@ -20,15 +21,17 @@ def load_vae(path: str | Path, *, device: str | torch.device = "cpu", dtype: tor
 
     `path` may also be `"nano"`, the small model that comes with the package. `dtype` is the number format of
     weights and activations, float32 if None; quantised weights are dequantised in float32 and rounded once.
+    `device` may be `"auto"`: the first CUDA GPU, or else the CPU.
     Raises ModelFileError if there is no such file, CheckpointError if it is not a complete, finite SeedVR2 VAE.
     """
     dtype = torch.float32 if dtype is None else dtype
     if dtype not in _COMPUTE_DTYPES:
-        raise InvalidArgumentError(f"dtype: expected float32, float16, bfloat16 or float64, got {dtype}.")
+        raise InvalidArgumentError(f"dtype: expected torch.float32, float16, bfloat16 or float64, got {dtype!r}.")
+    place = as_device(device)
     with open_checkpoint(NANO_VAE if str(path) == "nano" else path) as checkpoint:
         config, tensors = load_vae_tensors(checkpoint, dtype)
     # On the meta device nothing is allocated or initialised before the file's own tensors take their places.
     with torch.device("meta"):
         vae = VideoVAE(config)
     vae.load_state_dict(tensors, assign=True)
-    return vae.requires_grad_(False).eval().to(device)
+    return vae.requires_grad_(False).eval().to(place)

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from .checkpoint.detect_dit import detect_dit, load_dit_tensors
 from .checkpoint.reader import open_checkpoint
+from .checkpoint.text_embedding import load_text_embedding as read_text_embedding
+from .device import as_device
 from .engine.dit import StreamedDiT
 from .engine.dit_fused import serve_dit
 from .engine.dit_weights import is_packed, load_streamed
@@ -33,6 +35,14 @@ def dit_file(path: str | Path) -> Path:
     return NANO_DIT
 
 
+def load_text_embedding(path: str | Path) -> Tensor:
+    """Load a text embedding (tokens, text width), float32, from a transformer's file or the public `pos_emb.pt`.
+
+    `path` may also be `"nano"`, whose file carries its own. Raises ModelFileError or CheckpointError.
+    """
+    return read_text_embedding(dit_file(path))
+
+
 def load_dit(
     path: str | Path,
     *,
@@ -57,8 +67,8 @@ def load_dit(
     """
     dtype = torch.float32 if dtype is None else dtype
     if dtype not in _COMPUTE_DTYPES:
-        raise InvalidArgumentError(f"dtype: expected float32, float16 or bfloat16, got {dtype}.")
-    path, device = dit_file(path), torch.device(device)
+        raise InvalidArgumentError(f"dtype: expected torch.float32, float16 or bfloat16, got {dtype!r}.")
+    path, device = dit_file(path), as_device(device)
     keeps_packed = device.type == "cuda" if packed is None else packed
     with open_checkpoint(path) as checkpoint:
         config = detect_dit(checkpoint)

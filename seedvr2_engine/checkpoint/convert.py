@@ -228,7 +228,9 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
     if target.exists() and target.samefile(source):
         raise OutputError(f"{target}: expected another file than the source; choose another name.")
     if target.exists() and not overwrite:
-        raise OutputError(f"{target}: expected no such file, found one; choose another name or ask to overwrite.")
+        raise OutputError(
+            f"{target}: expected no such file, found one; choose another name or ask to overwrite it (--overwrite)."
+        )
 
 
 def _check_space(target: Path, data_bytes: int) -> None:

@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -86,7 +87,16 @@ def _options(
 def main() -> None:
     """Run the command line and exit."""
     _keep_memory_steady()
+    _keep_what_is_finished()
     app()
+
+
+def _keep_what_is_finished() -> None:
+    """Let a request to end, and a terminal that closes, do what Ctrl-C does; who ignores them, as nohup does, may."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP.
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _keep_memory_steady() -> None:

@@ -55,8 +55,10 @@ def model_file(choice: str) -> Path:
     """The model file at this path, of this public name, or in this package."""
     from ..checkpoint.hub import find_model
     from ..loading import NANO_VAE
+    from ..loading_dit import NANO_DIT
 
-    return NANO_VAE if choice == NANO else find_model(choice)
+    inside = {NANO: NANO_VAE, NANO_VAE.name: NANO_VAE, NANO_DIT.name: NANO_DIT}
+    return inside[choice] if choice in inside and not Path(choice).is_file() else find_model(choice)
 
 
 def choose_vae(choice: str) -> str | Path:
@@ -84,7 +86,6 @@ def choose_models(dit: str, vae: str, text: str) -> UpscaleModels:
     The small transformer goes with the small VAE and the public ones with the public VAE: latents of one mean
     nothing to the other.
     """
-    from ..checkpoint.hub import find_model
     from ..loading import NANO_VAE
     from ..loading_dit import NANO_DIT, dit_file
 
@@ -98,8 +99,10 @@ def choose_models(dit: str, vae: str, text: str) -> UpscaleModels:
             )
         dit_path = here
     else:
-        dit_path = dit_file(NANO) if dit == NANO else find_model(dit)
-    if vae == NANO or (vae == "auto" and dit == NANO):
+        dit_path = dit_file(NANO) if dit == NANO else model_file(dit)
+    has_text = _carries_text(dit_path)
+    is_nano = dit_path.resolve() == NANO_DIT.resolve()
+    if vae == NANO or (vae == "auto" and is_nano):
         vae_path = NANO_VAE
     elif vae == "auto":
         found = _first_here((PUBLIC_VAE,))
@@ -110,26 +113,33 @@ def choose_models(dit: str, vae: str, text: str) -> UpscaleModels:
             )
         vae_path = found
     else:
-        vae_path = find_model(vae)
-    if dit == NANO and vae_path != NANO_VAE:
+        vae_path = model_file(vae)
+    if is_nano and vae_path.resolve() != NANO_VAE.resolve():
         raise InvalidArgumentError(
-            f"--vae: expected the small VAE beside `--dit nano`, got {vae}; leave it out, or name another transformer."
+            f"--vae: expected the small VAE beside the small transformer (`--dit nano`), got {vae}; leave it out, or "
+            "name another transformer."
         )
-    return UpscaleModels(dit_path, vae_path, _text_file(dit_path, text))
+    return UpscaleModels(dit_path, vae_path, dit_path if text == "auto" and has_text else _text_file(dit_path, text))
+
+
+def _carries_text(dit: Path) -> bool:
+    """Whether a transformer's file has a text embedding; raises CheckpointError if it is none that can be used.
+
+    This comes before anything that goes with it is missed: nobody should fetch a VAE for a file that is no transformer.
+    """
+    from ..checkpoint.detect_dit import POSITIVE_TEXT, detect_dit
+    from ..checkpoint.reader import open_checkpoint
+
+    with open_checkpoint(dit) as checkpoint:
+        detect_dit(checkpoint)
+        return any(name.endswith(POSITIVE_TEXT) for name in checkpoint.tensors)
 
 
 def _text_file(dit: Path, choice: str) -> Path:
-    from ..checkpoint.detect_dit import POSITIVE_TEXT, detect_dit
-    from ..checkpoint.hub import find_model
-    from ..checkpoint.reader import open_checkpoint
     from ..checkpoint.text_embedding import PUBLIC_TEXT
 
     if choice != "auto":
-        return find_model(choice)
-    with open_checkpoint(dit) as checkpoint:
-        detect_dit(checkpoint)  # Another model carries none either, but that is not what is wrong with it.
-        if any(name.endswith(POSITIVE_TEXT) for name in checkpoint.tensors):
-            return dit
+        return model_file(choice)
     found = _first_here((PUBLIC_TEXT,))
     if found is None:
         raise ModelFileError(

@@ -103,7 +103,7 @@ def _measure(clips: list[FrameSource], meters: tuple[Any, Any]) -> _Worst:
         first, second = pictures[:2]
         is_worst = meters[0].add(first, pictures[-1])
         meters[1].add(second, pictures[2] if len(pictures) == 3 else None)
-        if is_worst:
+        if is_worst or index == 0:  # Of identical clips no frame is the worst.
             worst = _Worst(index, pictures)
     return worst
 
@@ -141,7 +141,11 @@ def _print_table(results: list[tuple[str, ClipMeasures]], reference: str | None,
         table.add_row(*row)
     out.print(table, markup=False)
     against = "A against B" if reference is None else f"against {reference}"
-    out.print(f"{against}; A is farthest at frame {worst}; change and flicker in steps of 8 bits", markup=False)
+    out.print(f"{against}; A is farthest at frame {worst}", markup=False)
+    out.print(
+        "change: mean difference of a frame to the next; flicker: how unevenly three follow each other; in 8-bit steps",
+        markup=False,
+    )
 
 
 def _write_picture(target: Path, worst: _Worst, *, overwrite: bool) -> None:

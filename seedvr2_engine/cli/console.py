@@ -37,9 +37,21 @@ class FrameRate(ProgressColumn):
         return Text(f"{task.completed / seconds:.2f} frames/s" if task.completed and seconds else "")
 
 
+class Bar(Progress):
+    """A bar that ends once, and that leaves no empty line in a file where it showed nothing."""
+
+    def stop(self) -> None:
+        """Leave the bar as it is; what is printed from here on comes below it."""
+        if not self.live.is_started:
+            return
+        self.live.stop()
+        if not self.console.is_interactive and any(task.visible for task in self.tasks):
+            self.console.print()
+
+
 def frame_progress() -> Progress:
     """A bar that counts frames."""
-    return Progress(
+    return Bar(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),

@@ -9,7 +9,6 @@ import typer
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    Progress,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
@@ -19,11 +18,11 @@ from rich.table import Table
 
 from ..errors import InvalidArgumentError
 from .choices import NANO, model_file
-from .console import err, out, readable_size
+from .console import Bar, err, out, readable_size, wide
 
 
 def info(
-    file: Annotated[str, typer.Argument(help="A safetensors or GGUF file, a known name, or `nano`.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A safetensors or GGUF file, a known name, or `nano`.")],
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Print what a checkpoint file holds: architecture, widths, parameters, types, metadata."""
@@ -48,7 +47,7 @@ def info(
     facts.add_row("layouts", ", ".join(description.layouts))
     for key, value in description.metadata.items():
         facts.add_row(key, value if len(value) <= 100 else f"{value[:97]}...")
-    out.print(facts, markup=False)
+    wide().print(facts, markup=False)
     types = Table("type", "tensors", "parameters", "bytes", box=None, padding=(0, 2, 0, 0))
     for column in types.columns[1:]:
         column.justify = "right"
@@ -73,7 +72,7 @@ def convert(
 
     if target.suffix.lower() != ".gguf":
         raise InvalidArgumentError(f"{target}: expected a name ending in .gguf, which is what is written; rename it.")
-    with Progress(
+    with Bar(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=err
     ) as bar:
         task = bar.add_task("convert", total=None, visible=False)
@@ -93,7 +92,7 @@ def convert(
 
 
 def download(
-    name: Annotated[str, typer.Argument(help="A name that `seedvr2 models` lists.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that `seedvr2 models` lists.")],
     folder: Annotated[Path | None, typer.Option(help="Where to put it; the user cache if not given.")] = None,
 ) -> None:
     """Download a public model file, verify it, and move it into place."""
@@ -101,7 +100,7 @@ def download(
     from ..checkpoint.registry import find
 
     model = find(name)
-    with Progress(
+    with Bar(
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(),
@@ -129,7 +128,7 @@ def models(
     for model in MODEL_FILES:
         _print_model(model.name, f"{readable_size(model.size_bytes)}: {model.description}")
     out.print("\nIn this package")
-    _print_model(NANO, "a small VAE, for trying things out; --vae nano")
+    _print_model(NANO, "a small VAE and a small transformer, for trying things out; --vae nano, --dit nano")
     folders = search_folders()
     states = {True: "verified", False: "not the public file", None: "not checked"}
     here = local_models(folders, verify=verify)

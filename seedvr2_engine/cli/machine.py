@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..pipeline.options import UpscaleOptions
     from ..pipeline.reconstruct import VideoCodec
     from ..pipeline.upscaler import Upscaler
-    from .upscale_files import Job
+    from .upscale_files import Cut, Job
 
 PLAIN_DTYPES = ("float32", "float16", "bfloat16")
 OFFLOADS = ("auto", "none", "blocks")
@@ -132,19 +132,13 @@ def plan_machine(models: UpscaleModels, device: torch.device, precision: str, of
     return Machine(device, "reference" if plain else precision, vae_dtype, dit_dtype, wanted)
 
 
-def print_plan(
-    job: Job, models: UpscaleModels, machine: Machine, options: UpscaleOptions, cut: tuple[int, int | None]
-) -> None:
-    """Print what a job would do, in how much memory and about how long; nothing is loaded or written.
-
-    cut: the first frame, and how many.
-    """
+def print_plan(job: Job, models: UpscaleModels, machine: Machine, options: UpscaleOptions, cut: Cut) -> None:
+    """Print what a job would do, in how much memory and about how long; nothing is loaded or written."""
     from ..device import total_memory_bytes
     from ..pipeline.forecast import forecast, matrix_rate
     from ..pipeline.memory import engine_budget_bytes
-    from ..video import open_source
 
-    with open_source(job.source, start=cut[0], frames=cut[1]) as clip:
+    with cut.open(job.source) as clip:
         info = clip.info
     resize = options.resize((info.height, info.width))
     available = total_memory_bytes(machine.device)
@@ -197,4 +191,4 @@ def readable_time(seconds: float) -> str:
     for unit, length in (("hours", 3600), ("minutes", 60)):
         if seconds >= 1.5 * length:
             return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
+    return "a second or less" if seconds < 1.5 else f"{seconds:.0f} seconds"

@@ -134,11 +134,16 @@ def _print_summary(
         clip_ms = times.clip_ms(shape.frames or 1)
         facts.add_row(
             "time",
-            f"{clip_ms:.0f} ms for the clip, {(shape.frames or 1) / clip_ms * 1e3:.1f} frames a second; first frame "
-            f"{times.first_ms:.1f} ms, then {times.step_ms:.1f} ms for four. A roofline, not a measurement: "
-            f"{_assumptions(times)}",
+            f"{_readable_ms(clip_ms)} for the clip, {(shape.frames or 1) / clip_ms * 1e3:.1f} frames a second; "
+            f"first frame {_readable_ms(times.first_ms)}, then {_readable_ms(times.step_ms)} for four. A roofline, not "
+            f"a measurement: {_assumptions(times)}",
         )
     wide().print(facts, markup=False)
+
+
+def _readable_ms(ms: float) -> str:
+    """83.04 -> "83.0 ms", 12071.3 -> "12.07 s"."""
+    return f"{ms:.1f} ms" if ms < 1000 else f"{ms / 1000:.2f} s"
 
 
 def _assumptions(times: Roofline) -> str:

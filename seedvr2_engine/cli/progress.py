@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
-from .console import err
+from .console import Bar, err
 
 if TYPE_CHECKING:
     from ..pipeline.upscaler import Progress as Step
@@ -33,12 +34,14 @@ class UpscaleBar:
     """Shows how far a clip has come; use it in a `with` statement. Its methods may be called from any thread."""
 
     def __init__(self, name: str, total: int) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description} {task.fields[stage]:11}"),
+        # In a narrow terminal the bar gives way, and a long name, but no number.
+        self._bar = Bar(
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=max(8, err.width // 4))),
+            TextColumn("{task.fields[stage]:11}"),
             BarColumn(),
-            _Frames(),
-            _Speed(),
-            TimeRemainingColumn(),
+            _Frames(table_column=Column(no_wrap=True)),
+            _Speed(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=err,
         )
         self._total = total

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import SeedVR2Error
+from ..errors import InvalidArgumentError, SeedVR2Error
 from .choices import choose_models
 from .console import EXIT_BAD_INPUT, err, fail, out, warn
 from .machine import plan_machine, print_plan
-from .upscale_files import Job, Request, Result, jobs_for, run_job
+from .upscale_files import Cut, Job, Request, Result, jobs_for, run_job
 
 if TYPE_CHECKING:
     from ..pipeline.upscaler import Upscaler
@@ -95,6 +95,16 @@ def upscale(
     frames: Annotated[
         int | None, typer.Option(help="Frames to take; all if not given.", rich_help_panel=_OUTPUT)
     ] = None,
+    each: Annotated[
+        bool,
+        typer.Option("--each", help="Pictures of a folder one by one, not as a sequence.", rich_help_panel=_OUTPUT),
+    ] = False,
+    keep_damaged: Annotated[
+        bool,
+        typer.Option(
+            "--keep-damaged", help="Take what can be read of a damaged or truncated clip.", rich_help_panel=_OUTPUT
+        ),
+    ] = False,
     codec: Annotated[
         str, typer.Option(help="auto, h264, h265, ffv1, prores or vp9.", rich_help_panel=_OUTPUT)
     ] = "auto",
@@ -121,6 +131,8 @@ def upscale(
     from ..pipeline.options import UpscaleOptions
     from ..video import SinkOptions
 
+    if vae_span not in ("auto", "clip", "chunk"):
+        raise InvalidArgumentError(f"VAE span: expected one of auto, clip, chunk, got {vae_span!r}.")
     options = UpscaleOptions(
         resolution=resolution,
         scale=scale,
@@ -144,15 +156,16 @@ def upscale(
         chroma=chroma,  # type: ignore[arg-type]
         overwrite=overwrite,
     )
+    cut = Cut(start, frames, "keep" if keep_damaged else "refuse")
     place = resolve_device(device)
-    jobs = jobs_for(source, target)
+    jobs = jobs_for(source, target, each=each)
     models = choose_models(dit, vae, text)
     machine = plan_machine(models, place, precision, offload)
     for sentence in options.remarks:
         warn(sentence)
     if plan:
         for job in jobs:
-            print_plan(job, models, machine, options, (start, frames))
+            print_plan(job, models, machine, options, cut)
         return
 
     loaded: list[Upscaler] = []
@@ -162,9 +175,16 @@ def upscale(
             loaded.append(machine.load(models, options, size))
         return loaded[0]
 
-    request = Request(load, options, sink, start, frames)
+    request = Request(load, options, sink, cut)
     err.print(models.describe(), markup=False)
     _run(jobs, request, as_json=json)
+
+
+def _make_folder(folder: Path) -> None:
+    from ..video.partial import write_errors
+
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:
@@ -173,7 +193,7 @@ def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:
     failed = 0
     for job in jobs:
         if job.makes_folder:
-            job.target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(job.target.parent)
         try:
             result = run_job(job, request)
         except SeedVR2Error as error:
@@ -191,4 +211,4 @@ def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:
         ]
         typer.echo(dumps(facts[0] if len(jobs) == 1 else facts, indent=2))
     if failed:
-        raise typer.Exit(fail(f"{failed} of {len(jobs)} clips failed; the others are done.", EXIT_BAD_INPUT))
+        raise typer.Exit(fail(f"{failed} of {len(jobs)} inputs failed; the others are done.", EXIT_BAD_INPUT))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..pipeline.options import UpscaleOptions
     from ..pipeline.upscaler import Progress, Upscaler
     from ..video import Frame, FrameSink, FrameSource, SinkOptions
+    from ..video.reader import Damaged
 
 READ_AHEAD_FRAMES = 4
 WRITE_BEHIND_FRAMES = 4
@@ -41,7 +42,7 @@ class Job:
     """A clip, a picture, a folder or pattern of pictures."""
     target: Path
     makes_folder: bool = False
-    """Whether the target's folder is made: where it is for the clips of a folder."""
+    """Whether the target's folder is made: where it is for several results."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,24 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """Which frames of a source are read."""
+
+    start: int = 0
+    """Frames to skip."""
+    frames: int | None = None
+    """Frames to take; all if None."""
+    damaged: Damaged = "refuse"
+    """What happens where it is damaged."""
+
+    def open(self, source: str) -> FrameSource:
+        """These frames of a source."""
+        from ..video import open_source
+
+        return open_source(source, start=self.start, frames=self.frames, damaged=self.damaged)
+
+
+@dataclass(frozen=True)
 class Request:
     """What all jobs of a command share."""
 
@@ -77,38 +96,44 @@ class Request:
     """Gives the models for a (height, width), loaded when the first job has found its files in order."""
     options: UpscaleOptions
     sink: SinkOptions
-    start: int
-    """Frames to skip."""
-    frames: int | None
-    """Frames to take."""
+    cut: Cut
 
 
-def jobs_for(source: str, target: Path) -> list[Job]:
+def jobs_for(source: str, target: Path, *, each: bool = False) -> list[Job]:
     """The clips of a folder, each to a file of its name in the folder `target`; anything else is one job.
 
-    A folder that holds pictures alone is one sequence. Raises InvalidArgumentError for a target that is a file, or for
-    two clips that would get one name.
+    A folder or pattern that means pictures alone is one sequence, or, if `each`, as many jobs as pictures. Raises
+    InvalidArgumentError for a target that is a file, or for two inputs that would get one name.
     """
-    folder = Path(source)
-    clips = sorted(p for p in folder.iterdir() if p.suffix.lower() in CLIP_SUFFIXES) if folder.is_dir() else []
-    if not clips:
-        return [Job(source, target)]
-    if target.suffix or target.is_file():
-        raise InvalidArgumentError(f"{target}: expected a folder for the {len(clips)} clips of {folder}, got a file.")
     from ..video.options import CONTAINERS
+    from ..video.picture_writer import WRITTEN_SUFFIXES
+    from ..video.pictures import list_pictures
 
-    names = [clip.name if clip.suffix.lower() in CONTAINERS else f"{clip.stem}.mkv" for clip in clips]
+    folder = Path(source)
+    if each:
+        inputs, known, other = list_pictures(folder), WRITTEN_SUFFIXES, ".png"
+        if inputs is None:
+            raise InvalidArgumentError(f"each: expected a folder or pattern of pictures, got {source}; leave it out.")
+    else:
+        inputs = sorted(p for p in folder.iterdir() if p.suffix.lower() in CLIP_SUFFIXES) if folder.is_dir() else []
+        known, other = frozenset(CONTAINERS), ".mkv"
+    if not inputs:
+        return [Job(source, target)]
+    what = "pictures" if each else "clips"
+    if target.suffix or target.is_file():
+        raise InvalidArgumentError(f"{target}: expected a folder for the {len(inputs)} {what} of {source}, got a file.")
+    names = [path.name if path.suffix.lower() in known else f"{path.stem}{other}" for path in inputs]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidArgumentError(f"{folder}: expected clips of different names, found two for {twice}; rename one.")
-    return [Job(str(clip), target / name, makes_folder=True) for clip, name in zip(clips, names, strict=True)]
+        raise InvalidArgumentError(f"{source}: expected {what} of different names, found two for {twice}; rename one.")
+    return [Job(str(path), target / name, makes_folder=True) for path, name in zip(inputs, names, strict=True)]
 
 
 def run_job(job: Job, request: Request) -> Result:
     """Upscale one input into one output; what was finished is kept and named when it is interrupted."""
-    from ..video import open_sink, open_source
+    from ..video import open_sink
 
-    with open_source(job.source, start=request.start, frames=request.frames) as clip:
+    with request.cut.open(job.source) as clip:
         check_count(len(clip), job.target)
         info = clip.info
         resize = request.options.resize((info.height, info.width))

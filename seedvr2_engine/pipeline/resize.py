@@ -90,7 +90,10 @@ def resample(frames: Tensor, size: Size) -> Tensor:
 
 
 def to_model_input(frames: Tensor, plan: ResizePlan) -> Tensor:
-    """Pictures (T, 3, H, W) in [0, 1] as the model takes them: (T, 3, *plan.padded) in [-1, 1], FP32, padded black."""
+    """Pictures (T, 3, H, W) in [0, 1] as the model takes them: (T, 3, *plan.padded) in [-1, 1], FP32.
+
+    The last row and column are repeated to fill up: black ones, as the reference has them, bleed into the picture.
+    """
     if tuple(frames.shape[-2:]) != plan.source:
         raise InvalidArgumentError(
             f"picture: expected {plan.source[1]}x{plan.source[0]} like those before, got "
@@ -98,7 +101,7 @@ def to_model_input(frames: Tensor, plan: ResizePlan) -> Tensor:
         )
     resized = resample(frames, plan.resized).clamp(0, 1) * 2 - 1
     right, bottom = plan.padded[1] - plan.resized[1], plan.padded[0] - plan.resized[0]
-    return F.pad(resized, (0, right, 0, bottom), value=-1.0)
+    return F.pad(resized, (0, right, 0, bottom), mode="replicate")
 
 
 def crop_to_output(frames: Tensor, plan: ResizePlan) -> Tensor:

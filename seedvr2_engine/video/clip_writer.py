@@ -51,7 +51,7 @@ class VideoSink(FrameSink):
 
     def _open(self, options: SinkOptions) -> None:
         kind = container_for(self.path)
-        self._output = av.open(self._file.file, "w", format=kind.muxer, options=kind.options)
+        self._output = av.open(self._file.writer, "w", format=kind.muxer, options=kind.options)
         self._stream = _add_video_stream(self._output, self._plan, self._rate, self._time_base)
         self._stream.width, self._stream.height = self.width, self.height
         if self._source is not None and self._source.kind == "video":

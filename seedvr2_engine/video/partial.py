@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -26,7 +26,7 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     if target.exists() and not target.is_file():
         raise OutputError(f"{target}: it exists and is no ordinary file; choose another name.")
     if target.exists() and not overwrite:
-        raise OutputError(f"{target}: it exists already; choose another name, or ask to overwrite it.")
+        raise OutputError(f"{target}: it exists already; choose another name, or ask to overwrite it (--overwrite).")
 
 
 @contextmanager
@@ -36,6 +36,30 @@ def write_errors(target: Path) -> Iterator[None]:
         yield
     except (OSError, av.FFmpegError) as error:
         raise OutputError(_sentence(target, error)) from error
+
+
+class _Writer:
+    """The file as FFmpeg writes to it: an error is raised once, since PyAV prints those that follow on it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        return len(data) if self.error is not None else self._once(self._file.write, data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return 0 if self.error is not None else self._once(self._file.seek, offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def _once(self, operation: Callable[..., int], *arguments: bytes | int) -> int:
+        try:
+            return operation(*arguments)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 class PartialFile:
@@ -49,9 +73,13 @@ class PartialFile:
             # A leftover of a killed run, or a link that someone put there, is never written through.
             self.path.unlink(missing_ok=True)
             self.file: BinaryIO = self.path.open("xb")
+        self.writer = _Writer(self.file)
+        """What FFmpeg is given."""
 
     def commit(self) -> None:
         """Flush to the disk, close, and replace the target atomically."""
+        if self.writer.error is not None:
+            raise self.writer.error
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()

@@ -28,6 +28,8 @@ _ENCODERS = {
     ".jpeg": ("mjpeg", False),
     ".webp": ("libwebp", False),
 }
+WRITTEN_SUFFIXES = frozenset(_ENCODERS)
+"""Endings of the pictures that can be written."""
 
 
 class PictureSink(FrameSink):
@@ -73,7 +75,9 @@ class SequenceSink(FrameSink):
         self._format = PictureFormat.of(require_picture(Path(self._pattern)), (width, height), source, options)
         self.warnings += self._format.warnings
         if self._old_pictures() and not options.overwrite:
-            raise OutputError(f"{path}: such pictures exist already; choose another name, or ask to overwrite them.")
+            raise OutputError(
+                f"{path}: such pictures exist already; choose another name, or ask to overwrite them (--overwrite)."
+            )
         exists = self._folder.is_dir()
         if not exists:
             check_target(self._folder, overwrite=False)

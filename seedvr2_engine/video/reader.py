@@ -78,8 +78,12 @@ def open_source(
     Raises VideoError for whatever cannot be read, InvalidArgumentError for a bad `start` or `frames`.
     """
     path = Path(path)
-    if start < 0 or (frames is not None and frames < 1):
-        raise InvalidArgumentError(f"start and frames: expected at least 0 and 1, got {start} and {frames}.")
+    if start < 0:
+        raise InvalidArgumentError(f"start: expected at least 0 frames to skip, got {start}.")
+    if frames is not None and frames < 1:
+        raise InvalidArgumentError(
+            f"frames: expected at least 1 frame to take, got {frames}; leave it out to take all."
+        )
     if sequence_rate <= 0:
         raise InvalidArgumentError(f"sequence_rate: expected more than 0 frames per second, got {sequence_rate}.")
     pictures = list_pictures(path)
@@ -104,8 +108,8 @@ def open_source(
 def _check_complete(path: Path, damaged: Damaged) -> None:
     if damaged == "refuse" and path.is_file() and (missing := missing_bytes(path)):
         raise VideoError(
-            f"{path}: the file is truncated, its last {missing} bytes are missing; copy it again, or ask for damaged "
-            "frames to be kept."
+            f"{path}: the file is truncated, its last {missing} bytes are missing; copy it again, or keep "
+            "what can be read (--keep-damaged)."
         )
 
 
@@ -202,7 +206,7 @@ def _read_sequence(info: SourceInfo, pictures: list[Path]) -> Iterator[Frame]:
         if (width, height) != (info.width, info.height):
             raise VideoError(
                 f"{picture}: expected {info.width}x{info.height} like the first picture, found {width}x{height}; "
-                "use pictures of one size."
+                "use pictures of one size, or upscale them one by one (--each)."
             )
         yield finished
 

@@ -148,7 +148,7 @@ def test_progress_counts_values(source: Path, tmp_path: Path) -> None:
 def test_targets_that_are_refused(source: Path, tmp_path: Path) -> None:
     old = tmp_path / "old.gguf"
     old.write_bytes(b"old")
-    with pytest.raises(OutputError, match="found one; choose another name or ask to overwrite"):
+    with pytest.raises(OutputError, match="found one; choose another name or ask to overwrite it"):
         convert_to_gguf(source, old, "F16")
     with pytest.raises(OutputError, match="expected an existing folder"):
         convert_to_gguf(source, tmp_path / "none" / "a.gguf", "F16")

@@ -70,6 +70,16 @@ def test_two_clips_against_each_other(clips):
     assert facts["clips"][0]["psnr_db"] is None
 
 
+def test_a_clip_against_itself_has_a_picture_too(clips, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    arguments = ["compare", clips["dark"], clips["dark"], "--picture", sheet]
+    facts = json.loads(seedvr2(*arguments, "--json").stdout)
+    assert facts["worst_frame"] == 0
+    assert facts["clips"][0]["psnr_db"] is None
+    with open_source(sheet) as picture:
+        assert (picture.info.width, picture.info.height) == (64, 48)
+
+
 def test_clips_of_different_lengths_and_sizes(clips):
     result = seedvr2("compare", clips["reference"], clips["short"], "--json")
     assert json.loads(result.stdout)["clips"][0]["frames"] == 5

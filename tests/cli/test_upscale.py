@@ -1,5 +1,7 @@
 """`seedvr2 upscale` from file to file: what is carried over, what is said, and what bad input becomes."""
 
+import errno
+import io
 import json
 import os
 import signal
@@ -12,9 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from seedvr2_engine.cli import progress
 from seedvr2_engine.loading_dit import NANO_DIT
+from seedvr2_engine.pipeline.upscaler import Progress
 from seedvr2_engine.video import ColorRange, ColorTags, Matrix, SinkOptions, open_sink, open_source
 
 from ..conftest import GOLDEN
@@ -106,7 +111,7 @@ def write_picture(path: Path, pixels: np.ndarray, pix_fmt: str) -> Path:
     import av
 
     with av.open(str(path), "w", format="image2", options={"update": "1"}) as container:
-        stream = container.add_stream("png", rate=1)
+        stream = container.add_stream("bmp" if path.suffix == ".bmp" else "png", rate=1)
         stream.height, stream.width, stream.pix_fmt = *pixels.shape[:2], pix_fmt
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=pix_fmt)
         for packet in (*stream.encode(frame), *stream.encode(None)):
@@ -157,6 +162,23 @@ def test_pictures_that_change_their_size_midway(models, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_photographs_of_a_folder_one_by_one(models, tmp_path):
+    folder, target = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name, width in (("a.png", 32), ("b.bmp", 48)):
+        write_picture(folder / name, ramp(0, width, 24), "rgb24" if name.endswith("png") else "bgr24")
+    assert "--each" in refused("upscale", folder, target, *models, "--scale", "1")
+    result = seedvr2("upscale", folder, target, *models, "--scale", "1", "--each")
+    assert result.exit_code == 0, result.stderr
+    sizes = {}
+    for path in target.iterdir():
+        with open_source(path) as picture:
+            sizes[path.name] = picture.info.width
+    assert sizes == {"a.png": 32, "b.png": 48}
+    assert "expected a folder for the 2 pictures" in refused("upscale", folder, tmp_path / "x.png", *models, "--each")
+    assert "leave it out" in refused("upscale", folder / "a.png", target, *models, "--each")
+
+
 def test_a_folder_of_clips(clip, models, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
@@ -170,7 +192,7 @@ def test_a_folder_of_clips(clip, models, tmp_path):
     result = seedvr2("upscale", folder, target, *models, "--scale", "1", "--frames", "2")
     assert result.exit_code == 2
     assert sorted(path.name for path in target.iterdir()) == ["a.mkv", "b.mkv"]
-    assert "1 of 3 clips failed" in result.stderr
+    assert "1 of 3 inputs failed" in result.stderr
     assert "expected a folder" in refused("upscale", folder, tmp_path / "out.mp4", *models)
     assert "found 7" in refused("upscale", clip, tmp_path / "out.png", *models)
 
@@ -199,6 +221,7 @@ def test_the_plan_says_everything_and_writes_nothing(clip, models, tmp_path):
         (["--resolution", "99999"], "got 99999"),
         (["--scale", "0"], "expected a factor above 0"),
         (["--scale", "2", "--resolution", "64"], "leave one of them out"),
+        (["--vae-span", "whole"], "expected one of auto, clip, chunk"),
         (["--chunk-frames", "5", "--overlap", "5"], "fewer than a chunk has"),
         (["--color", "sepia"], "expected one of lab"),
         (["--noise", "white"], "expected one of position"),
@@ -238,6 +261,8 @@ def test_without_models_it_says_what_is_lacking(clip, dit, tmp_path):
     assert "seedvr2 download seedvr2_ema_3b_fp16.safetensors" in sentence
     assert ("--dit nano" in sentence) == NANO_DIT.is_file()
     assert "ema_vae_fp16.safetensors" in refused("upscale", clip, tmp_path / "out.mp4", "--dit", dit, **home)
+    # A file that is no transformer is that first, not a reason to fetch half a gigabyte.
+    assert "found a VAE" in refused("upscale", clip, tmp_path / "out.mp4", "--dit", TINY_VAE, **home)
     # Latents of one VAE mean nothing to the transformer of another.
     assert "nano" in refused("upscale", clip, tmp_path / "out.mp4", "--dit", "nano", "--vae", TINY_VAE, **home)
 
@@ -252,7 +277,45 @@ def test_an_existing_output_is_kept_unless_told(clip, models, tmp_path):
     assert target.read_bytes() != b"precious"
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_a_truncated_clip_is_refused_unless_told(models, tmp_path):
+    whole, cut, target = tmp_path / "whole.mkv", tmp_path / "cut.mkv", tmp_path / "out.mp4"
+    with open_sink(whole, width=32, height=24, options=SinkOptions(codec="ffv1")) as sink:
+        for _ in range(9):
+            sink.write(torch.rand(3, 24, 32))
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    assert "--keep-damaged" in refused("upscale", cut, target, *models, "--scale", "1")
+    result = seedvr2("upscale", cut, target, *models, "--scale", "1", "--keep-damaged")
+    assert result.exit_code == 0, result.stderr
+    with open_source(target) as source:
+        assert 1 <= len(list(source)) < 9
+
+
+def test_a_folder_that_cannot_be_made_gets_one_sentence(clip, models, tmp_path, monkeypatch):
+    def refuse(self, *_, **__):
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    (clips / "a.mp4").write_bytes(clip.read_bytes())
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert "not allowed to write here" in refused("upscale", clips, tmp_path / "out", *models, "--scale", "1")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_bar_stays_on_one_line(width, monkeypatch):
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    monkeypatch.setattr(progress, "err", console)
+    with progress.UpscaleBar("a clip with a long name (2025) [1080p].mp4", 12000) as bar:
+        bar.step(Progress("transform", 9000))
+        bar.written(8000)
+        (line,) = console.render_lines(bar._bar.get_renderable(), pad=False)
+    text = "".join(segment.text for segment in line)
+    assert "transformer" in text
+    assert "8000/12000 frames" in text
+    assert "frames/s" in text
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_what_was_finished_when_it_was_stopped_plays(models, tmp_path, ending):
     long, target, partial = tmp_path / "long.mkv", tmp_path / "out.mkv", tmp_path / "out.partial.mkv"
     with open_sink(long, width=32, height=24, options=SinkOptions(codec="ffv1")) as sink:
@@ -265,10 +328,10 @@ def test_what_was_finished_when_it_was_stopped_plays(models, tmp_path, ending):
         time.sleep(0.05)
     process.send_signal(ending)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == (130 if ending == signal.SIGINT else -signal.SIGKILL), stderr
+    assert process.returncode == (-signal.SIGKILL if ending == signal.SIGKILL else 130), stderr
     assert not target.exists()
     assert "Traceback" not in stderr
     with open_source(partial, damaged="keep") as source:
         assert 1 <= sum(1 for _ in source) < 400
-    if ending == signal.SIGINT:
+    if ending != signal.SIGKILL:
         assert "what was finished is in" in stderr

@@ -67,24 +67,35 @@ def test_a_leftover_link_is_not_written_through(tmp_path):
 
 
 class FullDisk(io.BytesIO):
-    """A file on a disk with room for 20,000 bytes."""
+    """A file on a disk with room for 20,000 bytes; what did not fit waits in its buffer, so that all else fails too."""
+
+    is_full = False
 
     def write(self, data) -> int:
-        if self.tell() + len(data) > 20_000:
-            raise OSError(errno.ENOSPC, "No space left on device")
+        self.is_full |= self.tell() + len(data) > 20_000
+        self.flush()
         return super().write(data)
+
+    def seek(self, *where) -> int:
+        self.flush()
+        return super().seek(*where)
+
+    def flush(self) -> None:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     def fileno(self) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.png"])
-def test_a_full_disk_gets_one_sentence(tmp_path, monkeypatch, name):
+def test_a_full_disk_gets_one_sentence(tmp_path, monkeypatch, capfd, name):
     normal = Path.open
     monkeypatch.setattr(Path, "open", lambda self, mode="r", *a: FullDisk() if mode == "xb" else normal(self, mode, *a))
     with pytest.raises(OutputError, match="the disk is full"):
-        write_scene(tmp_path / name, 1 if name.endswith("png") else 90, (640, 360), quality=1)
+        write_scene(tmp_path / name, 1 if name.endswith("png") else 13, (640, 360), quality=1)
     monkeypatch.undo()
+    assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
 
 
