@@ -32,10 +32,12 @@ DEFAULT_MIN_PSNR_DB = 50.0
 """The picture may differ from the plain model's by this much at most. Other pictures may lie below the guard's own:
 with 48 dB for INT8 the nano VAE decoded a dark scene at 47.3."""
 
-_METHOD = "two clips, layers by error and cost, FP16 with exponents"
+_METHOD = "two clips, layers by error and cost, then what is missing"
 """How layers are chosen; another way makes earlier choices void."""
 _HEADROOM = 0.8
 """Share of the allowed error that the layers left in 8 bits may use by prediction."""
+_FIRST_STEP = 1.5
+"""How much of what is missing after the first choice the second one makes good; the third that squared, and so on."""
 
 
 class Decodes(Protocol):
@@ -140,15 +142,16 @@ def guard(
         names = [name for name in decoder_layers(vae) if recipe.layer_precision(name)[0] == recipe.precision]
         worst = found.index(measured)
         left = layer_errors(vae, latent[worst : worst + 1], names, recipe)
-        correction = 1.0
+        budget, step = _HEADROOM * allowed, _FIRST_STEP
         while measured > allowed and left:
-            for name in _to_keep(left, costs or dict.fromkeys(left, 1.0), correction, allowed):
+            for name in _to_keep(left, costs or dict.fromkeys(left, 1.0), budget):
                 kept.append(KeptLayer(name, decibel(left.pop(name))))
             engine = build(GuardResult(0, 0, 0, tuple(kept)).applied_to(recipe), engine)
             measured = max(errors(engine))
-            # An outlier can cost the engine more than it costs the model of it, so the first choice trusts the layers'
-            # own figures; what is still missing after it is spread over the rest.
-            correction = max(1.0, measured / max(sum(left.values()), 1e-30))
+            # What the engine does to the picture beside rounding these operands is in no layer's figure, so what is
+            # missing is taken off what the layers left may cause: little at first, then ever more.
+            budget = sum(left.values()) - step * (measured - allowed)
+            step *= _FIRST_STEP
         kept.sort(key=lambda layer: layer.psnr_db)
     seconds = round(time.monotonic() - began, 2)
     result = GuardResult(min_psnr_db, decibel(before), decibel(measured), tuple(kept), seconds)
@@ -173,12 +176,11 @@ def cache_path(vae: VideoVAE, recipe: QuantRecipe, architecture: str) -> Path:
     return user_cache().parent / "guard" / f"{key}.json"
 
 
-def _to_keep(left: Mapping[str, float], costs: Mapping[str, float], correction: float, allowed: float) -> list[str]:
-    """Layers whose removal from `left` should bring the error below the limit, at little cost; at least one.
+def _to_keep(left: Mapping[str, float], costs: Mapping[str, float], limit: float) -> list[str]:
+    """Layers whose removal from `left` brings the sum of the errors down to a limit, at little cost; at least one.
 
     The most error for its cost first, then without what turns out not to be needed, the costliest first.
     """
-    limit = _HEADROOM * allowed / correction
     remaining = sum(left.values())
     names: list[str] = []
     for name in sorted(left, key=lambda name: left[name] / costs[name], reverse=True):

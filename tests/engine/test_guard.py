@@ -27,6 +27,7 @@ from seedvr2_engine.engine.sensitivity import (
 )
 from seedvr2_engine.engine.vae import EngineOptions, VAEEngine
 from seedvr2_engine.loading import load_vae
+from seedvr2_engine.metrics import decibel
 from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.quant import QuantRecipe
 
@@ -141,15 +142,46 @@ def test_a_layers_error_is_what_it_costs_the_engine(nano, precision, name):
     assert abs(10 * math.log10(predicted / actual)) < 1.5
 
 
+class NoisyDecoder(RoundedDecoder):
+    """An engine that errs beside its layers, by noise of so many dB."""
+
+    noise_db = 100.0
+
+    def decode(self, latent):
+        decoded = super().decode(latent)
+        noise = torch.randn(decoded.shape, generator=torch.Generator().manual_seed(0))
+        return decoded + 2 * 10 ** (-self.noise_db / 20) * noise
+
+
+def test_a_near_miss_moves_a_few_layers_more_and_not_all(nano, clip):
+    limit = 50.0
+    quiet, _ = run(nano, clip, limit)
+
+    class Missing(NoisyDecoder):
+        # As much as brings the first choice just below the limit; what clipping takes off is counted in.
+        noise_db = decibel(0.85 * 10 ** (-limit / 10))
+
+    tried = []
+
+    def build(recipe, previous):
+        tried.append(recipe)
+        return Missing(nano, recipe)
+
+    result, _ = guard(nano, QuantRecipe("fp8"), build, min_psnr_db=limit, clip=clip)
+    assert result.psnr_db >= limit
+    assert len(quiet.kept) < len(result.kept) <= len(quiet.kept) + 4
+    assert 3 <= len(tried) <= 4
+
+
 def test_a_layer_that_costs_little_is_kept_rather_than_a_dear_one():
     errors = {"a": 1.0, "b": 0.9, "c": 0.05}
-    assert _to_keep(errors, dict.fromkeys(errors, 1.0), 1.0, allowed=1.4) == ["a"]
-    assert _to_keep(errors, {"a": 10.0, "b": 1.0, "c": 1.0}, 1.0, allowed=1.4) == ["b"]
+    assert _to_keep(errors, dict.fromkeys(errors, 1.0), limit=1.12) == ["a"]
+    assert _to_keep(errors, {"a": 10.0, "b": 1.0, "c": 1.0}, limit=1.12) == ["b"]
 
 
 def test_a_layer_that_turns_out_not_to_be_needed_is_left_alone():
-    assert _to_keep({"little": 0.01, "much": 1.0}, {"little": 1e-3, "much": 1.0}, 1.0, allowed=0.1) == ["much"]
-    assert _to_keep({"little": 0.01, "much": 1.0}, {"little": 1e-3, "much": 1.0}, 1.0, allowed=1.3) == ["little"]
+    assert _to_keep({"little": 0.01, "much": 1.0}, {"little": 1e-3, "much": 1.0}, limit=0.08) == ["much"]
+    assert _to_keep({"little": 0.01, "much": 1.0}, {"little": 1e-3, "much": 1.0}, limit=1.04) == ["little"]
 
 
 def test_shares_count_composed_upsamplers_and_both_frame_rates():
