@@ -307,20 +307,21 @@ def measure(run: Run, options: argparse.Namespace) -> None:
     if "encoder" in wanted:
         run.stage("encoder", lambda: encoders(run))
     run.engines = {format: engine for format, engine in run.engines.items() if format in EIGHT_BIT}
+    for format, limit in zip(EIGHT_BIT, options.limit, strict=True):
+        if "guard" in wanted and not run.is_late:
+            run.stage(f"{format}, guard", partial(guarded, run, format, limit))
     alone: dict[str, dict[str, dict[str, float]]] = {}
     for format in EIGHT_BIT if "alone" in wanted else ():
         alone[format] = run.stage(f"{format}, one layer alone", partial(sensitivities, run, format))
     if alone:
         costs = run.stage("share of the arithmetic", lambda: decoder_shares(run.vae.config, run.spec))
         sensitivity_plot(run.out / "sensitivity.png", alone, costs)
-    for format, limit in zip(EIGHT_BIT, options.limit, strict=True):
+    for format in EIGHT_BIT:
         if options.recipes and not run.is_late:
             run.stage(f"{format}, recipes", partial(recipes, run, format, alone.get(format)))
         takes_time = run.device.type == "cuda" and not options.quick
         if options.recipes and not run.is_late and format == "fp8" and takes_time:
             run.stage("time in ms", lambda: times(run))
-        if "guard" in wanted and not run.is_late:
-            run.stage(f"{format}, guard", partial(guarded, run, format, limit))
     if options.recipes and not run.is_late:
         latents = [zs[0] for zs in run.latents.values()]
         run.stage("inputs", lambda: RoundedDecoder(run.vae).statistics(latents))

@@ -5,7 +5,8 @@ import torch
 
 from seedvr2_engine import optimize_3d_vae_for_blackwell
 from seedvr2_engine.device import device_spec
-from seedvr2_engine.engine.doctor import check_kernels, plans_to_check
+from seedvr2_engine.engine.backend import triton_backend
+from seedvr2_engine.engine.doctor import SIZES_PX, check_kernels, plans_to_check
 from seedvr2_engine.engine.guard import cache_path
 from seedvr2_engine.engine.sensitivity import mean_squared_error, picture
 from seedvr2_engine.loading import load_vae
@@ -98,3 +99,17 @@ def test_the_doctor_finds_every_kernel_right():
     checks = check_kernels(plans_to_check(spec, (format,), VAEConfig()), CUDA)
     assert len(checks) > 20
     assert [check for check in checks if check.wrong] == []
+
+
+@pytest.mark.slow
+def test_the_doctor_names_a_broken_kernel():
+    spec = device_spec(CUDA)
+    format = choose_precision("auto", spec).format
+    plans = plans_to_check(spec, (format,), VAEConfig(), SIZES_PX[:1])[:1]
+    right = triton_backend()
+
+    def broken(window, weights, additions, out, problem, config):
+        right.conv3d(window, weights._replace(bias=weights.bias * 1.2), additions, out, problem, config)
+
+    wrong = {check.kernel for check in check_kernels(plans, CUDA, backend=right._replace(conv3d=broken)) if check.wrong}
+    assert wrong == {"conv3d"}
