@@ -41,7 +41,7 @@ from seedvr2_engine.device import device_spec
 from seedvr2_engine.engine.backend import triton_backend, twin_backend
 from seedvr2_engine.engine.exponents import measure_exponents
 from seedvr2_engine.engine.guard import guard
-from seedvr2_engine.engine.sensitivity import decoder_layers, decoder_shares, mean_squared_error, picture
+from seedvr2_engine.engine.sensitivity import decoder_layers, decoder_shares, mean_squared_error, paired_layers, picture
 from seedvr2_engine.engine.vae import EngineOptions, VAEEngine
 from seedvr2_engine.errors import SeedVR2Error
 from seedvr2_engine.metrics import decibel
@@ -201,7 +201,9 @@ def guarded(run: Run, format: str, limit_db: float) -> dict[str, Any]:
         return run.build(recipe) if previous is None else previous.with_recipe(recipe)
 
     costs = decoder_shares(run.vae.config, run.spec)
-    result, engine = guard(run.vae, keeping(format, (), run.high), build, min_psnr_db=limit_db, costs=costs)
+    recipe = keeping(format, (), run.high)
+    paired = paired_layers(run.vae.config, recipe, run.spec)
+    result, engine = guard(run.vae, recipe, build, min_psnr_db=limit_db, costs=costs, paired=paired)
     kept = {layer.name: layer.psnr_db for layer in result.kept}
     facts = {"share": 100 * sum(costs[name] for name in kept), "seconds": result.seconds}
     figures = {"before": result.before_db, "after": result.psnr_db}

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,12 +32,10 @@ DEFAULT_MIN_PSNR_DB = 50.0
 """The picture may differ from the plain model's by this much at most. Other pictures may lie below the guard's own:
 with 48 dB for INT8 the nano VAE decoded a dark scene at 47.3."""
 
-_METHOD = "two clips, layers by error and cost, then what is missing"
+_METHOD = "two clips, layers by error and cost, pairs counted in"
 """How layers are chosen; another way makes earlier choices void."""
 _HEADROOM = 0.8
 """Share of the allowed error that the layers left in 8 bits may use by prediction."""
-_FIRST_STEP = 1.5
-"""How much of what is missing after the first choice the second one makes good; the third that squared, and so on."""
 
 
 class Decodes(Protocol):
@@ -105,6 +103,7 @@ def guard(
     *,
     min_psnr_db: float = DEFAULT_MIN_PSNR_DB,
     costs: Mapping[str, float] | None = None,
+    paired: Collection[str] = (),
     cache_file: Path | None = None,
     clip: Tensor | None = None,
 ) -> tuple[GuardResult, E]:
@@ -113,6 +112,7 @@ def guard(
     build: makes the engine for a recipe, if need be from the engine that was tried before, which is not used any more;
     it is called once for each recipe that is tried, rarely more than twice.
     costs: layer -> what keeping it high takes (`sensitivity.decoder_shares`); None finds all equal.
+    paired: layers that are computed in pairs of frames (`sensitivity.paired_layers`), which rounding costs more.
     cache_file: where the choice is kept (`cache_path`); None keeps nothing. If even 16 bits in every layer stay below
     the limit, that engine is returned and the figure says so. clip: what is decoded, (N, 3, 4n+1, H, W) in [-1, 1];
     the worst of them counts. None is `probe_clips()`.
@@ -141,17 +141,16 @@ def guard(
     if measured > allowed and recipe.is_quantized:
         names = [name for name in decoder_layers(vae) if recipe.layer_precision(name)[0] == recipe.precision]
         worst = found.index(measured)
-        left = layer_errors(vae, latent[worst : worst + 1], names, recipe)
-        budget, step = _HEADROOM * allowed, _FIRST_STEP
+        left = layer_errors(vae, latent[worst : worst + 1], names, recipe, paired)
+        budget = _HEADROOM * allowed
         while measured > allowed and left:
             for name in _to_keep(left, costs or dict.fromkeys(left, 1.0), budget):
                 kept.append(KeptLayer(name, decibel(left.pop(name))))
             engine = build(GuardResult(0, 0, 0, tuple(kept)).applied_to(recipe), engine)
             measured = max(errors(engine))
-            # What the engine does to the picture beside rounding these operands is in no layer's figure, so what is
-            # missing is taken off what the layers left may cause: little at first, then ever more.
-            budget = sum(left.values()) - step * (measured - allowed)
-            step *= _FIRST_STEP
+            # The engine errs more than the layers' figures say, above all where an outlier costs it more than the model
+            # of it. How much more is known now.
+            budget = sum(left.values()) * _HEADROOM * allowed / max(measured, allowed)
         kept.sort(key=lambda layer: layer.psnr_db)
     seconds = round(time.monotonic() - began, 2)
     result = GuardResult(min_psnr_db, decibel(before), decibel(measured), tuple(kept), seconds)

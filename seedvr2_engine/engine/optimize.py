@@ -19,7 +19,7 @@ from .backend import Backend, triton_backend
 from .exponents import TensorExponents, measure_exponents
 from .guard import DEFAULT_MIN_PSNR_DB, GuardResult, cache_path, guard
 from .report import EngineReport, Measure, count_layers, describe_work, place_of
-from .sensitivity import decoder_shares
+from .sensitivity import decoder_shares, paired_layers
 from .serve import ServedVAE, cudnn_benchmark
 from .vae import EngineOptions, VAEEngine
 
@@ -200,7 +200,10 @@ def serve_engine(
     if recipe.is_quantized and settings.min_psnr_db is not None:
         cache = cache_path(vae, recipe, spec.sm)
         costs = decoder_shares(vae.config, spec)
-        result, engine = guard(judge, recipe, build, min_psnr_db=settings.min_psnr_db, costs=costs, cache_file=cache)
+        paired = paired_layers(vae.config, recipe, spec)
+        result, engine = guard(
+            judge, recipe, build, min_psnr_db=settings.min_psnr_db, costs=costs, paired=paired, cache_file=cache
+        )
     else:
         engine = build(recipe, None)
     del judge

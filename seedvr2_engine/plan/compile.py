@@ -59,7 +59,7 @@ def compile_vae_plan(
     options = options or PlanOptions()
     target = Target(config, recipe, device, options.fuses_attention)
     tile = options.tile if options.tile is not None and needs_tiles(shape, options.tile) else None
-    if options.allows_pairs and can_pair(device) and not shape.is_picture:
+    if options.allows_pairs and can_pair(device, recipe) and not shape.is_picture:
         paired = _plan(replace(target, pairs=True), shape, tile)
         if paired.memory.peak <= budget_bytes and not paired.refusals:
             return paired

@@ -56,9 +56,13 @@ def pair_problem(problem: ConvProblem) -> ConvProblem:
     return replace(problem, kernel=(4, *problem.kernel[1:]), frames=2, paired=True)
 
 
-def can_pair(device: DeviceSpec) -> bool:
-    """Whether frames are computed in pairs on a GPU."""
-    return device.sm in PAIRING_ARCHITECTURES
+def can_pair(device: DeviceSpec, recipe: QuantRecipe) -> bool:
+    """Whether frames are computed in pairs on a GPU.
+
+    Not in INT8: a frame's steps are as fine as its largest value allows, and those of sums cost 3 dB in a resnet and 8
+    in an upsampler (FP8's relative steps: 2 and 1), so that the guard would move most layers to 16 bits.
+    """
+    return device.sm in PAIRING_ARCHITECTURES and recipe.precision != "int8"
 
 
 def exponents_buffer(sums: str) -> str:

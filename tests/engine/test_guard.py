@@ -21,6 +21,7 @@ from seedvr2_engine.engine.sensitivity import (
     decoder_shares,
     layer_errors,
     mean_squared_error,
+    paired_layers,
     picture,
     rounded,
     smoothing_by_layer,
@@ -31,7 +32,7 @@ from seedvr2_engine.metrics import decibel
 from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.quant import QuantRecipe
 
-from .conftest import GPU
+from .conftest import GPU, HOPPER
 
 VICTIM = "decoder.up_blocks.2.resnets.1.conv1"
 
@@ -182,6 +183,33 @@ def test_a_layer_that_costs_little_is_kept_rather_than_a_dear_one():
 def test_a_layer_that_turns_out_not_to_be_needed_is_left_alone():
     assert _to_keep({"little": 0.01, "much": 1.0}, {"little": 1e-3, "much": 1.0}, limit=0.08) == ["much"]
     assert _to_keep({"little": 0.01, "much": 1.0}, {"little": 1e-3, "much": 1.0}, limit=1.04) == ["little"]
+
+
+def test_pairs_are_counted_in(nano):
+    recipe = QuantRecipe("fp8")
+    paired = paired_layers(nano.config, recipe, HOPPER)
+    assert "decoder.up_blocks.3.resnets.2.conv2" in paired
+    assert not any("upsamplers" in name or "encoder" in name for name in paired)
+    assert not paired_layers(nano.config, recipe, GPU)
+    assert not paired_layers(nano.config, QuantRecipe("int8"), HOPPER)
+    latent = nano.encode(probe_clip(24))
+    name = "decoder.up_blocks.3.resnets.2.conv2"
+    alone = layer_errors(nano, latent, [name], recipe)[name]
+    assert layer_errors(nano, latent, [name], recipe, paired)[name] == pytest.approx(5 / 3 * alone)
+
+
+def test_pairs_cost_the_engine_what_is_counted(nano):
+    latent = nano.encode(probe_clips(40)[1:])
+    exact = picture(nano.decode(latent))
+    name = "decoder.up_blocks.3.resnets.2.conv2"
+    recipe = QuantRecipe("fp8")
+    for other in decoder_layers(nano):
+        if other != name:
+            recipe = recipe.keeping_high(other, "the test wants one layer")
+    engine = VAEEngine(nano, recipe, HOPPER, twin_backend(), device="cpu")
+    actual = mean_squared_error(picture(engine.decode(latent)), exact).item()
+    predicted = layer_errors(nano, latent, [name], recipe, {name})[name]
+    assert abs(10 * math.log10(predicted / actual)) < 1
 
 
 def test_shares_count_composed_upsamplers_and_both_frame_rates():

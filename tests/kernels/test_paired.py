@@ -84,8 +84,9 @@ def norms(precision: str) -> list[Step]:
 
 @pytest.mark.parametrize("precision", ["fp8", "int8", "fp16"])
 def test_sums_of_frames_equal_the_twin(precision: str) -> None:
-    for step in norms(precision):
-        check = check_step(step, triton_backend(), torch.device("cpu"))
+    for step in norms("fp8" if precision == "int8" else precision):
+        # No plan has pairs in INT8; the kernel knows them.
+        check = check_step(replace(step, format=precision), triton_backend(), torch.device("cpu"))
         assert check.wrong == "", check
 
 
