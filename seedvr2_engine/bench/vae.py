@@ -64,7 +64,7 @@ class Row:
     matrix_share: float | None = None
     """Of the rate of a large matrix product in the same format and process."""
     peak_bytes: int | None = None
-    """GPU memory that the engine and its result took at most."""
+    """GPU memory that the engine and its result took at most; the input is the caller's."""
     planned_bytes: int | None = None
     """What the plan predicted."""
     area: str = ""
@@ -167,7 +167,7 @@ class Bench:
         ms = statistics.median(times_ms)
         return Row(
             case, precision, "", error, psnr_db, ms, max(times_ms) - min(times_ms), len(times_ms),
-            case.frames / ms * 1e3, peak_bytes=peak - before if self.device.type == "cuda" else None,
+            case.frames / ms * 1e3, peak_bytes=peak - before - x.nbytes if self.device.type == "cuda" else None,
         )  # fmt: skip
 
     def _check_kernels(self, case: Case, recipe: QuantRecipe) -> str:

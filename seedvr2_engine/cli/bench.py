@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ..errors import InvalidArgumentError
 from .choices import choose_vae
-from .console import err, fail, wide
+from .console import EXIT_INTERRUPTED, err, fail, wide
 
 if TYPE_CHECKING:
     import torch
@@ -70,16 +70,26 @@ def vae(
     bench = Bench(model, spec, place, triton_backend(), repeats, budget)
     rates = {format: matrix_tflops(format, place) for format in precisions}
     rows: list[Row] = []
-    for case in cases:
-        with err.status(case.name):
-            for row in bench.rows(case, precisions, rates):
-                rows.append(row)
-                err.print(f"{row.case.name} {row.precision}: {row.wrong or f'{row.ms:.1f} ms'}", markup=False)
+    is_whole = True
+    try:
+        for case in cases:
+            with err.status(case.name):
+                for row in bench.rows(case, precisions, rates):
+                    rows.append(row)
+                    err.print(f"{row.case.name} {row.precision}: {row.wrong or f'{row.ms:.1f} ms'}", markup=False)
+    except KeyboardInterrupt:
+        if not rows:
+            raise
+        is_whole = False
     results = Results(machine, now(), source_commit(), described, rates, tuple(rows))
     _print(results)
     if out is not None:
         for path in write_results(results, out, plot=plot):
             err.print(f"Written: {path}", markup=False)
+    if not is_whole:
+        raise typer.Exit(
+            fail(f"interrupted after {len(rows)} of {len(cases) * len(precisions)} measurements.", EXIT_INTERRUPTED)
+        )
     wrong = [row for row in rows if row.wrong]
     if wrong:
         sentence = f"{len(wrong)} of {len(rows)} got no time; the first: {wrong[0].case.name} {wrong[0].precision}: "
