@@ -81,7 +81,8 @@ class VAEEngine:
     def with_recipe(self, recipe: QuantRecipe) -> "VAEEngine":
         """The same engine with other formats; layers whose format stays share their packed weights.
 
-        The recipe's 8-bit format must be this one's, which it was calibrated for. Memory of this engine is released.
+        The recipe's 8-bit format must be this one's, which it was calibrated for. Memory of this engine is released,
+        weights in formats that are not used any more too.
         """
         if recipe.is_quantized and recipe.precision != self.recipe.precision:
             raise InvalidArgumentError(
@@ -89,6 +90,7 @@ class VAEEngine:
                 "make a new engine."
             )
         self.release()
+        self.weights.forget(recipe)
         other = copy(self)
         other.recipe = recipe
         other.session = other._new_session()

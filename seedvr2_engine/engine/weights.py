@@ -11,7 +11,7 @@ from ..kernels.operands import ConvWeights, NormOperands
 from ..kernels.pack import fold_time, pack_conv, pack_sets, pair_taps
 from ..kernels.upsample import ComposedUpsampler, compose_upsampler
 from ..plan.types import Step
-from ..quant import smoothing_factors
+from ..quant import QuantRecipe, smoothing_factors
 from .exponents import TensorExponents
 
 SMOOTHING = 0.85
@@ -72,6 +72,13 @@ class WeightStore:
                 self._packed[_key(step)] = self._pack_upsampler(step, composed[step.layer])
             else:
                 self._packed[_key(step)] = self._pack(step)
+
+    def forget(self, recipe: QuantRecipe) -> None:
+        """Give back the weights in the recipe's format of those layers that it keeps high."""
+        packed = [key for key in self._packed if key[2] == recipe.precision]
+        for key in packed:
+            if recipe.layer_precision(key[0])[0] != recipe.precision:
+                del self._packed[key]
 
     def layer(self, step: Step) -> LayerWeights:
         """The packed weights of a convolution that was prepared."""
