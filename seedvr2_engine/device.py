@@ -136,6 +136,11 @@ class DeviceSpec:
     tflops: MatrixRates
     """Dense matrix rates on paper, TFLOP/s; all 0 where they are not known."""
 
+    @property
+    def card_memory(self) -> str:
+        """In binary units, as cards are sold: what is 17.18 GB to everything else is a card of 16.0 GiB."""
+        return f"{self.vram_bytes / 2**30:.1f} GiB"
+
 
 def device_spec(device: torch.device) -> DeviceSpec:
     """Ask a CUDA device what it is; raises InvalidArgumentError for a device of another kind."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from .console import err, fail, out, readable_size, wide
+from .console import err, fail, out, wide
 
 if TYPE_CHECKING:
     from ..engine.checks import Check
@@ -81,7 +81,7 @@ def _print_machine(machine: Machine, uses: str) -> None:
         facts.add_row("GPU", "none that PyTorch can use")
     else:
         bandwidth = f", {gpu.bandwidth_bytes_per_s / 1e9:.0f} GB/s" if gpu.bandwidth_bytes_per_s else ""
-        facts.add_row("GPU", f"{gpu.name}, {gpu.sm}, {gpu.sm_count} SMs, {readable_size(gpu.vram_bytes)}{bandwidth}")
+        facts.add_row("GPU", f"{gpu.name}, {gpu.sm}, {gpu.sm_count} SMs, {gpu.card_memory}{bandwidth}")
     facts.add_row("driver", machine.driver)
     facts.add_row("PyTorch", f"{machine.torch}, CUDA {machine.cuda}")
     facts.add_row("Triton", machine.triton)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ..errors import InvalidArgumentError
 from .choices import choose_vae, model_file
-from .console import readable_size, warn, wide
+from .console import warn, wide
 
 if TYPE_CHECKING:
     from ..device import DeviceSpec
@@ -120,7 +120,7 @@ def _print_summary(
     facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     facts.add_row(
         "GPU",
-        f"{device.name}, {device.sm}, {device.sm_count} SMs, {readable_size(device.vram_bytes)}, "
+        f"{device.name}, {device.sm}, {device.sm_count} SMs, {device.card_memory}, "
         f"{device.bandwidth_bytes_per_s / 1e9:.0f} GB/s",
     )
     facts.add_row("work", f"{shape.part} {shape.width_px}x{shape.height_px}, {shape.frames} frames")

@@ -162,7 +162,7 @@ def _describe(device: torch.device) -> str:
     if device.type != "cuda":
         return str(device)
     spec = device_spec(device)
-    return f"{device} ({spec.name}, {spec.sm}, {spec.vram_bytes / 1e9:.1f} GB)"
+    return f"{device} ({spec.name}, {spec.sm}, {spec.card_memory})"
 
 
 def _log_engine(served: ServedVAE) -> None:
