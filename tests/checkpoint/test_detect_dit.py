@@ -242,7 +242,7 @@ def test_other_frequencies_are_refused(tmp_path: Path, family: Family) -> None:
 
 
 def test_dtypes_that_cannot_be_computed_in_are_refused(golden_dir: Path) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"expected float32, float16 or bfloat16, got torch.int8"):
+    with pytest.raises(InvalidArgumentError, match=r"expected torch.float32, float16 or bfloat16, got torch.int8"):
         load_dit(golden_dir / "dit_tiny_3b.safetensors", dtype=torch.int8)
 
 
