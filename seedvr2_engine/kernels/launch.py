@@ -66,4 +66,6 @@ def _load(kernel: Any) -> None:
     try:
         _ = kernel.run
     except Exception:  # The launch meets the same failure where it can be told.
-        return
+        if kernel.module is None:
+            # Triton keeps the launch function of a kernel whose code could not be loaded, and would call it with none.
+            kernel._run = None

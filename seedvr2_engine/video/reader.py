@@ -108,8 +108,8 @@ def open_source(
 def _check_complete(path: Path, damaged: Damaged) -> None:
     if damaged == "refuse" and path.is_file() and (missing := missing_bytes(path)):
         raise VideoError(
-            f"{path}: the file is truncated, its last {missing} bytes are missing; copy it again, or keep "
-            "what can be read (--keep-damaged)."
+            f"{path}: the file is truncated, its last {missing} bytes are missing; copy it again, or take "
+            "what can be read (`upscale --keep-damaged`)."
         )
 
 

@@ -15,6 +15,8 @@ class Kernel:
         self.compiled: list[tuple[object, ...]] = []
         self.ran: list[tuple[object, ...]] = []
         self.loaded = 0
+        self.module = None
+        self._run: object = None
 
     def warmup(self, *arguments, grid, **options):
         self.compiled.append((grid, arguments, options))
@@ -23,8 +25,11 @@ class Kernel:
     @property
     def run(self):
         """What Triton makes at the first launch."""
-        self.loaded += 1
-        raise RuntimeError("no GPU")
+        if self._run is None:
+            self.loaded += 1
+            self._run = "a launch function without code"
+            raise RuntimeError("no GPU")
+        return self._run
 
     def __getitem__(self, grid):
         return lambda *arguments, **options: self.ran.append((grid, arguments, options))
@@ -62,6 +67,13 @@ def test_a_kernel_is_loaded_once(compiler):
     kernel = Kernel()
     compile_ahead([lambda: launch(kernel, (1,))] * 3)
     assert kernel.loaded == 1
+
+
+def test_a_failed_load_is_met_again_by_the_launch(compiler):
+    kernel = Kernel()
+    compile_ahead([lambda: launch(kernel, (1,))])
+    with pytest.raises(RuntimeError, match="no GPU"):
+        _ = kernel.run
 
 
 def test_other_threads_go_on_launching(compiler):
