@@ -14,16 +14,22 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..engine.dit_fused import FusedDiT
+from ..engine.serve import ServedVAE
+from ..engine.vae import VAEEngine
 from ..errors import InvalidArgumentError
 from ..models.dit_flop import velocity_flop
 from ..models.noise import latent_noise
 from ..pipeline.ahead import made_ahead
 from ..pipeline.clip_stages import Models
 from ..pipeline.forecast import matrix_rate
+from ..pipeline.reconstruct import VideoCodec
 from ..pipeline.resize import ResizePlan
 from ..pipeline.stage_runs import StageRuns
 from ..pipeline.upscaler import Upscaler
+from ..plan import VAEShape
+from ..plan.types import Part
 from ..video import SinkOptions, open_sink, open_source
+from .vae import matrix_tflops, plan_flops
 
 VELOCITY_TOLERANCE = 5e-2
 """Largest relative RMS error of the velocity against the plain model's with PyTorch's own attention."""
@@ -42,7 +48,21 @@ class Stage:
     flop: float | None
     """Floating-point operations of matrix products and convolutions; None where there are none to speak of."""
     share: float | None
-    """Share of the rate of a large matrix product in the same process and number format."""
+    """Share of the rate of a large matrix product in the same process and number format; of several models together,
+    the time that their products would take at those rates over the time they took."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The arithmetic of a stage."""
+
+    flop: float
+    """Floating-point operations of matrix products and convolutions."""
+    least_seconds: float
+    """What they would take at the rate of a large matrix product of their number format."""
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.flop + other.flop, self.least_seconds + other.least_seconds)
 
 
 def check_models(upscaler: Upscaler) -> None:
@@ -106,17 +126,23 @@ def bench_upscale(upscaler: Upscaler, models: Models, resize: ResizePlan, frames
     rate = matrix_rate(device, upscaler.dit.dtype)
     runs = StageRuns(models, upscaler.options, resize, frames)
 
-    def stage(name: str, run: Callable[[], object], flop: float | None) -> Stage:
+    def stage(name: str, run: Callable[[], object], work: Work | None) -> Stage:
         with torch.no_grad():
             milliseconds, peak = watch.measure(run)
-        share = None if flop is None else flop / (milliseconds / 1e3) / rate
+        flop, share = None, None
+        if work is not None:
+            flop, share = work.flop, work.least_seconds / (milliseconds / 1e3)
         return Stage(name, milliseconds, frames / milliseconds * 1e3, peak, flop, share)
 
+    def coded(part: Part, run: Callable[[], object]) -> Work:
+        return _engine_work(upscaler.vae, part, resize, frames) or _counted_work(run, rate)
+
     with torch.no_grad():
-        encode, decode = _flop(runs.encode), _flop(runs.decode)
+        encode, decode = coded("encode", runs.encode), coded("decode", runs.decode)
     # Kernels and CUDA graphs hide the transformer's products from the counter.
     shape = ((frames - 1) // 4 + 1, resize.padded[0] // 8, resize.padded[1] // 8)
-    transform = velocity_flop(upscaler.dit.config, upscaler.dit.geometry(shape, models.text_tokens)).total
+    flop = velocity_flop(upscaler.dit.config, upscaler.dit.geometry(shape, models.text_tokens)).total
+    transform = Work(flop, flop / rate)
     yield stage("encode", runs.encode, encode)
     yield stage("transformer", runs.transform, transform)
     yield stage("decode", runs.decode, decode)
@@ -166,11 +192,22 @@ class _Files:
                 sink.write(frame)
 
 
-def _flop(run: Callable[[], object]) -> float:
-    """Counted in a run that is not timed."""
+def _engine_work(vae: VideoCodec, part: Part, resize: ResizePlan, frames: int) -> Work | None:
+    """What an engine computes by its plan, for no counter sees into its kernels; None for the plain model."""
+    engine = vae.server if isinstance(vae, ServedVAE) else vae
+    if not isinstance(engine, VAEEngine):
+        return None
+    tflops = matrix_tflops(engine.recipe.precision, engine.device)
+    flop = float(plan_flops(engine.plan(VAEShape(part, *resize.padded)), frames))
+    return None if tflops is None else Work(flop, flop / (tflops * 1e12))
+
+
+def _counted_work(run: Callable[[], object], rate: float) -> Work:
+    """Counted in a run that is not timed. rate: FLOP a second of a large matrix product."""
     with FlopCounterMode(display=False) as counter:
         run()
-    return float(counter.get_total_flops())
+    flop = float(counter.get_total_flops())
+    return Work(flop, flop / rate)
 
 
 def _use_up(frames: Iterable[Tensor]) -> None:

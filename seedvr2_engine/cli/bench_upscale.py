@@ -71,7 +71,8 @@ def bench_upscale(
     served = engine or str(dtypes[1])
     title = f"{width}x{height}, {frames} frames, transformer {dit} in {dtypes[0]}, VAE {vae} in {served}, {place}"
     if json:
-        facts = {"what": title, "torch": torch.__version__, "stages": [asdict(stage) for stage in stages]}
+        gpu = torch.cuda.get_device_name(place) if place.type == "cuda" else None
+        facts = {"what": title, "gpu": gpu, "torch": torch.__version__, "stages": [asdict(stage) for stage in stages]}
         typer.echo(dumps(facts, indent=2))
         return
     out.print(title.replace("torch.", ""), markup=False)
