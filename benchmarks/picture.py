@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.contents import contents
@@ -253,6 +254,8 @@ def load(options: argparse.Namespace, device: torch.device) -> VideoVAE:
         command = [sys.executable, "-m", "benchmarks.picture", "--high", options.high, "--warm"]
         waiting = [subprocess.Popen([*command, *names], stdout=log, stderr=log) for names in jobs(options.quick)]
     vae = train(options.train, device, say, config)
+    if options.save is not None:
+        save_file({name: tensor.cpu() for name, tensor in vae.state_dict().items()}, options.save)
     say(f"{sum(process.poll() is None for process in waiting)} of {len(waiting)} processes are still compiling")
     for process in waiting:
         try:
@@ -271,6 +274,7 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="nano", help="a checkpoint, or nano")
     parser.add_argument("--train", type=float, help="seconds of training at full width, in place of a checkpoint")
     parser.add_argument("--widths", type=int, nargs=4, default=(128, 256, 512, 512), help="of what is trained")
+    parser.add_argument("--save", type=Path, help="a .safetensors file for what is trained")
     parser.add_argument("--out", type=Path, default=Path("picture"))
     parser.add_argument("--content", type=Path, nargs="*", default=[], help="folders of uint8 .npy clips")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
