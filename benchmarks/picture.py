@@ -161,7 +161,7 @@ def encoders(run: Run) -> dict[str, dict[str, float]]:
 
 def sensitivities(run: Run, format: str) -> dict[str, dict[str, float]]:
     """Layer -> PSNR with that layer alone in 8 bits."""
-    names = list(decoder_layers(run.vae))
+    names = list(decoder_layers(run.vae.decoder))
     return {name: run.decibels(run.keeping(format, [n for n in names if n != name]), few=True) for name in names}
 
 
@@ -174,7 +174,7 @@ def recipes(run: Run, format: str, alone: Mapping[str, Mapping[str, float]] | No
         tried |= {f"cheapest to {goal:.0f} dB": tuple(cheapest(errors, costs, goal)) for goal in GOALS_DB}
     rows = {}
     for title, kept in tried.items():
-        cost = sum(costs[name] for name in decoder_layers(run.vae) if name.startswith(kept)) if kept else 0.0
+        cost = sum(costs[name] for name in decoder_layers(run.vae.decoder) if name.startswith(kept)) if kept else 0.0
         rows[title] = run.decibels(run.keeping(format, kept)) | {"share": 100 * cost, "layers": float(len(kept))}
     return rows
 

@@ -54,7 +54,7 @@ class RoundedDecoder:
 
     def __post_init__(self) -> None:
         # The attention has one way to round, which is the engine's.
-        layers = decoder_layers(self.vae).items()
+        layers = decoder_layers(self.vae.decoder).items()
         self.layers = {name: layer for name, layer in layers if not isinstance(layer, FrameAttention)}
         self.seen: dict[str, Tensor] | None = None
         self._composed: dict[str, ComposedUpsampler] = {}

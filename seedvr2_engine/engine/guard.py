@@ -104,6 +104,7 @@ def guard(
     min_psnr_db: float = DEFAULT_MIN_PSNR_DB,
     costs: Mapping[str, float] | None = None,
     paired: Collection[str] = (),
+    maxima: Mapping[str, Tensor] | None = None,
     cache_file: Path | None = None,
     clip: Tensor | None = None,
 ) -> tuple[GuardResult, E]:
@@ -113,6 +114,7 @@ def guard(
     it is called once for each recipe that is tried, rarely more than twice.
     costs: layer -> what keeping it high takes (`sensitivity.decoder_shares`); None finds all equal.
     paired: layers that are computed in pairs of frames (`sensitivity.paired_layers`), which rounding costs more.
+    maxima: of every layer's input channels, for INT8; None measures them.
     cache_file: where the choice is kept (`cache_path`); None keeps nothing. If even 16 bits in every layer stay below
     the limit, that engine is returned and the figure says so. clip: what is decoded, (N, 3, 4n+1, H, W) in [-1, 1];
     the worst of them counts. None is `probe_clips()`.
@@ -139,9 +141,9 @@ def guard(
     kept: list[KeptLayer] = []
     allowed = 10 ** (-min_psnr_db / 10)
     if measured > allowed and recipe.is_quantized:
-        names = [name for name in decoder_layers(vae) if recipe.layer_precision(name)[0] == recipe.precision]
+        names = [name for name in decoder_layers(vae.decoder) if recipe.layer_precision(name)[0] == recipe.precision]
         worst = found.index(measured)
-        left = layer_errors(vae, latent[worst : worst + 1], names, recipe, paired)
+        left = layer_errors(vae, latent[worst : worst + 1], names, recipe, paired=paired, maxima=maxima)
         budget = _HEADROOM * allowed
         while measured > allowed and left:
             for name in _to_keep(left, costs or dict.fromkeys(left, 1.0), budget):

@@ -16,6 +16,7 @@ from ..plan.choices import PRECISION_CHOICES, PrecisionDecision, choose_precisio
 from ..plan.types import Part
 from ..quant import QuantRecipe
 from .backend import Backend, triton_backend
+from .calibrate import calibrate_on
 from .exponents import TensorExponents, measure_exponents
 from .guard import DEFAULT_MIN_PSNR_DB, GuardResult, cache_path, guard
 from .report import EngineReport, Measure, count_layers, describe_work, place_of
@@ -189,7 +190,8 @@ def serve_engine(
         # The plain model is wanted where the engine is: on a CPU its small clips would take a minute.
         judge = vae if _is_same_place(vae.device, device) else copy.deepcopy(vae).to(device)
         exponents = measure_exponents(judge, spec)
-    options = EngineOptions(plan, budget, settings.enable_cuda_graphs, exponents)
+    maxima = calibrate_on(judge, device) if recipe.precision == "int8" else None
+    options = EngineOptions(plan, budget, settings.enable_cuda_graphs, exponents, maxima)
 
     def build(recipe: QuantRecipe, previous: VAEEngine | None) -> VAEEngine:
         if previous is not None:
@@ -202,7 +204,14 @@ def serve_engine(
         costs = decoder_shares(vae.config, spec)
         paired = paired_layers(vae.config, recipe, spec)
         result, engine = guard(
-            judge, recipe, build, min_psnr_db=settings.min_psnr_db, costs=costs, paired=paired, cache_file=cache
+            judge,
+            recipe,
+            build,
+            min_psnr_db=settings.min_psnr_db,
+            costs=costs,
+            paired=paired,
+            maxima=maxima,
+            cache_file=cache,
         )
     else:
         engine = build(recipe, None)

@@ -1,7 +1,7 @@
 """The VAE on kernels: `encode`, `decode` and their streams with the plain model's signatures."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -44,6 +44,8 @@ class EngineOptions:
     """Whether steps are recorded as CUDA graphs."""
     exponents: TensorExponents = field(default_factory=TensorExponents)
     """Of the tensors in 16 bits; `measure_exponents` finds those that keep a VAE within FP16."""
+    maxima: Mapping[str, Tensor] | None = None
+    """Layer -> (C,), the largest input of every channel, for INT8; None measures them (`calibrate_on`)."""
 
 
 class VAEEngine:
@@ -64,7 +66,7 @@ class VAEEngine:
     ) -> None:
         """vae: the plain model, on any device; its tensors are read, not kept on the GPU.
 
-        INT8 recipes run it once on a small clip, for the largest values of every channel.
+        INT8 recipes run it on small clips, for the largest values of every channel, unless the options have them.
         """
         self.config = vae.config
         self.recipe = recipe
@@ -72,7 +74,9 @@ class VAEEngine:
         self.options = options or EngineOptions()
         self.device = torch.device(device)
         self.backend = backend
-        maxima = calibrate_on(vae, self.device) if recipe.precision == "int8" else None
+        maxima = self.options.maxima
+        if maxima is None and recipe.precision == "int8":
+            maxima = calibrate_on(vae, self.device)
         self.weights = WeightStore(vae.state_dict(), self.device, maxima, self.options.exponents)
         self.session = self._new_session()
         self._plans: dict[tuple[VAEShape, TileSpec | None], ExecutionPlan] = {}

@@ -153,11 +153,10 @@ def _ampere_ada(problem: ConvProblem) -> ConvConfig:
     # Descriptors become plain, unpipelined loads before sm_90.
     # With K 128 a shortcut's second product spills registers; so does the shallow first convolution in two parts.
     block_k = 128 if problem.is_quantized and not problem.shortcut_channels else 64
-    height, width = problem.grid_px
-    fills = height % 8 == 0 and width % 16 == 0
-    # A short INT8 product with a shortcut gets 128 registers from ptxas: two parts spill without masks, four with them.
+    # Where a short INT8 product has a shortcut ptxas aims at 128 registers and spills in two parts (Triton 3.7, without
+    # masks) or four (3.6, with them); in one part it takes the 170 to 181 that it needs.
     is_tight = problem.format == "int8" and problem.shortcut_channels > 0 and problem.kernel[0] == 1
-    parts = 4 if problem.channels_in <= 32 or (is_tight and fills) else 2
+    parts = 1 if is_tight else 4 if problem.channels_in <= 32 else 2
     return ConvConfig(8, 16, 128, block_k, warps=8, stages=4, uses_tma=False, epilogue_parts=parts)
 
 
@@ -192,9 +191,10 @@ def _hopper(problem: ConvProblem) -> ConvConfig:
 
 
 def _blackwell(problem: ConvProblem) -> ConvConfig:
-    # With 4 warps a tile of 128 x 128 spills registers on sm_100 and sm_120; so does a shortcut's in two parts.
+    # With 4 warps a tile of 128 x 128 spills registers on sm_100 and sm_120; so does a shortcut's in two parts, and with
+    # Triton 3.6 on sm_100 a residual's.
     block_k = 128 if problem.is_quantized else 64
-    parts = 4 if problem.shortcut_channels else 2
+    parts = 4 if problem.shortcut_channels or problem.has_residual else 2
     return ConvConfig(8, 16, 128, block_k, warps=8, stages=4, uses_tma=True, epilogue_parts=parts)
 
 

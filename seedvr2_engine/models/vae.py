@@ -104,9 +104,18 @@ class Decoder(nn.Module):
 
         With a cache, slices after the first have n latent frames and give 4n frames.
         """
-        x = self.mid_block(self.conv_in(latent, cache), cache)
-        for block in self.up_blocks:
+        x = latent
+        for block in self.blocks:
             x = block(x, cache)
+        return self.finish(x, cache)
+
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """All that comes before `finish`, in order; each is called with a tensor and the cache."""
+        return (self.conv_in, self.mid_block, *self.up_blocks)
+
+    def finish(self, x: Tensor, cache: CausalCache | None = None) -> Tensor:
+        """What the last block gives (N, C, T, H, W) -> pictures."""
         return self.conv_out(F.silu(self.conv_norm_out(x)), cache)
 
 

@@ -77,7 +77,7 @@ class RoundedDecoder:
         self.vae, self.recipe = vae, recipe
 
     def decode(self, latent):
-        layers = decoder_layers(self.vae)
+        layers = decoder_layers(self.vae.decoder)
         low = {n: layer for n, layer in layers.items() if self.recipe.layer_precision(n)[0] == self.recipe.precision}
         with rounded(low, self.recipe) if self.recipe.is_quantized else contextlib.nullcontext():
             return self.vae.decode(latent)
@@ -118,15 +118,28 @@ def test_a_planted_outlier_is_named_and_repaired(outlier, nano, clip, precision)
 
 
 @pytest.mark.parametrize("precision", ["fp8", "int8"])
-def test_errors_of_layers_add_up(nano, clip, precision):
+def test_errors_of_layers_add_up(nano, nano_maxima, clip, precision):
     recipe = QuantRecipe(precision)
     latent = nano.encode(clip)
-    layers = decoder_layers(nano)
+    layers = decoder_layers(nano.decoder)
     exact = picture(nano.decode(latent))
-    with rounded(layers, recipe, smoothing_by_layer(nano) if precision == "int8" else None):
+    with rounded(layers, recipe, smoothing_by_layer(nano.decoder, nano_maxima) if precision == "int8" else None):
         together = mean_squared_error(picture(nano.decode(latent)), exact).item()
     alone = sum(layer_errors(nano, latent, layers, recipe).values())
     assert abs(10 * math.log10(together / alone)) < 1.5
+
+
+def test_a_layers_error_is_that_of_a_whole_decode(nano):
+    """Only the blocks from the layer on are computed again."""
+    recipe, latent = QuantRecipe("fp8"), nano.encode(probe_clip(24))
+    exact = picture(nano.decode(latent))
+    layers = decoder_layers(nano.decoder)
+    names = [name for name in layers if name.endswith((".conv2", "attentions.0", "upsamplers.0"))]
+    found = layer_errors(nano, latent, names, recipe)
+    for name in names:
+        with rounded({name: layers[name]}, recipe):
+            expected = mean_squared_error(picture(nano.decode(latent)), exact).item()
+        assert found[name] == pytest.approx(expected, rel=1e-3), name
 
 
 @pytest.mark.parametrize("precision", ["fp8", "int8"])
@@ -134,7 +147,7 @@ def test_errors_of_layers_add_up(nano, clip, precision):
 def test_a_layers_error_is_what_it_costs_the_engine(nano, precision, name):
     latent = nano.encode(probe_clip(40))
     recipe = QuantRecipe(precision)
-    for other in decoder_layers(nano):
+    for other in decoder_layers(nano.decoder):
         if other != name:
             recipe = recipe.keeping_high(other, "the test wants one layer")
     engine = VAEEngine(nano, recipe, GPU, twin_backend(), device="cpu")
@@ -195,7 +208,7 @@ def test_pairs_are_counted_in(nano):
     latent = nano.encode(probe_clip(24))
     name = "decoder.up_blocks.3.resnets.2.conv2"
     alone = layer_errors(nano, latent, [name], recipe)[name]
-    assert layer_errors(nano, latent, [name], recipe, paired)[name] == pytest.approx(5 / 3 * alone)
+    assert layer_errors(nano, latent, [name], recipe, paired=paired)[name] == pytest.approx(5 / 3 * alone)
 
 
 def test_pairs_cost_the_engine_what_is_counted(nano):
@@ -203,19 +216,19 @@ def test_pairs_cost_the_engine_what_is_counted(nano):
     exact = picture(nano.decode(latent))
     name = "decoder.up_blocks.3.resnets.2.conv2"
     recipe = QuantRecipe("fp8")
-    for other in decoder_layers(nano):
+    for other in decoder_layers(nano.decoder):
         if other != name:
             recipe = recipe.keeping_high(other, "the test wants one layer")
     engine = VAEEngine(nano, recipe, HOPPER, twin_backend(), device="cpu")
     actual = mean_squared_error(picture(engine.decode(latent)), exact).item()
-    predicted = layer_errors(nano, latent, [name], recipe, {name})[name]
+    predicted = layer_errors(nano, latent, [name], recipe, paired={name})[name]
     assert abs(10 * math.log10(predicted / actual)) < 1
 
 
 def test_shares_count_composed_upsamplers_and_both_frame_rates():
     shares = decoder_shares(VAEConfig(), GPU)
     assert sum(shares.values()) == pytest.approx(1)
-    assert set(decoder_layers(load_vae("nano"))) < set(shares)
+    assert set(decoder_layers(load_vae("nano").decoder)) < set(shares)
     taps, wide, narrow = 27, 512 * 512, 256 * 256
     # 8 of the upsampler's taps on the enlarged grid of two frames, against 27 on the latents' own.
     first = shares["decoder.up_blocks.0.upsamplers.0"] / shares["decoder.up_blocks.0.resnets.0.conv1"]
@@ -255,9 +268,9 @@ def loud():
     return vae
 
 
-@pytest.mark.parametrize(("precision", "limit"), [("fp8", 36), ("int8", 34), ("fp16", 70)])
+@pytest.mark.parametrize(("precision", "limit"), [("fp8", 36), ("int8", 34), ("fp16", 68)])
 def test_weights_that_overflow_fp16_are_guarded_like_others(loud, clip, precision, limit):
-    """The same weights without the factor have 38.0, 36.1 and 72.4 dB, and in BF16 54.4."""
+    """The same weights without the factor have 38.7, 36.2 and 69.5 dB, and in BF16 52.0."""
     exponents = measure_exponents(loud, GPU, clip)
 
     def engine_with(exponents):
@@ -285,7 +298,7 @@ def test_a_plain_model_that_overflows_is_compared_in_fp32(loud, clip):
 def test_rounding_leaves_the_model_as_it_was(nano, clip):
     latent = nano.encode(clip)
     before, digest = nano.decode(latent), weights_digest(nano)
-    with contextlib.suppress(KeyError), rounded(decoder_layers(nano), QuantRecipe("int8")):
+    with contextlib.suppress(KeyError), rounded(decoder_layers(nano.decoder), QuantRecipe("int8")):
         assert not torch.equal(nano.decode(latent), before)
         raise KeyError
     assert torch.equal(nano.decode(latent), before)
@@ -293,7 +306,7 @@ def test_rounding_leaves_the_model_as_it_was(nano, clip):
 
 
 def test_every_quantised_convolution_of_the_decoder_has_a_name(nano):
-    names = list(decoder_layers(nano))
+    names = list(decoder_layers(nano.decoder))
     assert len(names) == 2 * (2 + 4 * 3) + 3 + 1
     kernels = {name.removesuffix(".weight") for name, t in nano.state_dict().items() if t.ndim == 5}
     covered = {k for k in kernels if any(k == n or k.startswith(n + ".") for n in names)}
@@ -304,7 +317,7 @@ def test_every_quantised_convolution_of_the_decoder_has_a_name(nano):
 
 def test_an_impossible_limit_keeps_everything_and_says_so(nano, clip):
     result, tried = run(nano, clip, limit=200)
-    assert len(result.kept) == len(decoder_layers(nano))
+    assert len(result.kept) == len(decoder_layers(nano.decoder))
     assert all(tried[-1].layer_precision(layer.name)[0] == "fp16" for layer in result.kept)
     assert len({layer.name for layer in result.kept}) == len(result.kept)
 

@@ -207,7 +207,8 @@ def test_the_guard_speaks_in_the_report(vae, monkeypatch, caplog):
 def test_the_guard_is_given_the_limit_and_the_costs(vae, monkeypatch):
     asked = []
 
-    def judge(_vae, recipe, build, *, min_psnr_db, costs, paired, cache_file):
+    def judge(_vae, recipe, build, *, min_psnr_db, costs, paired, maxima, cache_file):
+        assert maxima is None
         assert "decoder.up_blocks.1.resnets.0.conv1" in paired
         asked.append((min_psnr_db, costs["decoder.up_blocks.2.upsamplers.0"] > costs["decoder.conv_in"] > 0))
         return GuardResult(min_psnr_db, 60.0, 60.0), build(recipe, None)
