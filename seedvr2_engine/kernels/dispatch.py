@@ -191,8 +191,8 @@ def _hopper(problem: ConvProblem) -> ConvConfig:
 
 
 def _blackwell(problem: ConvProblem) -> ConvConfig:
-    # With 4 warps a tile of 128 x 128 spills registers on sm_100 and sm_120; so does a shortcut's in two parts, and with
-    # Triton 3.6 on sm_100 a residual's.
+    # With 4 warps a tile of 128 x 128 spills registers on sm_100 and sm_120; so does a shortcut's in two parts, and a
+    # residual's on sm_100 with Triton 3.6.
     block_k = 128 if problem.is_quantized else 64
     parts = 4 if problem.shortcut_channels or problem.has_residual else 2
     return ConvConfig(8, 16, 128, block_k, warps=8, stages=4, uses_tma=True, epilogue_parts=parts)

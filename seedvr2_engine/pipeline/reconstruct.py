@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import InvalidArgumentError
 from ..models.config import VAEConfig
 from ..models.tiling import TileSpec
+from .host import on_host
 
 
 class VideoCodec(Protocol):
@@ -50,11 +51,15 @@ def reconstruct(
     """
     sizes: deque[tuple[int, int]] = deque()
     latents = vae.stream_encode(filled_frames(frames, vae.config, sizes), slice_frames=slice_frames, tile=tile)
-    for frame in vae.stream_decode(latents, slice_frames=slice_frames, tile=tile):
-        if not sizes:
-            return
-        height, width = sizes.popleft()
-        yield from_model_range(frame[0, :, :height, :width])
+
+    def decoded() -> Iterator[Tensor]:
+        for frame in vae.stream_decode(latents, slice_frames=slice_frames, tile=tile):
+            if not sizes:
+                return
+            height, width = sizes.popleft()
+            yield from_model_range(frame[0, :, :height, :width])
+
+    yield from on_host(decoded())
 
 
 def filled_frames(
@@ -74,8 +79,8 @@ def to_model_range(rgb: Tensor) -> Tensor:
 
 
 def from_model_range(x: Tensor) -> Tensor:
-    """[-1, 1] -> [0, 1], clamped, in FP32 on the CPU."""
-    return (x.float() * 0.5 + 0.5).clamp(0, 1).cpu()
+    """[-1, 1] -> [0, 1], clamped, in FP32."""
+    return (x.float() * 0.5 + 0.5).clamp(0, 1)
 
 
 def _prepared(frames: Iterable[Tensor], cell: int, sizes: deque[tuple[int, int]]) -> Iterator[Tensor]:

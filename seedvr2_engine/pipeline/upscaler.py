@@ -21,6 +21,7 @@ from ..models.sampler import LAST_TIMESTEP
 from .chunks import Chunk, ChunkPlan, chunked, filled_up, joined, prepend_mirrored
 from .clip_stages import ClipStages, Models, Progress, ProgressCallback
 from .color import SLICE_METHODS
+from .host import on_host
 from .memory import Division, divide
 from .options import UpscaleOptions
 from .reconstruct import VideoCodec
@@ -62,8 +63,9 @@ class Upscaler:
         stages = ClipStages(self._models, self.options, self.options.resize(size), on_progress)
         source = prepend_mirrored(_checked(chain([first], stream)), self.options.prepend_frames)
         walk = _through_chunks if division.vae_span == "chunk" else _through_clip
-        for frame in islice(walk(source, stages, division.chunks, self.options), self.options.prepend_frames, None):
-            yield frame.cpu()
+        yield from on_host(
+            islice(walk(source, stages, division.chunks, self.options), self.options.prepend_frames, None)
+        )
 
 
 def _through_clip(
