@@ -41,7 +41,7 @@ from benchmarks.rounding import SCHEMES, RoundedDecoder
 from seedvr2_engine.device import device_spec
 from seedvr2_engine.engine.backend import triton_backend, twin_backend
 from seedvr2_engine.engine.exponents import measure_exponents
-from seedvr2_engine.engine.guard import guard
+from seedvr2_engine.engine.guard import DEFAULT_MIN_PSNR_DB, guard
 from seedvr2_engine.engine.sensitivity import decoder_layers, decoder_shares, mean_squared_error, paired_layers, picture
 from seedvr2_engine.engine.vae import EngineOptions, VAEEngine
 from seedvr2_engine.errors import SeedVR2Error
@@ -282,7 +282,7 @@ def main() -> None:
     parser.add_argument("--few", action="store_true", help="one clip of every kind")
     parser.add_argument("--recipes", action="store_true", help="try other recipes, and other ways to round")
     parser.add_argument("--stages", nargs="*", help="only these: formats, encoder, alone, guard, crops")
-    parser.add_argument("--limit", type=float, nargs=2, default=(50.0, 50.0), help="the guard's, FP8 and INT8, in dB")
+    parser.add_argument("--limit", type=float, nargs=2, default=(DEFAULT_MIN_PSNR_DB,) * 2, help="the guard's, FP8 and INT8, in dB")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing new after so long")
     parser.add_argument("--high", choices=("fp16", "bf16"), default="fp16", help="the 16 bits beside 8 bits")
     parser.add_argument("--formats", nargs="*", default=FORMATS, help="only these, each alone")

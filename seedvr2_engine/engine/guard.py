@@ -28,9 +28,10 @@ from .sensitivity import decoder_layers, layer_errors, mean_squared_error, pictu
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MIN_PSNR_DB = 50.0
-"""The picture may differ from the plain model's by this much at most. Other pictures may lie below the guard's own:
-with 48 dB for INT8 the nano VAE decoded a dark scene at 47.3."""
+DEFAULT_MIN_PSNR_DB = 51.5
+"""The guard's clips may differ from the plain model's by this much at most, which is meant to leave 50 dB for others in
+FP8 and 48 in INT8. Measured at a limit of 50: text came out 1.3 dB below the guard's clips in FP8 (a VAE of the public
+widths), a dark scene 2.7 dB in INT8 (nano)."""
 
 _METHOD = "two clips, layers by error and cost, pairs counted in"
 """How layers are chosen; another way makes earlier choices void."""
@@ -88,7 +89,7 @@ class GuardResult:
 
     def describe(self) -> str:
         """One line for people."""
-        line = f"decodes within {self.psnr_db:.1f} dB of the plain model (limit {self.min_psnr_db:.0f} dB"
+        line = f"decodes within {self.psnr_db:.1f} dB of the plain model (limit {self.min_psnr_db:g} dB"
         line += ", measured in an earlier run)" if self.from_cache else f", measured in {self.seconds:.1f} s)"
         if self.kept:
             names = ", ".join(layer.name for layer in self.kept)

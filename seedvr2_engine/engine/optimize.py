@@ -236,7 +236,7 @@ def _notes(result: GuardResult | None) -> tuple[str, ...]:
     if result.psnr_db < result.min_psnr_db:
         return (
             f"even with {count} in 16 bits the picture is {result.psnr_db:.1f} dB from the plain "
-            f"model's, not the {result.min_psnr_db:.0f} dB that were asked for",
+            f"model's, not the {result.min_psnr_db:g} dB that were asked for",
         )
     return (f"in 16 bits, because 8 would leave {result.before_db:.1f} dB: {count}, named in the report",)
 

@@ -62,12 +62,13 @@ class WeightStore:
     def prepare(self, steps: Iterable[Step]) -> None:
         """Pack what these steps need and is not packed yet."""
         composed: dict[str, ComposedUpsampler] = {}
-        for step in steps:
+        for step in sorted(steps, key=lambda step: step.layer):
             if step.problem is None or _key(step) in self._packed:
                 continue
             if step.problem.phases == 4:
                 if step.layer not in composed:
-                    # Compositions are large in FP64; only one is kept while its two variants are packed.
+                    # Compositions are large in FP64; only one is kept while its variants, which are now neighbours, are
+                    # packed.
                     composed = {step.layer: self._compose(step.layer)}
                 self._packed[_key(step)] = self._pack_upsampler(step, composed[step.layer])
             else:

@@ -215,7 +215,7 @@ def test_the_guard_is_given_the_limit_and_the_costs(vae, monkeypatch):
 
     monkeypatch.setattr(optimize, "guard", judge)
     report = serve(vae, precision="fp8", min_psnr_db=DEFAULT_MIN_PSNR_DB).report
-    assert asked == [(50.0, True)]
+    assert asked == [(DEFAULT_MIN_PSNR_DB, True)]
     assert report.notes == ()
 
 
