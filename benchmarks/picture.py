@@ -282,7 +282,7 @@ def main() -> None:
     parser.add_argument("--few", action="store_true", help="one clip of every kind")
     parser.add_argument("--recipes", action="store_true", help="try other recipes, and other ways to round")
     parser.add_argument("--stages", nargs="*", help="only these: formats, encoder, alone, guard, crops")
-    parser.add_argument("--limit", type=float, nargs=2, default=(DEFAULT_MIN_PSNR_DB,) * 2, help="the guard's, FP8 and INT8, in dB")
+    parser.add_argument("--limit", type=float, default=DEFAULT_MIN_PSNR_DB, help="the guard's, in dB")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing new after so long")
     parser.add_argument("--high", choices=("fp16", "bf16"), default="fp16", help="the 16 bits beside 8 bits")
     parser.add_argument("--formats", nargs="*", default=FORMATS, help="only these, each alone")
@@ -313,9 +313,9 @@ def measure(run: Run, options: argparse.Namespace) -> None:
     if "encoder" in wanted:
         run.stage("encoder", lambda: encoders(run))
     run.engines = {format: engine for format, engine in run.engines.items() if format in EIGHT_BIT}
-    for format, limit in zip(EIGHT_BIT, options.limit, strict=True):
+    for format in EIGHT_BIT:
         if "guard" in wanted and not run.is_late:
-            run.stage(f"{format}, guard", partial(guarded, run, format, limit))
+            run.stage(f"{format}, guard", partial(guarded, run, format, options.limit))
     alone: dict[str, dict[str, dict[str, float]]] = {}
     for format in EIGHT_BIT if "alone" in wanted else ():
         alone[format] = run.stage(f"{format}, one layer alone", partial(sensitivities, run, format))
