@@ -78,9 +78,9 @@ def blur_kernel(
 
 
 @triton.jit
-def product(x, y, z, ROW: tl.constexpr):
+def product(x, y, z, MATRIX: tl.constexpr, ROW: tl.constexpr):
     """A row of a 3x3 matrix times a vector."""
-    return x * ROW[0] + y * ROW[1] + z * ROW[2]
+    return x * MATRIX[ROW][0] + y * MATRIX[ROW][1] + z * MATRIX[ROW][2]
 
 
 @triton.jit
@@ -117,16 +117,16 @@ def to_lab(x, at, channel_stride, inside, TO_XYZ: tl.constexpr, KNEE: tl.constex
     red = linear(tl.load(x + at, mask=inside, other=0.0).to(tl.float32))
     green = linear(tl.load(x + channel_stride + at, mask=inside, other=0.0).to(tl.float32))
     blue = linear(tl.load(x + 2 * channel_stride + at, mask=inside, other=0.0).to(tl.float32))
-    fx = root(product(red, green, blue, TO_XYZ[0]), KNEE, SLOPE)
-    fy = root(product(red, green, blue, TO_XYZ[1]), KNEE, SLOPE)
-    fz = root(product(red, green, blue, TO_XYZ[2]), KNEE, SLOPE)
+    fx = root(product(red, green, blue, TO_XYZ, 0), KNEE, SLOPE)
+    fy = root(product(red, green, blue, TO_XYZ, 1), KNEE, SLOPE)
+    fz = root(product(red, green, blue, TO_XYZ, 2), KNEE, SLOPE)
     return fy * 116 - 16, (fx - fy) * 500, (fy - fz) * 200
 
 
 @triton.jit
-def level(value, RANGE: tl.constexpr, LEVELS: tl.constexpr):
-    """The level of a value within a range of (lowest, levels a unit), clamped before it is whole; NaN has level 0."""
-    scaled = (value - RANGE[0]) * RANGE[1]
+def level(value, CHANNEL: tl.constexpr, RANGES: tl.constexpr, LEVELS: tl.constexpr):
+    """The level of a value of L, a or b, clamped before it is whole; NaN has level 0."""
+    scaled = (value - RANGES[CHANNEL][0]) * RANGES[CHANNEL][1]
     return tl.where(scaled > 0, tl.minimum(scaled, LEVELS - 1.0), 0.0).to(tl.int32)
 
 
@@ -142,9 +142,9 @@ def count_lab_kernel(
     inside = (h < H)[:, None] & (w < W)[None, :]
     at = h.to(tl.int64)[:, None] * row_stride + w[None, :] * column_stride
     lightness, a, b = to_lab(x, at, tl.cast(channel_stride, tl.int64), inside, TO_XYZ, KNEE, SLOPE)
-    tl.atomic_add(counts + level(lightness, RANGES[0], LEVELS), 1, mask=inside, sem="relaxed")
-    tl.atomic_add(counts + LEVELS + level(a, RANGES[1], LEVELS), 1, mask=inside, sem="relaxed")
-    tl.atomic_add(counts + 2 * LEVELS + level(b, RANGES[2], LEVELS), 1, mask=inside, sem="relaxed")
+    tl.atomic_add(counts + level(lightness, 0, RANGES, LEVELS), 1, mask=inside, sem="relaxed")
+    tl.atomic_add(counts + LEVELS + level(a, 1, RANGES, LEVELS), 1, mask=inside, sem="relaxed")
+    tl.atomic_add(counts + 2 * LEVELS + level(b, 2, RANGES, LEVELS), 1, mask=inside, sem="relaxed")
 
 
 @triton.jit(do_not_specialize=["pixels"])
@@ -158,14 +158,14 @@ def match_lab_kernel(
     inside = at < pixels
     channel_stride = tl.cast(pixels, tl.int64)
     lightness, a, b = to_lab(x, at, channel_stride, inside, TO_XYZ, KNEE, SLOPE)
-    matched = tl.load(curves + level(lightness, RANGES[0], LEVELS), mask=inside, other=0.0)
+    matched = tl.load(curves + level(lightness, 0, RANGES, LEVELS), mask=inside, other=0.0)
     lightness -= (lightness - matched) * SHARE
     fy = (lightness + 16) * (1 / 116)
-    fx = fy + tl.load(curves + LEVELS + level(a, RANGES[1], LEVELS), mask=inside, other=0.0) * (1 / 500)
-    fz = fy - tl.load(curves + 2 * LEVELS + level(b, RANGES[2], LEVELS), mask=inside, other=0.0) * (1 / 200)
+    fx = fy + tl.load(curves + LEVELS + level(a, 1, RANGES, LEVELS), mask=inside, other=0.0) * (1 / 500)
+    fz = fy - tl.load(curves + 2 * LEVELS + level(b, 2, RANGES, LEVELS), mask=inside, other=0.0) * (1 / 200)
     light_x, light_y, light_z = cube(fx, KNEE, SLOPE), cube(fy, KNEE, SLOPE), cube(fz, KNEE, SLOPE)
     for channel in tl.static_range(3):
-        light = product(light_x, light_y, light_z, FROM_XYZ[channel])
+        light = product(light_x, light_y, light_z, FROM_XYZ, channel)
         tl.store(x + channel * channel_stride + at, encoded(light), mask=inside)
 
 
