@@ -14,6 +14,7 @@ from typing import Any
 
 from seedvr2_engine.device import ARCHITECTURES, DeviceSpec, MatrixRates
 from seedvr2_engine.kernels.ahead import compile_attention, compile_attention_8bit, compile_conv3d
+from seedvr2_engine.kernels.ahead_color import compile_color
 from seedvr2_engine.kernels.ahead_tokens import compile_tokens
 from seedvr2_engine.kernels.dispatch import (
     FORMATS_BY_ARCHITECTURE,
@@ -26,6 +27,7 @@ from seedvr2_engine.kernels.dispatch import (
 )
 from seedvr2_engine.kernels.problems import decoder_problems, encoder_problems
 from seedvr2_engine.models.dit_config import PUBLIC_3B, PUBLIC_7B
+from seedvr2_engine.pipeline.color_backend import LAB_MATCHING
 from seedvr2_engine.plan.describe import describe_config
 
 WIDTHS = (128, 256, 512, 512)
@@ -87,6 +89,11 @@ def token_reports(sm: str) -> Iterator[dict[str, Any]]:
             yield {"sm": sm, "layer": f"{family} {name}", "format": "bf16", "config": "", **asdict(report)}
 
 
+def color_reports(sm: str) -> Iterator[dict[str, Any]]:
+    for name, report in compile_color(LAB_MATCHING, sm):
+        yield {"sm": sm, "layer": f"colour {name}", "format": "fp16", "config": "", **asdict(report)}
+
+
 def show(report: dict[str, Any]) -> None:
     instructions = ", ".join(name.split(".", 1)[0] + " ..." + name[-24:] for name in report["matrix_instructions"])
     print(
@@ -104,20 +111,22 @@ def main() -> None:
     parser.add_argument("--layer", help="only layers whose name contains this")
     parser.add_argument("--attention", action="store_true", help="only the attention")
     parser.add_argument("--tokens", action="store_true", help="only the transformer's passes")
+    parser.add_argument("--color", action="store_true", help="only the colour kernels")
     parser.add_argument("--json", help="a file to write, or - for standard output in place of the table")
     arguments = parser.parse_args()
+    kinds = {"attention": attention_reports, "tokens": token_reports, "color": color_reports}
+    only = [kind for kind in kinds if getattr(arguments, kind)]
+    everything = arguments.layer is None and arguments.format is None
     reports = []
     for sm in arguments.sm:
-        formats = () if arguments.attention or arguments.tokens else FORMATS_BY_ARCHITECTURE[sm]
+        formats = () if only else FORMATS_BY_ARCHITECTURE[sm]
         for format in formats:
             if arguments.format in (None, format):
                 for report in conv_reports(sm, format, arguments.layer):
                     reports.append(report)
                     if arguments.json != "-":
                         show(report)
-        everything = arguments.layer is None and arguments.format is None
-        others = list(attention_reports(sm)) if arguments.attention or (everything and not arguments.tokens) else []
-        others += token_reports(sm) if arguments.tokens or (everything and not arguments.attention) else []
+        others = [report for kind in only or (kinds if everything else ()) for report in kinds[kind](sm)]
         reports += others
         if arguments.json != "-":
             for report in others:

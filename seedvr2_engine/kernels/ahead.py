@@ -122,8 +122,15 @@ def compile_attention_8bit(
 
 
 def compile_kernel(
-    kernel: Any, types: dict[str, str | None], constants: dict[str, Any], launch: tuple[int, int], sm: str
+    kernel: Any,
+    types: dict[str, str | None],
+    constants: dict[str, Any],
+    launch: tuple[int, int],
+    sm: str,
+    *,
+    fuses: bool = True,
 ) -> CompileReport:
+    """Compile any kernel; launch: warps and stages; fuses: whether a product may be added without being rounded."""
     absent = {name: None for name, kind in types.items() if kind is None}
     kinds = {name: types.get(name) or "constexpr" for name in kernel.arg_names}
     # PyTorch's allocations are aligned to 16 bytes and more, which the launcher would see for itself.
@@ -134,7 +141,8 @@ def compile_kernel(
     capability = int(sm.removeprefix("sm_"))
     warps, stages = launch
     target = GPUTarget("cuda", capability, 32)
-    compiled = triton.compile(source, target=target, options={"num_warps": warps, "num_stages": stages})
+    options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": fuses}
+    compiled = triton.compile(source, target=target, options=options)
     ptx = compiled.asm["ptx"]
     registers, spilled, serialized = _assemble(ptx, capability)
     return CompileReport(

@@ -13,19 +13,18 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
+from .color_backend import count_lab, match_lab
+from .color_backend import wavelet as wavelet
 from .color_rank import LEVELS, ValueRange, count_levels, look_up, matching_curve, to_levels, unchanging_curve
-from .color_space import hsv_to_rgb, lab_to_rgb, rgb_to_hsv, rgb_to_lab, saturation
+from .color_space import hsv_to_rgb, rgb_to_hsv, saturation
+from .color_torch import LAB_RANGES, from_rgb, to_rgb
+from .color_torch import low_frequencies as low_frequencies
 
 ColorMethod = Literal["lab", "wavelet", "wavelet_adaptive", "hsv", "adain", "none"]
 COLOR_METHODS: tuple[ColorMethod, ...] = get_args(ColorMethod)
 SLICE_METHODS: tuple[ColorMethod, ...] = ("lab", "wavelet_adaptive", "hsv")
 """Methods that look at every frame of a slice before they make the first."""
 
-BLUR_RADII_PX = (1, 2, 4, 8, 16)
-LAB_RANGES = (ValueRange(0, 100), ValueRange(-87, 99), ValueRange(-108, 95))
-"""The colours of sRGB lie within these."""
-MATCHED_LIGHTNESS = 0.2
-"""Share of the matched lightness in the result of `lab`; the chroma is matched in full."""
 HUES = 12
 """Equal arcs of the hue circle whose saturations `hsv` matches apart."""
 LEAST_PIXELS = 100
@@ -55,52 +54,31 @@ def measure_curves(pairs: Iterable[tuple[Tensor, Tensor]], method: ColorMethod) 
     """
     if method not in COLOR_METHODS:
         raise InvalidArgumentError(f"colour method: expected one of {', '.join(COLOR_METHODS)}, got {method!r}.")
-    frames = ((content.float(), style.float()) for content, style in pairs)
     if method == "lab":
-        counts = count_levels(((_lab_levels(_to_lab(wavelet(c, s))), _lab_levels(_to_lab(s))) for c, s in frames), 3)
+        counts = count_levels(((wavelet(content, style), style) for content, style in pairs), 3, count_lab)
         return torch.stack([matching_curve(c, s, r) for c, s, r in zip(*counts, LAB_RANGES, strict=True)])
     if method in ("hsv", "wavelet_adaptive"):
-        content, style = count_levels(((_hue_levels(_to_hsv(c)), _hue_levels(_to_hsv(s))) for c, s in frames), HUES)
+        hues = ((_hue_levels(_to_hsv(c.float())), _hue_levels(_to_hsv(s.float()))) for c, s in pairs)
+        content, style = count_levels(hues, HUES)
         return _saturation_curves(content, style)
     return None
 
 
 def correct_frame(content: Tensor, style: Tensor, method: ColorMethod, curves: Tensor | None = None) -> Tensor:
     """Correct one frame (3, H, W) with the curves of its slice; FP32."""
+    if method == "wavelet":
+        return wavelet(content, style)
+    if method == "lab" and curves is not None:
+        return match_lab(wavelet(content, style), curves)
     content, style = content.float(), style.float()
-    match method:
-        case "none":
-            return content
-        case "adain":
-            return adain(content, style)
-        case "wavelet":
-            return wavelet(content, style)
+    if method == "none":
+        return content
+    if method == "adain":
+        return adain(content, style)
     if curves is None:
         raise InvalidArgumentError(f"colour method {method}: expected the curves of measure_curves, got None.")
-    if method == "lab":
-        return _match_lab(wavelet(content, style), curves)
     matched = _match_saturation(content, curves)
     return matched if method == "hsv" else _mix_by_saturation(content, style, matched)
-
-
-def wavelet(content: Tensor, style: Tensor) -> Tensor:
-    """The fine detail of the content on the coarse colours of the style, (..., C, H, W), clamped to [-1, 1].
-
-    Detail is what low frequencies leave of a picture, and the filter is linear, so that one filtering, of the
-    difference of the two, does for both.
-    """
-    return (content + low_frequencies(style - content)).clamp(-1, 1)
-
-
-def low_frequencies(picture: Tensor) -> Tensor:
-    """What blurs of radius 1, 2, 4, 8 and 16 px in turn leave of (..., C, H, W).
-
-    Each is [1, 2, 1] / 4 along both edges with gaps of its radius, which is at most an eighth of the shorter edge.
-    """
-    limit = max(1, min(picture.shape[-2:]) // 8)
-    for radius in BLUR_RADII_PX:
-        picture = _blur(_blur(picture, -1, min(radius, limit)), -2, min(radius, limit))
-    return picture
 
 
 def adain(content: Tensor, style: Tensor) -> Tensor:
@@ -113,39 +91,8 @@ def adain(content: Tensor, style: Tensor) -> Tensor:
     return (content - content_mean) * ((style_variance + 1e-5) / (content_variance + 1e-5)).sqrt() + style_mean
 
 
-def _blur(picture: Tensor, axis: int, radius: int) -> Tensor:
-    """[1, 2, 1] / 4 along an axis, with gaps of `radius`, the edge repeated."""
-    size = picture.shape[axis]
-    first, last = (picture.narrow(axis, i, 1).repeat_interleave(radius, axis) for i in (0, size - 1))
-    wide = torch.cat([first, picture, last], dim=axis)
-    return (wide.narrow(axis, 0, size) + wide.narrow(axis, 2 * radius, size)) * 0.25 + picture * 0.5
-
-
-def _to_rgb(picture: Tensor) -> Tensor:
-    return (picture * 0.5 + 0.5).clamp(0, 1)
-
-
-def _from_rgb(rgb: Tensor) -> Tensor:
-    return rgb * 2 - 1
-
-
-def _to_lab(picture: Tensor) -> Tensor:
-    return rgb_to_lab(_to_rgb(picture))
-
-
 def _to_hsv(picture: Tensor) -> Tensor:
-    return rgb_to_hsv(_to_rgb(picture))
-
-
-def _lab_levels(lab: Tensor) -> Tensor:
-    return torch.stack([to_levels(lab[i], LAB_RANGES[i]) + i * LEVELS for i in range(3)])
-
-
-def _match_lab(picture: Tensor, curves: Tensor) -> Tensor:
-    lab = _to_lab(picture)
-    matched = look_up(_lab_levels(lab), curves)
-    matched[0].lerp_(lab[0], 1 - MATCHED_LIGHTNESS)
-    return _from_rgb(lab_to_rgb(matched))
+    return rgb_to_hsv(to_rgb(picture))
 
 
 def _hue_levels(hsv: Tensor) -> Tensor:
@@ -175,13 +122,13 @@ def _saturation_curves(content: Tensor, style: Tensor) -> Tensor:
 
 def _match_saturation(picture: Tensor, curves: Tensor) -> Tensor:
     hue, _, value = hsv = _to_hsv(picture)
-    return _from_rgb(hsv_to_rgb(torch.stack([hue, look_up(_hue_levels(hsv), curves), value])))
+    return from_rgb(hsv_to_rgb(torch.stack([hue, look_up(_hue_levels(hsv), curves), value])))
 
 
 def _mix_by_saturation(content: Tensor, style: Tensor, matched: Tensor) -> Tensor:
     """`wavelet`, but `matched` where that is more saturated than the style, the more so the more the content is."""
     coarse = wavelet(content, style)
-    wanted = saturation(_to_rgb(style))
-    share = torch.sigmoid(5 * (saturation(_to_rgb(content)) - wanted - 0.15))
-    share = torch.where(saturation(_to_rgb(coarse)) - wanted > 0.075, share, 0)
+    wanted = saturation(to_rgb(style))
+    share = torch.sigmoid(5 * (saturation(to_rgb(content)) - wanted - 0.15))
+    share = torch.where(saturation(to_rgb(coarse)) - wanted > 0.075, share, 0)
     return coarse.lerp(matched, share)

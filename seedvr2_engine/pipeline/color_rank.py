@@ -7,7 +7,7 @@ is looked at, and the result does not depend on the order of the sums. For a cha
 equal where sorting would spread them in the order of the pixels.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -32,20 +32,31 @@ def to_levels(values: Tensor, within: ValueRange) -> Tensor:
     return ((values - within.low) * scale).int().clamp_(0, LEVELS - 1)
 
 
-def count_levels(pairs: Iterable[tuple[Tensor, Tensor]], groups: int) -> Tensor:
+def add_levels(levels: Tensor, counts: Tensor) -> None:
+    """Add how often each level occurs to counts (groups, LEVELS), int32.
+
+    levels: int32, those of group g offset by g * LEVELS.
+    """
+    counts.view(-1).index_add_(0, levels.flatten(), counts.new_ones(1).expand(levels.numel()))
+
+
+def count_levels(
+    pairs: Iterable[tuple[Tensor, Tensor]], groups: int, count: Callable[[Tensor, Tensor], None] = add_levels
+) -> Tensor:
     """How often each level occurs, for both members of the pairs: (2, groups, LEVELS), int32.
 
-    pairs: int32 levels of each frame, those of group g offset by g * LEVELS. Raises InvalidArgumentError without any.
+    pairs: what `count` takes of each frame; count: adds the levels of one member to counts (groups, LEVELS). Raises
+    InvalidArgumentError without any pair.
     """
     counts: Tensor | None = None
     for pair in pairs:
         if counts is None:
-            counts = torch.zeros((2, groups * LEVELS), dtype=torch.int32, device=pair[0].device)
-        for total, levels in zip(counts, pair, strict=True):
-            total.index_add_(0, levels.flatten(), total.new_ones(1).expand(levels.numel()))
+            counts = torch.zeros((2, groups, LEVELS), dtype=torch.int32, device=pair[0].device)
+        for member, total in zip(pair, counts, strict=True):
+            count(member, total)
     if counts is None:
         raise InvalidArgumentError("colour: expected at least one frame to match, got none.")
-    return counts.view(2, groups, LEVELS)
+    return counts
 
 
 def matching_curve(content: Tensor, style: Tensor, within: ValueRange) -> Tensor:

@@ -6,26 +6,28 @@ Source of Lab: CIE 1976 with the white D65, and IEC 61966-2-1 for sRGB.
 import torch
 from torch import Tensor
 
-_RGB_TO_XYZ = (
+RGB_TO_XYZ = (
     (0.4124564, 0.3575761, 0.1804375),
     (0.2126729, 0.7151522, 0.0721750),
     (0.0193339, 0.1191920, 0.9503041),
 )
-_XYZ_TO_RGB = (
+XYZ_TO_RGB = (
     (3.2404542, -1.5371385, -0.4985314),
     (-0.9692660, 1.8760108, 0.0415560),
     (0.0556434, -0.2040259, 1.0572252),
 )
-_WHITE_X, _WHITE_Z = 0.95047, 1.08883
-_LINEAR_BELOW = 6 / 29
-_SLOPE = (29 / 3) ** 3
+WHITE_X, WHITE_Z = 0.95047, 1.08883
+KNEE = 6 / 29
+"""Below this value Lab's cube root is a line."""
+SLOPE = (29 / 3) ** 3
+"""116 times the slope of that line."""
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
     """RGB -> Lab: L in [0, 100], a in [-87, 99], b in [-108, 95]."""
     linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    x, y, z = _product(_RGB_TO_XYZ, linear).unbind(-3)
-    fx, fy, fz = (_root(v) for v in (x / _WHITE_X, y, z / _WHITE_Z))
+    x, y, z = _product(RGB_TO_XYZ, linear).unbind(-3)
+    fx, fy, fz = (_root(v) for v in (x / WHITE_X, y, z / WHITE_Z))
     return torch.stack([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)], dim=-3)
 
 
@@ -34,7 +36,7 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     lightness, a, b = lab.unbind(-3)
     fy = (lightness + 16) / 116
     x, y, z = (_power(f) for f in (fy + a / 500, fy, fy - b / 200))
-    linear = _product(_XYZ_TO_RGB, torch.stack([x * _WHITE_X, y, z * _WHITE_Z], dim=-3))
+    linear = _product(XYZ_TO_RGB, torch.stack([x * WHITE_X, y, z * WHITE_Z], dim=-3))
     encoded = 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
     return torch.where(linear > 0.0031308, encoded, 12.92 * linear).clamp(0, 1)
 
@@ -76,8 +78,8 @@ def _product(matrix: tuple[tuple[float, ...], ...], channels: Tensor) -> Tensor:
 
 
 def _root(v: Tensor) -> Tensor:
-    return torch.where(v > _LINEAR_BELOW**3, v.clamp(min=0) ** (1 / 3), (_SLOPE * v + 16) / 116)
+    return torch.where(v > KNEE**3, v.clamp(min=0) ** (1 / 3), (SLOPE * v + 16) / 116)
 
 
 def _power(f: Tensor) -> Tensor:
-    return torch.where(f > _LINEAR_BELOW, f**3, (116 * f - 16) / _SLOPE)
+    return torch.where(f > KNEE, f**3, (116 * f - 16) / SLOPE)

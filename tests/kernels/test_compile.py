@@ -79,6 +79,12 @@ def test_the_passes_of_the_transformer_compile(sm: str) -> None:
     assert all(report["spilled_bytes"] == 0 for report in found)
 
 
+def test_the_colour_kernels_compile() -> None:
+    found = reports(*ARCHITECTURES, "--color")
+    assert len(found) == 5 * len(ARCHITECTURES)
+    assert all(report["spilled_bytes"] == 0 for report in found), found
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("sm", "format"), CASES)
 def test_every_convolution_compiles(sm: str, format: str) -> None:

@@ -1,0 +1,136 @@
+"""What computes the steps of `lab` and `wavelet`: the Triton kernels on a GPU, PyTorch anywhere else.
+
+The same pictures come out of both, but for the last bits: colours differ by less than a tenth of an 8-bit step.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..kernels.color_operands import LabMatching
+from . import color_torch
+from .color_rank import LEVELS
+from .color_space import KNEE, RGB_TO_XYZ, SLOPE, WHITE_X, WHITE_Z, XYZ_TO_RGB
+
+log = logging.getLogger(__name__)
+
+_WHITE = (WHITE_X, 1.0, WHITE_Z)
+LAB_MATCHING = LabMatching(
+    to_xyz=tuple(tuple(m / white for m in row) for row, white in zip(RGB_TO_XYZ, _WHITE, strict=True)),
+    from_xyz=tuple(tuple(m * white for m, white in zip(row, _WHITE, strict=True)) for row in XYZ_TO_RGB),
+    knee=KNEE,
+    slope=SLOPE,
+    ranges=tuple((within.low, LEVELS / (within.high - within.low)) for within in color_torch.LAB_RANGES),
+    levels=LEVELS,
+    lightness_share=color_torch.MATCHED_LIGHTNESS,
+)
+
+
+class ColorKernels(NamedTuple):
+    """The functions of `kernels.color`."""
+
+    transfer_detail: Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]
+    count_lab: Callable[[Tensor, Tensor, LabMatching], None]
+    match_lab: Callable[[Tensor, Tensor, LabMatching], None]
+    compile: Callable[[list[Callable[[], object]]], None]
+    """Compiles what calls of the functions above need, side by side, and runs none of it."""
+
+
+def wavelet(content: Tensor, style: Tensor) -> Tensor:
+    """`color_torch.wavelet`."""
+    kernels = _kernels_for(content, style)
+    if kernels is None:
+        return color_torch.wavelet(content, style)
+    with torch.cuda.device_of(content):
+        return kernels.transfer_detail(content, style, color_torch.blur_radii(content))
+
+
+def count_lab(picture: Tensor, counts: Tensor) -> None:
+    """`color_torch.count_lab`."""
+    kernels = _kernels_for(picture)
+    if kernels is None:
+        return color_torch.count_lab(picture, counts)
+    with torch.cuda.device_of(picture):
+        return kernels.count_lab(picture, counts, LAB_MATCHING)
+
+
+def match_lab(picture: Tensor, curves: Tensor) -> Tensor:
+    """`color_torch.match_lab`; picture: may be overwritten."""
+    kernels = _kernels_for(picture)
+    if kernels is None:
+        return color_torch.match_lab(picture, curves)
+    with torch.cuda.device_of(picture):
+        picture = picture.float().contiguous()
+        kernels.match_lab(picture, curves.contiguous(), LAB_MATCHING)
+    return picture
+
+
+def load_kernels(
+    device: torch.device, dtype: torch.dtype, load: Callable[[], ColorKernels] | None = None
+) -> ColorKernels | None:
+    """The kernels, compiled for contents of `dtype` on a GPU; None, and a line in the log, where PyTorch has to serve.
+
+    load: what imports them.
+    """
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        log.info("colour: PyTorch serves, for %s is older than sm_80.", torch.cuda.get_device_name(device))
+        return None
+    try:
+        kernels = (load or _import_kernels)()
+        _try_out(kernels, device, dtype)
+    except ImportError as error:
+        log.info("colour: PyTorch serves, for Triton cannot be imported (%s).", error)
+        return None
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as failure:  # Whatever a compiler or a driver raises: PyTorch gives the same picture.
+        log.warning(
+            "colour: PyTorch serves, several times more slowly, for the kernels failed on %s: %s: %s.",
+            device,
+            type(failure).__name__,
+            failure,
+        )
+        return None
+    return kernels
+
+
+_loaded = lru_cache(maxsize=None)(load_kernels)
+
+
+def _kernels_for(*pictures: Tensor) -> ColorKernels | None:
+    """The kernels if they can take these pictures, the content first."""
+    first = pictures[0]
+    if first.device.type != "cuda" or first.ndim != 3 or first.shape[0] != 3:
+        return None
+    if any(picture.device != first.device or picture.shape != first.shape for picture in pictures):
+        return None
+    if torch.is_grad_enabled() and any(picture.requires_grad for picture in pictures):
+        return None
+    return _loaded(first.device, first.dtype)
+
+
+def _import_kernels() -> ColorKernels:
+    from ..kernels import color, launch
+
+    return ColorKernels(color.transfer_detail, color.count_lab, color.match_lab, launch.compile_ahead)
+
+
+def _try_out(kernels: ColorKernels, device: torch.device, dtype: torch.dtype) -> None:
+    """Compile everything for contents of this type side by side, and run it once; raises what goes wrong."""
+    content, style = torch.zeros(3, 8, 8, dtype=dtype, device=device), torch.zeros(3, 8, 8, device=device)
+    counts = torch.zeros(3, LEVELS, dtype=torch.int32, device=device)
+
+    def run() -> None:
+        picture = kernels.transfer_detail(content, style, color_torch.BLUR_RADII_PX)
+        kernels.count_lab(picture, counts, LAB_MATCHING)
+        kernels.match_lab(picture, counts.view(torch.float32), LAB_MATCHING)
+
+    with torch.cuda.device_of(counts):
+        kernels.compile([run])
+        run()
