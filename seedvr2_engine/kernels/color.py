@@ -20,8 +20,8 @@ ROWS, COLUMNS, WARPS = 4, 128, 4
 
 @triton.jit
 def clamped(x, LOW: tl.constexpr, HIGH: tl.constexpr):
-    """Within the bounds; NaN stays NaN, which `tl.minimum` would hide."""
-    return tl.where(x < LOW, LOW, tl.where(x > HIGH, HIGH, x))
+    """Within the bounds; NaN stays NaN, which comparisons do not ensure: compilers make minimum and maximum of them."""
+    return tl.clamp(x, LOW, HIGH, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
