@@ -106,7 +106,7 @@ def show(report: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sm", nargs="*", choices=ARCHITECTURES, default=list(ARCHITECTURES))
+    parser.add_argument("sm", nargs="*", help=f"of {', '.join(ARCHITECTURES)}; all of them if none is named")
     parser.add_argument("--format", help="one format; all of the architecture's without it")
     parser.add_argument("--layer", help="only layers whose name contains this")
     parser.add_argument("--attention", action="store_true", help="only the attention")
@@ -114,11 +114,13 @@ def main() -> None:
     parser.add_argument("--color", action="store_true", help="only the colour kernels")
     parser.add_argument("--json", help="a file to write, or - for standard output in place of the table")
     arguments = parser.parse_args()
+    if unknown := [sm for sm in arguments.sm if sm not in ARCHITECTURES]:
+        parser.error(f"expected any of {', '.join(ARCHITECTURES)}, got {unknown[0]}")
     kinds = {"attention": attention_reports, "tokens": token_reports, "color": color_reports}
     only = [kind for kind in kinds if getattr(arguments, kind)]
     everything = arguments.layer is None and arguments.format is None
     reports = []
-    for sm in arguments.sm:
+    for sm in arguments.sm or ARCHITECTURES:
         formats = () if only else FORMATS_BY_ARCHITECTURE[sm]
         for format in formats:
             if arguments.format in (None, format):
