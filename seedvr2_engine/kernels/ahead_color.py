@@ -1,6 +1,7 @@
 """The colour kernels, compiled for a GPU that is not here."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from . import color
 from .ahead import CompileReport, compile_kernel
@@ -22,7 +23,7 @@ def compile_color(matching: LabMatching, sm: str) -> Iterator[tuple[str, Compile
     }
     match = {"FROM_XYZ": matching.from_xyz, "SHARE": matching.lightness_share, "BLOCK": color.ROWS * color.COLUMNS}
     adjacent = {"x_column": 1, "content_column": 1}
-    kernels = {
+    kernels: dict[str, tuple[Any, dict[str, Any]]] = {
         "first blur": (color.blur_kernel, {"SUBTRACTS": True, "FINISHES": False} | adjacent | tile),
         "blur": (color.blur_kernel, {"SUBTRACTS": False, "FINISHES": False} | adjacent | tile),
         "last blur": (color.blur_kernel, {"SUBTRACTS": False, "FINISHES": True} | adjacent | tile),

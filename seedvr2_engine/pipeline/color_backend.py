@@ -1,6 +1,7 @@
 """What computes the steps of `lab` and `wavelet`: the Triton kernels on a GPU, PyTorch anywhere else.
 
-The same pictures come out of both, but for the last bits: colours differ by less than a tenth of an 8-bit step.
+`wavelet` is the same to the last bit. Of `lab` at 1280x720 all but one of 10,000 values differ by less than a hundredth
+of a step of 8 bits, and none by half of one.
 """
 
 from __future__ import annotations
@@ -71,19 +72,14 @@ def match_lab(picture: Tensor, curves: Tensor) -> Tensor:
     return picture
 
 
-def load_kernels(
-    device: torch.device, dtype: torch.dtype, load: Callable[[], ColorKernels] | None = None
-) -> ColorKernels | None:
-    """The kernels, compiled for contents of `dtype` on a GPU; None, and a line in the log, where PyTorch has to serve.
-
-    load: what imports them.
-    """
+def load_kernels(device: torch.device, load: Callable[[], ColorKernels] | None = None) -> ColorKernels | None:
+    """The kernels, tried out on a GPU; None, and a line in the log, where PyTorch has to serve. load: imports them."""
     if torch.cuda.get_device_capability(device) < (8, 0):
         log.info("colour: PyTorch serves, for %s is older than sm_80.", torch.cuda.get_device_name(device))
         return None
     try:
         kernels = (load or _import_kernels)()
-        _try_out(kernels, device, dtype)
+        _try_out(kernels, device)
     except ImportError as error:
         log.info("colour: PyTorch serves, for Triton cannot be imported (%s).", error)
         return None
@@ -112,7 +108,7 @@ def _kernels_for(*pictures: Tensor) -> ColorKernels | None:
         return None
     if torch.is_grad_enabled() and any(picture.requires_grad for picture in pictures):
         return None
-    return _loaded(first.device, first.dtype)
+    return _loaded(first.device)
 
 
 def _import_kernels() -> ColorKernels:
@@ -121,9 +117,10 @@ def _import_kernels() -> ColorKernels:
     return ColorKernels(color.transfer_detail, color.count_lab, color.match_lab, launch.compile_ahead)
 
 
-def _try_out(kernels: ColorKernels, device: torch.device, dtype: torch.dtype) -> None:
-    """Compile everything for contents of this type side by side, and run it once; raises what goes wrong."""
-    content, style = torch.zeros(3, 8, 8, dtype=dtype, device=device), torch.zeros(3, 8, 8, device=device)
+def _try_out(kernels: ColorKernels, device: torch.device) -> None:
+    """Compile everything for contents in FP16 side by side, and run it once; raises what goes wrong."""
+    content = torch.zeros(3, 8, 8, dtype=torch.float16, device=device)
+    style = torch.zeros(3, 8, 8, device=device)
     counts = torch.zeros(3, LEVELS, dtype=torch.int32, device=device)
 
     def run() -> None:

@@ -171,7 +171,7 @@ def test_where_kernels_cannot_be_had_pytorch_serves(monkeypatch, caplog, capabil
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     with caplog.at_level(logging.INFO):
-        assert color_backend.load_kernels(torch.device("cuda:0"), torch.float16, load) is None
+        assert color_backend.load_kernels(torch.device("cuda:0"), load) is None
     assert [said in record.message for record in caplog.records] == [True]
 
 
