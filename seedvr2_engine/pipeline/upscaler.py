@@ -35,8 +35,14 @@ class Upscaler:
     def __init__(self, dit: NaDiT, vae: VideoCodec, options: UpscaleOptions | None = None, *, text: Tensor) -> None:
         """Compute what follows from the text alone. text: the embedding (tokens, text width) that the model runs with.
 
-        dit, vae: models that belong together, each on its device and in its number format.
+        dit, vae: models that belong together, each on its device and in its number format; InvalidArgumentError where
+        they are the wrong way round.
         """
+        if not hasattr(dit, "velocity") or not hasattr(vae, "stream_decode"):
+            raise InvalidArgumentError(
+                f"models: expected a transformer and then a VAE, got {type(dit).__name__} and {type(vae).__name__}; "
+                "call Upscaler(load_dit(...), load_vae(...), text=...)."
+            )
         self.dit = dit
         self.vae = vae
         self.options = options or UpscaleOptions()

@@ -219,3 +219,8 @@ def test_other_shapes_midway_are_refused(second):
 def test_whole_numbers_are_refused():
     with pytest.raises(InvalidArgumentError, match=r"frame 0: expected floating point .* got torch.uint8"):
         list(stub().upscale([torch.zeros(3, 8, 8, dtype=torch.uint8)]))
+
+
+def test_models_the_wrong_way_round_are_refused(tiny_vae, tiny_dit):
+    with pytest.raises(InvalidArgumentError, match="expected a transformer and then a VAE, got VideoVAE and NaDiT"):
+        Upscaler(tiny_vae, tiny_dit, text=EMPTY_TEXT)
