@@ -20,7 +20,13 @@ def bench_upscale(
     dit: Annotated[
         str, typer.Option(help="3b or 7b: the public sizes with random weights; or nano, or a transformer file.")
     ] = "3b",
-    vae: Annotated[str, typer.Option(help="public: its sizes with random weights; or nano, or a VAE file.")] = "public",
+    vae: Annotated[
+        str,
+        typer.Option(
+            help="public: its sizes with random weights, whose layers all stay in the format; or nano, or a VAE file, "
+            "which the guard watches."
+        ),
+    ] = "public",
     width: Annotated[int, typer.Option(help="Width of the result in pixels.")] = 1280,
     height: Annotated[int, typer.Option(help="Height of the result in pixels.")] = 720,
     frames: Annotated[int, typer.Option(help="Frames of the clip, 4n+1; one chunk.")] = 21,
@@ -42,6 +48,7 @@ def bench_upscale(
     from ..bench.loading import bench_models
     from ..bench.upscale import bench_upscale as measure
     from ..device import resolve_device, resolve_dit_dtype, resolve_dtype
+    from ..engine.serve import ServedVAE
     from ..pipeline.options import UpscaleOptions
 
     if frames < 1 or frames % 4 != 1:
@@ -68,7 +75,7 @@ def bench_upscale(
         stages.append(stage)
         if not json:
             _print_stage(stage)
-    served = engine or str(dtypes[1])
+    served = upscaler.vae.report.precision if isinstance(upscaler.vae, ServedVAE) else str(dtypes[1])
     title = f"{width}x{height}, {frames} frames, transformer {dit} in {dtypes[0]}, VAE {vae} in {served}, {place}"
     if json:
         gpu = torch.cuda.get_device_name(place) if place.type == "cuda" else None

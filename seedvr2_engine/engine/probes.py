@@ -1,6 +1,6 @@
 """Small procedural clips on which weights are measured when they are loaded; the same in every process.
 
-NumPy computes them, for PyTorch's threads take a second to agree on so little where there are a hundred cores.
+NumPy computes them: PyTorch's threads took more than a second for so little on a machine of many cores.
 """
 
 import numpy as np

@@ -93,8 +93,8 @@ def layer_errors(
     """The mean squared error of the picture (in [0, 1]) that each layer causes on its own in the recipe's format.
 
     paired: those that are computed in pairs of frames (`paired_layers`). maxima: of every layer's input channels, for
-    INT8; None measures them. On a GPU a model in FP32 is judged in FP16, five times as fast, unless it overflows there:
-    what that rounds is 75 dB below the picture.
+    INT8; None measures them. On a GPU a model in FP32 is judged in FP16, which is faster, unless it overflows there.
+    What that rounds is some 75 dB below the picture.
     """
     smoothing = {}
     if recipe.precision == "int8":

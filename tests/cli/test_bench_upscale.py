@@ -9,10 +9,16 @@ import torch
 from seedvr2_engine.bench import random_models
 from seedvr2_engine.bench import upscale as bench
 from seedvr2_engine.bench.loading import bench_models
+from seedvr2_engine.engine.backend import twin_backend
+from seedvr2_engine.engine.vae import VAEEngine
 from seedvr2_engine.errors import InvalidArgumentError
+from seedvr2_engine.loading import load_vae
 from seedvr2_engine.models.dit_config import DiTConfig
 from seedvr2_engine.pipeline.options import UpscaleOptions
+from seedvr2_engine.pipeline.resize import plan_resize
 from seedvr2_engine.pipeline.upscaler import Upscaler
+from seedvr2_engine.plan.gpus import find_gpu
+from seedvr2_engine.quant import QuantRecipe
 
 from .test_commands import GOLDEN, TINY_VAE, refused, seedvr2
 
@@ -68,3 +74,18 @@ def test_models_that_are_wrong_are_not_timed(monkeypatch):
     )
     with pytest.raises(InvalidArgumentError, match="nothing is timed"):
         bench.check_models(wrong)
+
+
+def test_an_engines_work_is_its_plans_and_its_rate_that_of_its_format(monkeypatch):
+    """Kernels are hidden from PyTorch's counter, which would find no work in them."""
+    monkeypatch.setattr(bench, "matrix_tflops", lambda format, device: {"fp8": 1000.0, "fp16": 500.0}[format])
+    vae, resize = load_vae("nano"), plan_resize((32, 48), scale=2)
+    works = {}
+    for format in ("fp8", "fp16"):
+        engine = VAEEngine(vae, QuantRecipe(format), find_gpu("rtx5070ti"), twin_backend(), device="cpu")
+        works[format] = {frames: bench._engine_work(engine, "decode", resize, frames) for frames in (1, 5, 9)}
+    few, more, most = works["fp8"].values()
+    assert 0 < most.flop - more.flop == more.flop - few.flop
+    assert more.flop == works["fp16"][5].flop
+    assert works["fp16"][5].least_seconds == pytest.approx(2 * more.least_seconds)
+    assert bench._engine_work(vae, "decode", resize, 5) is None

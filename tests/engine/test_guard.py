@@ -268,15 +268,19 @@ def loud():
     return vae
 
 
-@pytest.mark.parametrize(("precision", "limit"), [("fp8", 36), ("int8", 34), ("fp16", 68)])
-def test_weights_that_overflow_fp16_are_guarded_like_others(loud, clip, precision, limit):
-    """The same weights without the factor have 38.7, 36.2 and 69.5 dB, and in BF16 52.0."""
+@pytest.mark.parametrize("precision", ["fp8", "int8", "fp16"])
+def test_weights_that_overflow_fp16_are_guarded_like_others(nano, loud, clip, precision):
+    """Within a decibel of the same weights without the factor; in BF16 FP16's figure would be 17 dB lower."""
     exponents = measure_exponents(loud, GPU, clip)
 
-    def engine_with(exponents):
+    def engine_with(exponents, vae=loud):
         options = EngineOptions(exponents=exponents)
-        return VAEEngine(loud, QuantRecipe(precision), GPU, twin_backend(), device="cpu", options=options)
+        return VAEEngine(vae, QuantRecipe(precision), GPU, twin_backend(), device="cpu", options=options)
 
+    healthy, _ = guard(
+        nano, QuantRecipe(precision), lambda *_: engine_with(TensorExponents(), nano), min_psnr_db=0, clip=clip
+    )
+    limit = healthy.psnr_db - 1
     latent = loud.encode(clip)
     assert loud.decode(latent).isfinite().all()
     assert not engine_with(TensorExponents()).decode(latent).isfinite().all()
