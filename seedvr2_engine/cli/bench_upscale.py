@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InvalidArgumentError
-from .console import out, readable_size
+from .console import err, out, readable_size
 from .machine import PLAIN_DTYPES
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def bench_upscale(
         color=color,  # type: ignore[arg-type]
     )
     engine = None if is_plain else precision
+    # The public sizes take minutes on a CPU before the first line of the table.
+    err.print(f"Making and checking transformer {dit} and VAE {vae} on {place}.", markup=False)
     upscaler, models = bench_models((dit, vae), place, dtypes, options, offload=offload, precision=engine)
     stages: list[Stage] = []
     for stage in measure(upscaler, models, options.resize((height // 2, width // 2)), frames, repeats):

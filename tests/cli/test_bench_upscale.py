@@ -30,6 +30,7 @@ def test_every_stage_is_reported():
     size = ["--width", "48", "--height", "32", "--frames", "1", "--repeats", "1"]
     result = seedvr2("bench", "upscale", *MODELS, *size, "--device", "cpu", "--json")
     assert result.exit_code == 0, result.stderr
+    assert result.stderr.startswith("Making and checking transformer ")
     stages = {stage["name"]: stage for stage in json.loads(result.stdout)["stages"]}
     assert list(stages)[:4] == ["encode", "transformer", "decode", "colours"]
     assert len(stages) == 8
