@@ -93,5 +93,5 @@ def _print_stage(stage: Stage) -> None:
         cells.append(f"peak {readable_size(stage.peak_bytes)}")
     if stage.flop is not None and stage.share is not None:
         tflops = stage.flop / stage.milliseconds / 1e9
-        cells.append(f"{tflops:.1f} TFLOP/s, {stage.share:.0%} of a matrix product's")
+        cells.append(f"{tflops:.{1 if tflops >= 1 else 3}f} TFLOP/s, {stage.share:.0%} of a matrix product's")
     out.print("  ".join(cells), markup=False)
