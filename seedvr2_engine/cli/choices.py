@@ -27,7 +27,7 @@ NANO = "nano"
 
 def check_count(frames: int, target: Path) -> None:
     """Raise OutputError for a clip that is to become one picture: found out later, the work would be lost."""
-    from ..video.pictures import is_picture
+    from ..video.reading.pictures import is_picture
 
     if frames > 1 and is_picture(target) and "%" not in target.name and not target.is_dir():
         raise OutputError(

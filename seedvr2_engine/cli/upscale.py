@@ -181,7 +181,7 @@ def upscale(
 
 
 def _make_folder(folder: Path) -> None:
-    from ..video.partial import write_errors
+    from ..video.writing.partial import write_errors
 
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..pipeline.options import UpscaleOptions
     from ..pipeline.upscaler import Progress, Upscaler
     from ..video import Frame, FrameSink, FrameSource, SinkOptions
-    from ..video.reader import Damaged
+    from ..video.reading.reader import Damaged
 
 READ_AHEAD_FRAMES = 4
 WRITE_BEHIND_FRAMES = 4
@@ -105,9 +105,9 @@ def jobs_for(source: str, target: Path, *, each: bool = False) -> list[Job]:
     A folder or pattern that means pictures alone is one sequence, or, if `each`, as many jobs as pictures. Raises
     InvalidArgumentError for a target that is a file, or for two inputs that would get one name.
     """
-    from ..video.options import CONTAINERS
-    from ..video.picture_writer import WRITTEN_SUFFIXES
-    from ..video.pictures import list_pictures
+    from ..video.reading.pictures import list_pictures
+    from ..video.writing.options import CONTAINERS
+    from ..video.writing.picture_format import WRITTEN_SUFFIXES
 
     folder = Path(source)
     if each:

@@ -1,10 +1,10 @@
 """Clips and pictures as streams of frames, in and out."""
 
 from .info import ColorRange, ColorTags, Frame, Matrix, Orientation, SideStream, SourceInfo
-from .options import SinkOptions
-from .reader import FrameSource, open_source
-from .sink import FrameSink
-from .writer import open_sink
+from .reading.reader import FrameSource, open_source
+from .writing.options import SinkOptions
+from .writing.sink import FrameSink
+from .writing.writer import open_sink
 
 __all__ = [
     "ColorRange",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from seedvr2_engine.video.damage import missing_bytes
+from seedvr2_engine.video.reading.damage import missing_bytes
 
 _HEAD = b"\x00\x00\x00\x10ftypisom\x00\x00\x02\x00"
 _EBML = b"\x1a\x45\xdf\xa3\x82\x00\x00"

@@ -11,7 +11,7 @@ import pytest
 
 from seedvr2_engine.errors import OutputError
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
-from seedvr2_engine.video.partial import PartialFile
+from seedvr2_engine.video.writing.partial import PartialFile
 
 from .test_writer import FAST, scene, write_scene
 

@@ -9,7 +9,7 @@ import torch
 from seedvr2_engine.errors import OutputError, VideoError
 from seedvr2_engine.metrics import psnr
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
-from seedvr2_engine.video.pictures import list_pictures
+from seedvr2_engine.video.reading.pictures import list_pictures
 
 from .clips import ramp, write_clip
 

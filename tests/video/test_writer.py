@@ -254,7 +254,7 @@ def test_an_unknown_preset_gets_one_sentence():
 
 
 def test_a_codec_that_the_build_lacks_gets_one_sentence(tmp_path, monkeypatch):
-    from seedvr2_engine.video import options
+    from seedvr2_engine.video.writing import options
 
     absent = options.VideoCodec("no_such_encoder", (8,), ("420",))
     monkeypatch.setitem(options.CODECS, "h264", absent)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
-from ..errors import InvalidArgumentError, OutputError
+from ...errors import InvalidArgumentError, OutputError
+from ..info import SourceInfo
+from ..reading.pictures import is_picture, list_pictures
 from .clip_writer import VideoSink
-from .info import SourceInfo
 from .options import SinkOptions
-from .picture_writer import PictureSink, SequenceSink, pictures_of
-from .pictures import is_picture, list_pictures
+from .picture_sinks import PictureSink, SequenceSink, pictures_of
 from .sink import FrameSink
 
 

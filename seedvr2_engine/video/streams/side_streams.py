@@ -9,9 +9,9 @@ from fractions import Fraction
 import av
 from av.subtitles.stream import SubtitleStream
 
-from .info import SourceInfo
-from .options import Container, SinkOptions
-from .probe import codec_name, opened
+from ..info import SourceInfo
+from ..reading.probe import codec_name, opened
+from ..writing.options import Container, SinkOptions
 
 # Facts about the old file, which its muxer wrote and the new one writes for itself; compared in lower case.
 _OWN_METADATA = frozenset(

@@ -8,7 +8,7 @@ from types import TracebackType
 
 import torch
 
-from ..errors import InvalidArgumentError, OutputError
+from ...errors import InvalidArgumentError, OutputError
 from .partial import write_errors
 
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 import av
 
-from ..errors import InvalidArgumentError, OutputError
-from .info import ColorRange, ColorTags, Matrix, SourceInfo
+from ...errors import InvalidArgumentError, OutputError
+from ..info import ColorRange, ColorTags, Matrix, SourceInfo
 
 CodecChoice = Literal["auto", "h264", "h265", "ffv1", "prores", "vp9"]
 ChromaChoice = Literal["auto", "420", "422", "444", "rgb"]

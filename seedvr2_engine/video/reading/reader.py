@@ -15,12 +15,12 @@ from typing import Literal
 import av
 import torch
 
-from ..errors import InvalidArgumentError, VideoError
-from .color import resolve
+from ...errors import InvalidArgumentError, VideoError
+from ..color import resolve
+from ..info import Frame, Orientation, SourceInfo
+from ..planes import as_direct, decode_frame, family_of, orientation_of, source_tags, upright
 from .damage import missing_bytes
-from .info import Frame, Orientation, SourceInfo
 from .pictures import list_pictures
-from .planes import as_direct, decode_frame, family_of, orientation_of, source_tags, upright
 from .probe import codec_name, describe_video, first_frame, main_video, opened
 
 Damaged = Literal["refuse", "keep"]

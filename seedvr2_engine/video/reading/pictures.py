@@ -6,7 +6,7 @@ import glob
 import re
 from pathlib import Path
 
-from ..errors import VideoError
+from ...errors import VideoError
 
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 _NETPBM = (".ppm", ".pgm", ".pnm", ".pbm", ".pam")

@@ -9,12 +9,12 @@ from pathlib import Path
 import av
 import torch
 
-from ..errors import InvalidArgumentError
-from .info import SourceInfo
+from ...errors import InvalidArgumentError
+from ..info import SourceInfo
+from ..planes import encode_frame
+from ..streams.side_streams import SideStreams
 from .options import Container, EncoderPlan, SinkOptions, container_for, plan_encoder
 from .partial import PartialFile, write_errors
-from .planes import encode_frame
-from .sidestreams import SideStreams
 from .sink import FrameSink
 
 DEFAULT_RATE = Fraction(24)

@@ -14,11 +14,11 @@ from typing import Literal
 
 import av
 
-from ..errors import VideoError
-from .color import resolve
-from .info import SideStream, SourceInfo
+from ...errors import VideoError
+from ..color import resolve
+from ..info import SideStream, SourceInfo
+from ..planes import bit_depth, family_of, has_alpha, orientation_of, source_tags
 from .pictures import is_picture
-from .planes import bit_depth, family_of, has_alpha, orientation_of, source_tags
 
 # Some of their packets hold no picture to show (VP8 alternate references, packed B-frames, repeats).
 _DECODE_TO_COUNT = frozenset({"vp8", "mpeg4", "theora"})

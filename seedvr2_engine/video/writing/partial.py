@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import av
 
-from ..errors import OutputError
+from ...errors import OutputError
 
 
 def partial_path(target: Path) -> Path:

@@ -1,0 +1,1 @@
+"""Clips and pictures as streams of frames, read from files."""

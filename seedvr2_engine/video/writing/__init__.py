@@ -1,0 +1,1 @@
+"""Clips and pictures as files, written from frames."""
