@@ -9,8 +9,12 @@ from torch import Tensor
 
 PYRAMID_LEVELS = 5
 """Averages over 2, 4, 8, 16 and 32 pixels."""
-CHROMA_LEVELS = (1, 3)
-"""Those of them on which colour alone is compared."""
+CHROMA_LEVELS = (0, 1, 3)
+"""Those of them on which colour alone is compared, beside the pixels themselves."""
+LUMA = (0.299, 0.587, 0.114)
+"""Share of R', G' and B' in brightness (BT.601)."""
+DECIBEL_FLOOR = 2e-5
+"""Squared error of a frame (of [-1, 1]) from which on its logarithm counts: 53 dB."""
 LARGEST_LATENT = 3.0
 """In standard deviations of the target; what lies beyond is pulled back."""
 
@@ -26,8 +30,12 @@ class LossWeights:
     pyramid: float = 0.5
     """Charbonnier distance after averaging over 2, 4, 8, 16 and 32 pixels: keeps brightness and colour true."""
     chroma: float = 2.0
-    """Charbonnier distance of what is left of the error without its grey part, averaged over 4 and 16 pixels: the
-    green-magenta axis is so small a part of the other terms that without this one it was not learned at all."""
+    """Charbonnier distance of what is left of the error without its brightness, for pixels and averaged over 2, 4 and
+    16: the green-magenta axis is so small a part of the other terms that without this one it was not learned at all,
+    and averaged over 4 and 16 alone it left beads of green and red along thin lines."""
+    decibel: float = 0.05
+    """Mean over frames of the logarithm (base 10) of the squared error, from DECIBEL_FLOOR on: an easy frame counts as
+    much as a hard one."""
     gradient: float = 0.5
     """Distance of differences between neighbouring pixels: keeps edges sharp."""
     motion: float = 0.25
@@ -52,12 +60,13 @@ def picture_terms(output: Tensor, target: Tensor) -> dict[str, Tensor]:
     levels = [F.avg_pool2d(frames, 2)]
     while len(levels) < PYRAMID_LEVELS:
         levels.append(F.avg_pool2d(levels[-1], 2))
-    coloured = [levels[i] - levels[i].mean(1, keepdim=True) for i in CHROMA_LEVELS]
+    luma = error.new_tensor(LUMA).view(1, 3, 1, 1)
+    coloured = [level - (level * luma).sum(1, keepdim=True) for level in (frames, *(levels[i] for i in CHROMA_LEVELS))]
     gradient = charbonnier(frames[..., 1:] - frames[..., :-1]) + charbonnier(frames[..., 1:, :] - frames[..., :-1, :])
     terms = {"pixel": charbonnier(frames), "square": (error * error).mean(), "gradient": gradient}
     terms["pyramid"] = torch.stack([charbonnier(level) for level in levels]).mean()
     terms["chroma"] = torch.stack([charbonnier(level) for level in coloured]).mean()
-
+    terms["decibel"] = torch.log10(1 + (frames * frames).mean((1, 2, 3)) / DECIBEL_FLOOR).mean()
     if error.shape[2] > 1:
         terms["motion"] = charbonnier(error[:, :, 1:] - error[:, :, :-1])
     return terms

@@ -75,7 +75,6 @@ class Optimiser:
         self.vector_rate = vector_rate
         self.steps = 0
         self.momentum = torch.zeros_like(weights.vector)
-        self.square = torch.zeros_like(weights.vector)
         self.groups: dict[tuple[int, int], list[str]] = {}
         self.vectors: list[str] = []
         for name, shape in weights.shapes.items():
@@ -83,12 +82,17 @@ class Optimiser:
                 self.vectors.append(name)
             else:
                 self.groups.setdefault((shape[0], math.prod(shape[1:])), []).append(name)
+        sizes = [math.prod(weights.shapes[name]) for name in self.vectors]
+        self.square = weights.vector.new_zeros(sum(sizes))
+        """Of Adam's tensors, one after the other."""
+        parts = zip(self.vectors, self.square.split(sizes), strict=True)
+        self._squares = [part.view(weights.shapes[name]) for name, part in parts]
 
     def step(self, gradient: Tensor, rate: float) -> None:
         """Update the weights in place; `rate` in [0, 1] is the schedule's factor."""
         self.steps += 1
         target, slope = self.weights.views(), self.weights.views(gradient)
-        momentum, square = self.weights.views(self.momentum), self.weights.views(self.square)
+        momentum = self.weights.views(self.momentum)
         for (rows, columns), names in self.groups.items():
             slopes = torch.stack([slope[n].view(rows, columns) for n in names])
             buffers = torch.stack([momentum[n].view(rows, columns) for n in names])
@@ -99,12 +103,12 @@ class Optimiser:
                 momentum[name].copy_(buffers[i].view_as(momentum[name]))
                 target[name].mul_(1 - rate * self.matrix_rate * MATRIX_DECAY)
                 target[name].add_(update[i].view_as(target[name]), alpha=scale)
-        self._adam(target, slope, momentum, square, rate)
+        self._adam(target, slope, momentum, rate)
 
-    def _adam(self, target: Weights, slope: Weights, momentum: Weights, square: Weights, rate: float) -> None:
+    def _adam(self, target: Weights, slope: Weights, momentum: Weights, rate: float) -> None:
         names, beta1, beta2 = self.vectors, 0.9, 0.99
         slopes = [slope[n] for n in names]
-        firsts, seconds = [momentum[n] for n in names], [square[n] for n in names]
+        firsts, seconds = [momentum[n] for n in names], self._squares
         torch._foreach_lerp_(firsts, slopes, 1 - beta1)
         torch._foreach_mul_(seconds, beta2)
         torch._foreach_addcmul_(seconds, slopes, slopes, 1 - beta2)

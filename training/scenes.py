@@ -1,11 +1,13 @@
 """Moving clips: a rotating bank of still canvases, filmed through moving layers, a camera and a lens.
 
-Drawing a canvas is slow, sampling crops of it is fast. So the bank redraws one canvas at a time, and every
+Canvases are drawn, or cut from photographs where the user has some (`photographs`). Drawing one is slow, sampling
+crops of it is fast. So the bank redraws one canvas at a time, and every
 clip is a background and up to three masked objects, each a moving, zooming, turning crop of some canvas,
 followed by what a camera adds: colour balance, exposure, defocus, flicker, cuts and grain.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +19,8 @@ from training.textures import log_uniform, texture_bank, uniform
 
 LAYERS = 3
 """Objects in front of the background, each present with probability one half."""
+FASTEST_PX = 40.0
+"""Largest speed of the fast quarter of paths, in frame pixels a frame; the others have up to 12."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,24 @@ class Motion:
 class SceneBank:
     """Canvases and textures on one device, from which clips are filmed; seeded and renewable."""
 
-    def __init__(self, rng: torch.Generator, *, canvases: int = 24, size_px: int = 1024) -> None:
-        """Draw the first `canvases` canvases of `size_px` pixels with `rng`, on the generator's device."""
+    def __init__(
+        self,
+        rng: torch.Generator,
+        *,
+        canvases: int = 24,
+        size_px: int = 1024,
+        photographs: Sequence[Tensor] = (),
+        fast: bool = False,
+    ) -> None:
+        """Draw the first `canvases` canvases of `size_px` pixels with `rng`, on the generator's device.
+
+        photographs: uint8 (3, H, W); half of the canvases are cut from them. fast: a quarter of all paths is fast, and
+        lights flash.
+        """
         self.rng = rng
         self.size_px = size_px
+        self.photographs = photographs
+        self.fast = fast
         self.textures = self._draw_textures()
         self.canvases = torch.stack([self._draw(i) for i in range(canvases)])
         self._next = 0
@@ -68,7 +86,10 @@ class SceneBank:
         return texture_bank(self.rng, per_family=8, size_px=min(512, self.size_px))
 
     def _draw(self, index: int) -> Tensor:
-        if index % 6 == 5:
+        if self.photographs and index % 2:
+            choice = int(torch.randint(len(self.photographs), (), generator=self.rng, device=self.rng.device))
+            return cut_canvas(self.rng, self.photographs[choice], self.size_px)
+        if index % 6 == 5 or (self.photographs and index % 6 == 4):
             return draw_texture_canvas(self.rng, self.size_px)
         return draw_canvas(self.rng, self.size_px, self.textures)
 
@@ -83,7 +104,7 @@ class SceneBank:
     def film(self, shape: ClipShape) -> Tensor:
         """A batch of clips (N, 3, T, H, W), float32 in [-1, 1]."""
         video = self._layers(shape)
-        video = develop(self.rng, video)
+        video = develop(self.rng, video, flashes=self.fast)
         return video.clamp(0, 1) * 2 - 1
 
     def _layers(self, shape: ClipShape) -> Tensor:
@@ -91,10 +112,10 @@ class SceneBank:
         device = self.rng.device
         x = torch.arange(shape.width, device=device) - (shape.width - 1) / 2
         y = torch.arange(shape.height, device=device)[:, None] - (shape.height - 1) / 2
-        camera = random_motion(self.rng, shape, size)
+        camera = random_motion(self.rng, shape, size, fast=self.fast)
         video = self._crop(camera.canvas_points(x, y))
         for _ in range(LAYERS):
-            own = random_motion(self.rng, shape, size)
+            own = random_motion(self.rng, shape, size, fast=self.fast)
             # An object moves on its own half of the time, else it drifts with the camera at its own depth.
             free = (uniform(self.rng, (n, 1, 1)) < 0.5).float()
             own = Motion(
@@ -143,8 +164,32 @@ def sample_bilinear(images: Tensor, points: tuple[Tensor, Tensor]) -> Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def random_motion(rng: torch.Generator, shape: ClipShape, canvas_px: float) -> Motion:
-    """Paths for the clips of `shape`: a fifth stand still, the others pan, bend, zoom, turn or shake."""
+def cut_canvas(rng: torch.Generator, photograph: Tensor, size_px: int) -> Tensor:
+    """A photograph (uint8 (3, H, W)) made smaller, turned, and mirrored until it fills (3, size_px, size_px); [0, 1].
+
+    Its shorter edge becomes 30 to 100 % of the canvas: a whole view has the fine detail that a close look has not.
+    """
+    height, width = photograph.shape[1:]
+    factor = min(1.0, size_px * float(log_uniform(rng, (1,), 0.3, 1.0)) / min(height, width))
+    small = (max(2, round(height * factor)), max(2, round(width * factor)))
+    picture = photograph.to(rng.device, torch.float32)[None] / 255
+    picture = F.interpolate(picture, size=small, mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)
+    turns = int(torch.randint(8, (), generator=rng, device=rng.device))
+    picture = torch.rot90(picture, turns % 4, (1, 2))
+    picture = picture.flip(2) if turns > 3 else picture
+    for dim in (1, 2):
+        length = picture.shape[dim]
+        start = int(torch.randint(2 * length, (), generator=rng, device=rng.device))
+        at = (torch.arange(size_px, device=rng.device) + start) % (2 * length)
+        picture = picture.index_select(dim, torch.minimum(at, 2 * length - 1 - at))
+    return picture
+
+
+def random_motion(rng: torch.Generator, shape: ClipShape, canvas_px: float, *, fast: bool = False) -> Motion:
+    """Paths for the clips of `shape`: a fifth stand still, the others pan, bend, zoom, turn or shake.
+
+    fast: a quarter of the paths has up to FASTEST_PX a frame, and half of those whip: they rest, dash, and rest again.
+    """
     n, frames = shape.count, shape.frames
     time = torch.arange(frames, device=rng.device, dtype=torch.float32)[None, :]
     moving = (uniform(rng, (n, 1)) < 0.8).float()
@@ -157,18 +202,28 @@ def random_motion(rng: torch.Generator, shape: ClipShape, canvas_px: float) -> M
     speed = log_uniform(rng, (n, 1, 1), 0.08, 12.0) * moving[..., None]
     heading = uniform(rng, (n, 1), 0, 2 * math.pi)
     direction = torch.stack([torch.cos(heading), torch.sin(heading)], dim=-1)
-    bend = torch.randn((n, 1, 2), generator=rng, device=rng.device) * 0.03 * speed
+    progress = time.expand(n, frames)
+    if fast:
+        quick = (uniform(rng, (n, 1)) < 0.25).float()
+        speed = torch.lerp(speed, log_uniform(rng, (n, 1, 1), 6.0, FASTEST_PX), quick[..., None])
+        whip = quick * (uniform(rng, (n, 1)) < 0.5).float()
+        middle = uniform(rng, (n, 1), 0.1, 0.9) * frames
+        dash = torch.sigmoid((time - middle) / log_uniform(rng, (n, 1), 0.5, 2.0)) * 6
+        progress = torch.lerp(progress, dash, whip)
+    bend = torch.randn((n, 1, 2), generator=rng, device=rng.device) * 0.03 * speed.clamp_max(12)
     shake = torch.randn((n, frames, 2), generator=rng, device=rng.device).cumsum(1)
     shake = shake * log_uniform(rng, (n, 1, 1), 0.02, 0.5) * (uniform(rng, (n, 1, 1)) < 0.3) * moving[..., None]
-    path = direction * speed * time[..., None] + bend * time[..., None] ** 2 + shake
+    path = direction * speed * progress[..., None] + bend * time[..., None].clamp_max(24) ** 2 + shake
     start = uniform(rng, (n, 1, 2), 0.15, 0.85) * canvas_px
     scale = scale0 * torch.exp(zoom * time)
     return Motion(start + path * scale0[..., None], scale, angle0 + turn * time)
 
 
-def develop(rng: torch.Generator, video: Tensor) -> Tensor:
+def develop(rng: torch.Generator, video: Tensor, *, flashes: bool = False) -> Tensor:
     """What the camera does to a batch (N, 3, T, H, W) of [0, 1]: light, colour, lens, cuts, flicker, grain."""
     video = _expose(rng, video)
+    if flashes:
+        video = _flash(rng, video)
     video = _defocus(rng, video)
     video = _cut(rng, video)
     return _grain(rng, video)
@@ -202,6 +257,14 @@ def _expose(rng: torch.Generator, video: Tensor) -> Tensor:
     contrast = uniform(rng, (n, 1, 1, 1, 1), 0.75, 1.25)
     lifted = uniform(rng, (n, 1, 1, 1, 1), -0.06, 0.06)
     return ((video * gain * light - 0.4) * contrast + 0.4 + lifted).clamp(0, 1)
+
+
+def _flash(rng: torch.Generator, video: Tensor) -> Tensor:
+    """In a tenth of the clips one frame in eight is far brighter, or black."""
+    n, _, frames = video.shape[:3]
+    lit = _some(rng, n, 0.1) * (uniform(rng, (n, 1, frames, 1, 1)) < 0.125).float()
+    gain = torch.where(uniform(rng, (n, 1, 1, 1, 1)) < 0.2, 0.0, log_uniform(rng, (n, 1, 1, 1, 1), 1.3, 4.0))
+    return (video * (1 + lit * (gain - 1))).clamp(0, 1)
 
 
 def _defocus(rng: torch.Generator, video: Tensor) -> Tensor:

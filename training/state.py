@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-SHARD_BYTES = 14_000_000
+SHARD_BYTES = 16_000_000
 """Largest file."""
 STORED_AS = {"average": torch.float16, "momentum": torch.bfloat16, "square": torch.bfloat16}
 """Vectors that are kept with less precision than FP32; the weights are not among them."""

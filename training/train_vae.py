@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+from PIL import Image
 from torch import Tensor
 
 from seedvr2_engine.models.config import VAEConfig
@@ -43,16 +44,20 @@ class Workload:
     """Steps between two redrawn canvases."""
     held_out: ClipShape
     """Procedural clips that are only measured on."""
+    fast: bool = True
+    """Whether clips have fast paths and flashes (`scenes.SceneBank`)."""
 
 
 GPU = Workload(
     # All have about 4.4 million pixels, so every step takes about as long.
     shapes=(
-        (0.40, ClipShape(16, 17, 128, 128)),
-        (0.20, ClipShape(12, 9, 192, 192)),
-        (0.15, ClipShape(6, 17, 208, 208)),
-        (0.10, ClipShape(4, 5, 360, 640)),
-        (0.15, ClipShape(48, 1, 288, 320)),
+        (0.32, ClipShape(16, 17, 128, 128)),
+        (0.12, ClipShape(8, 33, 128, 128)),
+        (0.06, ClipShape(4, 65, 128, 128)),
+        (0.14, ClipShape(12, 9, 192, 192)),
+        (0.14, ClipShape(6, 17, 208, 208)),
+        (0.04, ClipShape(4, 5, 360, 640)),
+        (0.18, ClipShape(48, 1, 288, 320)),
     ),
     canvases=24,
     canvas_px=1024,
@@ -89,6 +94,8 @@ class Settings:
     """Folder of a finished run, whose averaged weights begin a new schedule."""
     evaluation: Path | None = None
     """Folder of uint8 .npy clips (T, H, W, 3) to measure on."""
+    photographs: Path | None = None
+    """Folder of photographs that half of the canvases are cut from."""
     device: str = "cuda"
     """Device of this process."""
     seed: int = 0
@@ -138,7 +145,13 @@ class Trainer:
         self.rng = torch.Generator(device).manual_seed(seed)
         self.shapes = random.Random(self.progress.step)
         self.work = settings.work or (GPU if on_gpu else CPU)
-        self.bank = SceneBank(self.rng, canvases=self.work.canvases, size_px=self.work.canvas_px)
+        self.bank = SceneBank(
+            self.rng,
+            canvases=self.work.canvases,
+            size_px=self.work.canvas_px,
+            photographs=load_photographs(settings.photographs, device),
+            fast=self.work.fast,
+        )
         held_out = SceneBank(torch.Generator(device).manual_seed(999), canvases=6, size_px=self.work.canvas_px)
         self.evaluation = {"procedural": held_out.film(self.work.held_out)} | load_clips(settings.evaluation, device)
 
@@ -193,12 +206,15 @@ class Trainer:
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """PSNR of the averaged weights' posterior mean on procedural and on the evaluation clips, and latent spread."""
+        """PSNR of the averaged weights' posterior mean, of all frames and of the worst, and the latents' spread."""
         weights = self.as_shipped(self.weights.views(self.average))
         row: dict[str, float] = {}
         for name, video in self.evaluation.items():
             mean, _ = self.shipped.encode(weights, video)
-            row[f"psnr_{name}"] = psnr(self.shipped.decode(weights, mean), video)
+            output = self.shipped.decode(weights, mean)
+            row[f"psnr_{name}"] = psnr(output, video)
+            if video.shape[2] > 1:
+                row[f"worst_{name}"] = min(psnr(*pair) for pair in zip(output.unbind(2), video.unbind(2), strict=True))
             if name == "procedural":
                 spread = mean.flatten(0, -2).std(0) * NANO.scaling_factor
                 row |= {"latent_std_min": float(spread.min()), "latent_std_max": float(spread.max())}
@@ -232,6 +248,12 @@ def clipped(gradient: Tensor, largest_norm: float) -> Tensor:
     norm = gradient.norm()
     limited = gradient * (largest_norm / norm.clamp_min(largest_norm))
     return torch.where(torch.isfinite(norm), limited, torch.zeros_like(gradient))
+
+
+def load_photographs(folder: Path | None, device: torch.device) -> list[Tensor]:
+    """Every JPEG of `folder` as uint8 (3, H, W)."""
+    pictures = sorted(folder.glob("*.jpg")) if folder else []
+    return [torch.from_numpy(np.array(Image.open(p).convert("RGB"))).permute(2, 0, 1).to(device) for p in pictures]
 
 
 def load_clips(folder: Path | None, device: torch.device) -> dict[str, Tensor]:
@@ -295,6 +317,10 @@ def parse_arguments() -> Settings:
     parser.add_argument("--resume", type=Path, help="folder of an earlier call")
     parser.add_argument("--start", type=Path, help="folder of a finished run to fine-tune")
     parser.add_argument("--evaluation", type=Path, help="folder of uint8 .npy clips (T, H, W, 3)")
+    parser.add_argument("--photographs", type=Path, help="folder of JPEG files (training/photographs.py)")
+    parser.add_argument(
+        "--widths", type=int, nargs=4, default=NANO.block_out_channels, help="channels of the four levels"
+    )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--matrix-rate", type=float, default=Settings.matrix_rate)
@@ -304,6 +330,7 @@ def parse_arguments() -> Settings:
     parser.add_argument("--scale", type=float, default=Settings.scale, help="factor on the clips of a batch")
     values = vars(parser.parse_args())
     values["stop_after"] = values["stop_after"] or values["seconds"]
+    values["config"] = replace(NANO, block_out_channels=tuple(values.pop("widths")))
     return Settings(**values)
 
 
