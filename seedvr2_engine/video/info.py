@@ -10,6 +10,8 @@ from typing import Literal
 
 import torch
 
+from .hdr_metadata import HdrMetadata
+
 SourceKind = Literal["video", "image", "sequence"]
 PixelFamily = Literal["yuv", "rgb", "grey"]
 
@@ -43,6 +45,11 @@ class Matrix(IntEnum):
     YCGCO_RE = 16
     YCGCO_RO = 17
 
+
+PQ_TRANSFER = 16
+"""SMPTE ST 2084, the code of absolute luminance, as H.273 numbers transfer characteristics."""
+HLG_TRANSFER = 18
+"""ARIB STD-B67, hybrid log-gamma."""
 
 _PRIMARIES_NAMES = {
     1: "bt709",
@@ -81,7 +88,7 @@ _TRANSFER_NAMES = {
 
 @dataclass(frozen=True)
 class ColorTags:
-    """The colour description of a stream; primaries and transfer are carried through and never applied."""
+    """The colour description of a stream; primaries and transfer are carried through, and never applied here."""
 
     range: ColorRange = ColorRange.UNSPECIFIED
     """Limited (16..235 of 255) or full (0..255) code range."""
@@ -91,6 +98,11 @@ class ColorTags:
     """Chromaticities of the primaries, an H.273 code point; 2 is unspecified."""
     transfer: int = 2
     """Transfer characteristics, an H.273 code point; 2 is unspecified."""
+
+    @property
+    def is_hdr(self) -> bool:
+        """Whether the transfer is PQ or HLG."""
+        return self.transfer in (PQ_TRANSFER, HLG_TRANSFER)
 
     def describe(self) -> str:
         """Return the tags under FFmpeg's names, for people: `bt709, limited, primaries bt709, transfer bt709`."""
@@ -176,6 +188,8 @@ class SourceInfo:
     audio: tuple[SideStream, ...] = ()
     subtitles: tuple[SideStream, ...] = ()
     chapter_count: int = 0
+    hdr: HdrMetadata = HdrMetadata()
+    """Static and dynamic metadata of an HDR clip, from its first frame; empty otherwise."""
     first_frame: int = 0
     """Index of the first frame that is read, counted from 0."""
     selected_frames: int = 0

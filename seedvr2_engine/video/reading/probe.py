@@ -18,6 +18,7 @@ from ...errors import VideoError
 from ..color import resolve
 from ..info import SideStream, SourceInfo
 from ..planes import bit_depth, family_of, has_alpha, orientation_of, source_tags
+from .hdr_side_data import read_hdr
 from .pictures import is_picture
 
 # Some of their packets hold no picture to show (VP8 alternate references, packed B-frames, repeats).
@@ -93,6 +94,10 @@ def describe_video(path: Path) -> SourceInfo:
         orientation = orientation_of(frame)
         size = (frame.height, frame.width) if orientation.transpose else (frame.width, frame.height)
         codec = codec_name(stream)
+        try:
+            hdr = read_hdr(frame, context.codec_tag)
+        except VideoError as error:
+            raise VideoError(f"{path}: {error}") from error
         aspect = stream.sample_aspect_ratio or Fraction(1)
         start = Fraction(container.start_time or 0, av.time_base)
         side = _side_streams(container)
@@ -129,6 +134,7 @@ def describe_video(path: Path) -> SourceInfo:
         audio=side["audio"],
         subtitles=side["subtitle"],
         chapter_count=chapters,
+        hdr=hdr,
         selected_frames=scan.count,
     )
 

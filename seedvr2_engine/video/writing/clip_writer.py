@@ -10,9 +10,11 @@ import av
 import torch
 
 from ...errors import InvalidArgumentError
+from ..hdr_metadata import HdrMetadata
 from ..info import SourceInfo
 from ..planes import encode_frame
 from ..streams.side_streams import SideStreams
+from .hdr_output import metadata_template
 from .options import Container, EncoderPlan, SinkOptions, container_for, plan_encoder
 from .partial import PartialFile, write_errors
 from .sink import FrameSink
@@ -52,7 +54,9 @@ class VideoSink(FrameSink):
     def _open(self, options: SinkOptions) -> None:
         kind = container_for(self.path)
         self._output = av.open(self._file.writer, "w", format=kind.muxer, options=kind.options)
-        self._stream = _add_video_stream(self._output, self._plan, self._rate, self._time_base)
+        hdr = self._source.hdr if self._source is not None else HdrMetadata()
+        with metadata_template(self._plan.encoder, (self.width, self.height), hdr) as template:
+            self._stream = _add_video_stream(self._output, self._plan, self._rate, self._time_base, template)
         self._stream.width, self._stream.height = self.width, self.height
         if self._source is not None and self._source.kind == "video":
             self._set_aspect(kind, self._source.sample_aspect_ratio)
@@ -63,7 +67,10 @@ class VideoSink(FrameSink):
                 self._side.add_metadata(None if is_trimmed else max(self._source.start_s, Fraction(0)))
             elif self._source.audio or self._source.subtitles:
                 self.warnings.append("Audio and subtitles are left out, because the frame rate was changed.")
-        # Opens the encoders and writes the header, so that bad settings fail before hours of work.
+        # PyAV leaves opening the encoder of a stream with a template to its user.
+        if not self._stream.codec_context.is_open:
+            self._stream.codec_context.open()
+        # Opens the other encoders and writes the header, so that bad settings fail before hours of work.
         self._output.start_encoding()
 
     def _set_aspect(self, kind: Container, aspect: Fraction) -> None:
@@ -149,12 +156,23 @@ class VideoSink(FrameSink):
 
 
 def _add_video_stream(
-    output: av.container.OutputContainer, plan: EncoderPlan, rate: Fraction, time_base: Fraction
+    output: av.container.OutputContainer,
+    plan: EncoderPlan,
+    rate: Fraction,
+    time_base: Fraction,
+    template: av.VideoStream | None,
 ) -> av.VideoStream:
-    stream = output.add_stream(plan.encoder, rate=rate, options=plan.options)
-    assert isinstance(stream, av.VideoStream)
+    if template is None:
+        stream = output.add_stream(plan.encoder, rate=rate, options=plan.options)
+        assert isinstance(stream, av.VideoStream)
+        context = stream.codec_context
+    else:
+        stream = output.add_stream_from_template(template, opaque=False)
+        context = stream.codec_context
+        context.options = dict(plan.options)
+        context.framerate = rate
+        context.flags |= av.codec.context.Flags.global_header
     stream.pix_fmt = plan.pix_fmt
-    context = stream.codec_context
     context.time_base = time_base
     context.thread_type = "AUTO"
     context.color_range = int(plan.color.range)

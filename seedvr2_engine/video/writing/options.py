@@ -11,6 +11,7 @@ import av
 
 from ...errors import InvalidArgumentError, OutputError
 from ..info import ColorRange, ColorTags, Matrix, SourceInfo
+from .hdr_output import BANDING_BITS, hdr_losses, with_hdr10
 
 CodecChoice = Literal["auto", "h264", "h265", "ffv1", "prores", "vp9"]
 ChromaChoice = Literal["auto", "420", "422", "444", "rgb"]
@@ -30,7 +31,7 @@ class SinkOptions:
     preset: str = "medium"
     """One of PRESETS; unused by other codecs."""
     bit_depth: int | None = None
-    """Bits per sample; None: the source's, or 8 without a source."""
+    """Bits per sample; None: the source's, at least 10 if that is HDR, or 8 without a source."""
     chroma: ChromaChoice = "auto"
     """Chroma resolution. auto: 4:2:0 where the size allows it, 4:4:4 otherwise, 4:2:2 for ProRes, R'G'B' or the
     source's own for FFV1."""
@@ -160,8 +161,11 @@ def plan_encoder(path: Path, size: tuple[int, int], source: SourceInfo | None, o
         bit_depth=depth,
         has_alpha=alpha,
         color=output_tags(size, source, is_rgb=chroma == "rgb"),
-        options=_encoder_options(name, chroma, options),
-        warnings=tuple(filter(None, (depth_warning, chroma_warning, alpha_warning))),
+        options=with_hdr10(codec.encoder, _encoder_options(name, chroma, options), source),
+        warnings=(
+            *filter(None, (depth_warning, chroma_warning, alpha_warning)),
+            *hdr_losses(codec.encoder, depth, source),
+        ),
     )
 
 
@@ -180,10 +184,17 @@ def output_tags(size: tuple[int, int], source: SourceInfo | None, *, is_rgb: boo
     return tags
 
 
+def wanted_depth(source: SourceInfo | None) -> int:
+    """Return the bits per sample that a source asks for: its own, and at least 10 for PQ and HLG."""
+    if source is None:
+        return 8
+    return max(source.bit_depth, BANDING_BITS) if source.color.is_hdr else source.bit_depth
+
+
 def _codec_name(container: Container, source: SourceInfo | None, options: SinkOptions) -> str:
     if options.codec != "auto":
         return options.codec
-    depth = options.bit_depth or (source.bit_depth if source is not None else 8)
+    depth = options.bit_depth or wanted_depth(source)
     return "h265" if depth > 8 and "h265" in container.codecs else container.codecs[0]
 
 
@@ -210,11 +221,11 @@ def _depth(name: str, source: SourceInfo | None, options: SinkOptions) -> tuple[
             known = ", ".join(map(str, depths))
             raise OutputError(f"bit_depth {options.bit_depth}: {name} takes {known} bits; choose one of them.")
         return options.bit_depth, None
-    wanted = source.bit_depth if source is not None else 8
+    wanted = wanted_depth(source)
     fitting = [depth for depth in depths if depth >= wanted]
     if fitting:
         return fitting[0], None
-    return depths[-1], f"The source has {wanted} bits per sample, {name} takes {depths[-1]}; use ffv1 to keep them."
+    return depths[-1], f"{wanted} bits per sample are wanted, {name} takes {depths[-1]}; use ffv1 to keep them."
 
 
 def _chroma(

@@ -10,9 +10,12 @@ import av
 import torch
 
 from ...errors import OutputError
+from ..hdr_metadata import HdrMetadata
 from ..info import ColorRange, ColorTags, Matrix, SourceInfo
 from ..planes import encode_frame
-from .options import SinkOptions, output_tags
+from .hdr_output import hdr_losses
+from .options import SinkOptions, output_tags, wanted_depth
+from .png_light import with_png_light
 
 _ENCODERS = {
     ".png": ("png", True),
@@ -39,12 +42,14 @@ class PictureFormat:
     tags: ColorTags
     """Resolved; full-range R'G'B', or full-range BT.601 for JPEG."""
     warnings: tuple[str, ...] = ()
+    hdr: HdrMetadata = HdrMetadata()
+    """Written into PNG files, which have a place for it."""
 
     @staticmethod
     def of(suffix: str, size: tuple[int, int], source: SourceInfo | None, options: SinkOptions) -> PictureFormat:
         """Return the format for a file ending; depths above 8 become 16 in PNG and TIFF, and 8 elsewhere."""
         encoder, is_deep = _ENCODERS[suffix]
-        wanted = options.bit_depth or (source.bit_depth if source is not None else 8)
+        wanted = options.bit_depth or wanted_depth(source)
         tags = output_tags(size, source, is_rgb=True)
         warnings = []
         if encoder == "mjpeg":
@@ -55,7 +60,9 @@ class PictureFormat:
             warnings.append(f"{suffix[1:]} holds 8 bits per sample, {wanted} were wanted; use .png to keep them.")
         depth = 16 if wanted > 8 and is_deep else 8
         quality = 95.0 if options.quality is None else max(1.0, options.quality)
-        return PictureFormat(encoder, depth, quality, tags, tuple(warnings))
+        warnings += hdr_losses(encoder, depth, source)
+        hdr = source.hdr if source is not None else HdrMetadata()
+        return PictureFormat(encoder, depth, quality, tags, tuple(warnings), hdr)
 
 
 def encode_picture(rgb: torch.Tensor, alpha: torch.Tensor | None, form: PictureFormat) -> bytes:
@@ -82,7 +89,8 @@ def encode_picture(rgb: torch.Tensor, alpha: torch.Tensor | None, form: PictureF
     context.color_primaries, context.color_trc = form.tags.primaries, form.tags.transfer
     frame = encode_frame(rgb, alpha, pix_fmt, form.tags)
     frame.pts = 0
-    return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
+    picture = b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
+    return with_png_light(picture, form.hdr) if form.encoder == "png" else picture
 
 
 def require_picture(path: Path) -> str:
