@@ -91,6 +91,13 @@ def upscale(
     noise: Annotated[
         str, typer.Option(help="position, or reference (anew for every chunk).", rich_help_panel=_LOOK)
     ] = "position",
+    hdr: Annotated[
+        str,
+        typer.Option(
+            help="auto: PQ passes through the models on an SDR-like scale and back; off: as it is.",
+            rich_help_panel=_LOOK,
+        ),
+    ] = "auto",
     start: Annotated[int, typer.Option(help="Frames to skip at the start.", rich_help_panel=_OUTPUT)] = 0,
     frames: Annotated[
         int | None, typer.Option(help="Frames to take; all if not given.", rich_help_panel=_OUTPUT)
@@ -146,6 +153,7 @@ def upscale(
         latent_noise=latent_noise,
         noise=noise,  # type: ignore[arg-type]
         vae_span=None if vae_span == "auto" else vae_span,  # type: ignore[arg-type]
+        hdr=hdr,  # type: ignore[arg-type]
         tile=None if tile is None else TileSpec(tile, tile_overlap),
     )
     sink = SinkOptions(

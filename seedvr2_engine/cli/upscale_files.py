@@ -184,7 +184,7 @@ def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, job: Jo
             bar.step(progress)
 
         pictures = made_ahead(_pictures(clip, times), READ_AHEAD_FRAMES)
-        upscaled = made_ahead(upscaler.upscale(pictures, step), WRITE_BEHIND_FRAMES)
+        upscaled = made_ahead(upscaler.upscale(pictures, step, transfer=clip.info.color.transfer), WRITE_BEHIND_FRAMES)
         try:
             with closing(upscaled):  # type: ignore[type-var]
                 try:

@@ -21,6 +21,7 @@ from ..models.sampler import LAST_TIMESTEP
 from .chunks import Chunk, ChunkPlan, chunked, filled_up, joined, prepend_mirrored
 from .clip_stages import ClipStages, Models, Progress, ProgressCallback
 from .color import SLICE_METHODS
+from .hdr import passage_for
 from .host import on_host
 from .memory import Division, divide
 from .options import UpscaleOptions
@@ -53,25 +54,30 @@ class Upscaler:
         return divide(self.dit, self.vae, self.options.resize(source), self.options)
 
     @torch.no_grad()
-    def upscale(self, frames: Iterable[Tensor], on_progress: ProgressCallback | None = None) -> Iterator[Tensor]:
+    def upscale(
+        self, frames: Iterable[Tensor], on_progress: ProgressCallback | None = None, *, transfer: int = 2
+    ) -> Iterator[Tensor]:
         """Upscale frames (3, H, W), or (4, H, W) with alpha, in [0, 1]; yields as many, clamped, FP32 on the CPU.
 
         Frames are taken as they are needed. All must have one shape (InvalidArgumentError). Whether alpha is a mask is
-        decided on the first chunk. The same frames, options and device give the same numbers.
+        decided on the first chunk. transfer: what the frames' values mean, an H.273 code point such as
+        `SourceInfo.color.transfer`; PQ (16) takes the way that `UpscaleOptions.hdr` says, all others are taken for SDR.
+        The same frames, options and device give the same numbers.
         """
         stream = iter(frames)
         first = next(stream, None)
         if first is None:
             return
         _check_frame(0, first, first)
+        stream = _checked(chain([first], stream))
         size = first.shape[1], first.shape[2]
+        passage = passage_for(self.options.hdr, transfer, self.vae.device)
         division = self.division(size)
         stages = ClipStages(self._models, self.options, self.options.resize(size), on_progress)
-        source = prepend_mirrored(_checked(chain([first], stream)), self.options.prepend_frames)
+        source = prepend_mirrored(passage.inward(stream) if passage else stream, self.options.prepend_frames)
         walk = _through_chunks if division.vae_span == "chunk" else _through_clip
-        yield from on_host(
-            islice(walk(source, stages, division.chunks, self.options), self.options.prepend_frames, None)
-        )
+        pictures = islice(walk(source, stages, division.chunks, self.options), self.options.prepend_frames, None)
+        yield from on_host(passage.outward(pictures) if passage else pictures)
 
 
 def _through_clip(
