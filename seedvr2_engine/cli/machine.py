@@ -10,6 +10,7 @@ from rich.table import Table
 from ..errors import InvalidArgumentError
 from .choices import UpscaleModels
 from .console import out, readable_size, warn
+from .hdr import hdr_sentence
 
 if TYPE_CHECKING:
     import torch
@@ -164,6 +165,7 @@ def print_plan(job: Job, models: UpscaleModels, machine: Machine, options: Upsca
             f"the VAE sees {'the clip as one' if seen.division.vae_span == 'clip' else 'each on its own'}",
         ),
         ("colours", options.color),
+        *((("HDR", hdr),) if (hdr := hdr_sentence(info, options.hdr)) else ()),
         (
             "memory",
             f"about {readable_size(memory.peak_bytes)} of {readable_size(available)}: weights "

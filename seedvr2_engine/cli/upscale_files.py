@@ -15,7 +15,8 @@ import typer
 
 from ..errors import DeviceMemoryError, InvalidArgumentError
 from .choices import check_count
-from .console import EXIT_INTERRUPTED, fail, warn
+from .console import EXIT_INTERRUPTED, err, fail, warn
+from .hdr import hdr_sentence
 from .progress import UpscaleBar
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ def run_job(job: Job, request: Request) -> Result:
     with request.cut.open(job.source) as clip:
         check_count(len(clip), job.target)
         info = clip.info
+        if hdr := hdr_sentence(info, request.options.hdr):
+            err.print(f"HDR: {hdr}", markup=False)
         resize = request.options.resize((info.height, info.width))
         height, width = resize.output
         with open_sink(job.target, width=width, height=height, source=info, options=request.sink) as sink:

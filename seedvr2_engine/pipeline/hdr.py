@@ -11,7 +11,7 @@ shadows and midtones and a logarithm above, where PQ itself is all but one:
 
 The scale is one for all clips, whatever their metadata say, so that chunks, clips and pictures agree. It works on each
 channel in the clip's own primaries: no colour leaves it, and it has an exact inverse. A unit of s is nowhere worth more
-than 2.1 units of PQ's signal and above white 1.06, so highlights lose nothing to it.
+than 2.1 units of the PQ signal, and above white than 1.09: highlights lose next to nothing to it.
 
 Hybrid log-gamma needs none of this. It was made to be looked at as SDR, with a gamma below and a logarithm above; its
 signal passes as it is: light of the scene, without the system gamma, which is a display's.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -73,7 +72,7 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
         side_data = frame.side_data
     except ValueError:
         # PyAV 18.1 has no name for EXIF and then lists no side data at all.
-        side_data = filtered(frame, [("sidedata", f"mode=delete:type={_EXIF_SIDE_DATA}")]).side_data
+        side_data = filtered(frame, ("sidedata", f"mode=delete:type={_EXIF_SIDE_DATA}")).side_data
     try:
         matrix = side_data["DISPLAYMATRIX"]  # type: ignore[typeddict-item]  # PyAV's stub lists one key
     except KeyError:
@@ -150,7 +149,7 @@ def as_direct(frame: av.VideoFrame) -> av.VideoFrame:
     pix_fmt = frame.format
     if any(plane.line_size < 0 for plane in frame.planes):
         # Bottom-up pictures, as vflip and some decoders hand out; PyAV's planes would read past their end.
-        frame = filtered(frame, [("copy", None)])
+        frame = filtered(frame, ("copy", None))
     if any(pattern.fullmatch(pix_fmt.name) for pattern in (_YUV, _GBR, _GREY, _PACKED)):
         return frame
     bits = bit_depth(pix_fmt)
@@ -171,13 +170,14 @@ def as_direct(frame: av.VideoFrame) -> av.VideoFrame:
     return frame.reformat(format=target, threads=1)
 
 
-def filtered(frame: av.VideoFrame, filters: Sequence[tuple[str, str | None]]) -> av.VideoFrame:
-    """Return the frame through libavfilter's filters (name, arguments), which leave its pixels alone."""
+def filtered(frame: av.VideoFrame, *filters: tuple[str, str | None]) -> av.VideoFrame:
+    """Return the frame through filters of libavfilter, (name, arguments), that leave its pixels alone."""
     graph = av.filter.Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 25)
     )
-    graph.link_nodes(source, *(graph.add(name, arguments) for name, arguments in filters), graph.add("buffersink"))
+    steps = [graph.add(name, arguments) for name, arguments in filters]
+    graph.link_nodes(source, *steps, graph.add("buffersink"))
     graph.configure()
     graph.vpush(frame)
     return graph.vpull()

@@ -17,9 +17,10 @@ _DYNAMIC = {
     Type.DOVI_METADATA: "Dolby Vision",
     Type.DOVI_RPU_BUFFER: "Dolby Vision",
 }
+_WANTED = {Type.MASTERING_DISPLAY_METADATA, Type.CONTENT_LIGHT_LEVEL, *_DYNAMIC}
+# All of enum AVFrameSideDataType, and room for more.
+_OTHERS = sorted(set(range(48)) - {kind.value for kind in _WANTED})
 _DOLBY_TAGS = ("dvh1", "dvhe", "dva1", "dvav", "dav1")
-# FFmpeg's numbers reach further than the names that PyAV knows, which then lists nothing at all.
-_UNNAMED = range(max(kind.value for kind in Type) + 1, 64)
 
 
 def read_hdr(frame: av.VideoFrame, codec_tag: str) -> HdrMetadata:
@@ -44,14 +45,10 @@ def read_hdr(frame: av.VideoFrame, codec_tag: str) -> HdrMetadata:
 
 
 def _side_data(frame: av.VideoFrame) -> dict[Type, bytes]:
-    # PyAV 18.1 frees a dictionary twice that only colour profiles have, so that must be gone before it looks.
-    frame = filtered(frame, [("sidedata", f"mode=delete:type={Type.ICC_PROFILE.value}")])
-    try:
-        side_data = frame.side_data
-    except ValueError:
-        frame = filtered(frame, [("sidedata", f"mode=delete:type={number}") for number in _UNNAMED])
-        side_data = frame.side_data
-    return {entry.type: bytes(entry) for entry in side_data}
+    # PyAV 18.1 frees the metadata of a colour profile that FFmpeg frees again, and lists nothing where it has no name
+    # for one kind: what is not wanted is removed from a copy before it looks.
+    wanted = filtered(frame, *(("sidedata", f"mode=delete:type={kind}") for kind in _OTHERS))
+    return {entry.type: bytes(entry) for entry in wanted.side_data}
 
 
 def _mastering(data: bytes) -> MasteringDisplay | None:

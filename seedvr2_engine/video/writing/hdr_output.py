@@ -18,7 +18,6 @@ _MATROSKA_CODECS = {
     "libvpx-vp9": "V_VP9",
     "ffv1": "V_FFV1",
 }
-_UNTAGGED = {"mjpeg": "JPEG", "libwebp": "WebP", "tiff": "TIFF"}
 BANDING_BITS = 10
 """Fewer bits per sample than this show bands in PQ and HLG. Source: ITU-R BT.2100, table 9."""
 
@@ -49,11 +48,6 @@ def hdr_losses(encoder: str, bit_depth: int, source: SourceInfo | None) -> tuple
         sentences.append(
             f"Mastering display and content light level are left out, which {encoder} holds no place for; use h265 or "
             "ffv1, or .png, to keep them."
-        )
-    if source.color.is_hdr and encoder in _UNTAGGED:
-        sentences.append(
-            f"{_UNTAGGED[encoder]} has no place for the tags of an HDR picture, which will look pale and dark; use .png "
-            "to keep them."
         )
     if source.color.is_hdr and bit_depth < BANDING_BITS:
         sentences.append(f"{bit_depth} bits per sample show bands in an HDR picture; 10 or more are wanted.")
