@@ -1,17 +1,19 @@
 """PQ pictures through models that have learnt from SDR: onto a scale like SDR's, and exactly back.
 
 A PQ signal stands for absolute light up to 10,000 nits. Taken for an SDR picture it is pale and flat, which is not what
-the models know. Here each of R, G and B becomes light again, and light a signal s that follows a display's gamma in
-shadows and midtones and a logarithm above, where PQ itself is all but one:
+the models know. Here each of R, G and B becomes light again, and light a signal s that follows a power in shadows and
+midtones, as SDR does, and a logarithm above, where PQ itself is all but one:
 
     y = nits / 203                                                  diffuse white is 1 (ITU-R BT.2408, table 1)
-    r = (y / KNEE)^(1 / 2.4)                           y < KNEE     a display's gamma (ITU-R BT.1886)
-    r = 1 + WIDTH / (2.4 KNEE) ln(1 + (y - KNEE) / WIDTH)   else    with the same slope where the two meet
-    s = r / r(10,000 nits)                                          black is 0, 30 nits 0.35, 203 nits 0.60, 1000 0.77
+    r = (y / KNEE)^(1 / GAMMA)                              y < KNEE
+    r = 1 + WIDTH / (GAMMA KNEE) ln(1 + (y - KNEE) / WIDTH)   else  with the same slope where the two meet
+    s = r / r(10,000 nits)                                          1 nit is 0.12, 30 nits 0.37, 203 0.60, 1000 0.76
 
 The scale is one for all clips, whatever their metadata say, so that chunks, clips and pictures agree. It works on each
-channel in the clip's own primaries: no colour leaves it, and it has an exact inverse. A unit of s is nowhere worth more
-than 2.1 units of the PQ signal, and above white than 1.09: highlights lose next to nothing to it.
+channel in the clip's own primaries: no colour leaves it, and it has an exact inverse. An error of the models in s is
+nowhere more than 1.44 times as large in PQ, and above white 1.07 times: highlights lose next to nothing to it. GAMMA is
+between 2.4 (a display's, ITU-R BT.1886), which costs shadows more than it gives, and PQ's own course; docs/NOTES.md
+has the measurement.
 
 Hybrid log-gamma needs none of this. It was made to be looked at as SDR, with a gamma below and a logarithm above; its
 signal passes as it is: light of the scene, without the system gamma, which is a display's.
@@ -38,9 +40,9 @@ WHITE_NITS = 203.0
 _M1, _M2 = 2610 / 16384, 2523 / 4096 * 128
 _C1, _C2, _C3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
 
-_GAMMA = 2.4
+_GAMMA = 3.0
 _KNEE = 0.2
-_WIDTH = 0.12
+_WIDTH = 0.15
 _RISE = _WIDTH / (_GAMMA * _KNEE)
 _TOP = 1 + _RISE * math.log1p((PEAK_NITS / WHITE_NITS - _KNEE) / _WIDTH)
 

@@ -24,7 +24,10 @@ BANDING_BITS = 10
 
 def with_hdr10(encoder: str, options: dict[str, str], source: SourceInfo | None) -> dict[str, str]:
     """Return an encoder's options with the source's static metadata, for the encoders that write it themselves."""
-    names = {"libx265": ("x265-params", "master-display", "max-cll"), "libx264": ("x264-params", "mastering-display", "cll")}
+    names = {
+        "libx265": ("x265-params", "master-display", "max-cll"),
+        "libx264": ("x264-params", "mastering-display", "cll"),
+    }
     if source is None or encoder not in names:
         return options
     key, display, light = names[encoder]
