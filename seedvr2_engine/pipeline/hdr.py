@@ -103,7 +103,7 @@ class HdrPassage:
 
 
 def passage_for(choice: HdrChoice, transfer: int, device: torch.device) -> HdrPassage | None:
-    """The passage of a clip whose frames have this transfer, an H.273 code point; None where frames pass as they are."""
+    """The passage of a clip of this transfer, an H.273 code point; None where frames pass as they are."""
     return HdrPassage(device) if choice == "auto" and transfer == PQ_TRANSFER else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from fractions import Fraction
 from pathlib import Path
@@ -188,7 +188,7 @@ class SourceInfo:
     audio: tuple[SideStream, ...] = ()
     subtitles: tuple[SideStream, ...] = ()
     chapter_count: int = 0
-    hdr: HdrMetadata = HdrMetadata()
+    hdr: HdrMetadata = field(default_factory=HdrMetadata)
     """Static and dynamic metadata of an HDR clip, from its first frame; empty otherwise."""
     first_frame: int = 0
     """Index of the first frame that is read, counted from 0."""

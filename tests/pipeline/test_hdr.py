@@ -1,4 +1,4 @@
-"""PQ through the models: exact formulas, an exact way back, highlights that stay, and nothing brighter than the source."""
+"""PQ through the models: exact formulas, an exact way back, and nothing brighter than the source."""
 
 import math
 from collections import deque

@@ -48,7 +48,8 @@ def _side_data(frame: av.VideoFrame) -> dict[Type, bytes]:
     # PyAV 18.1 frees the metadata of a colour profile that FFmpeg frees again, and lists nothing where it has no name
     # for one kind: what is not wanted is removed from a copy before it looks.
     wanted = filtered(frame, *(("sidedata", f"mode=delete:type={kind}") for kind in _OTHERS))
-    return {entry.type: bytes(entry) for entry in wanted.side_data}
+    # PyAV's stub takes the container for a mapping of names.
+    return {entry.type: bytes(entry) for entry in wanted.side_data}  # type: ignore[attr-defined, arg-type]
 
 
 def _mastering(data: bytes) -> MasteringDisplay | None:

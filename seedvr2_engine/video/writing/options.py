@@ -225,7 +225,9 @@ def _depth(name: str, source: SourceInfo | None, options: SinkOptions) -> tuple[
     fitting = [depth for depth in depths if depth >= wanted]
     if fitting:
         return fitting[0], None
-    return depths[-1], f"{wanted} bits per sample are wanted, {name} takes {depths[-1]}; use ffv1 to keep them."
+    if source is None or source.bit_depth <= depths[-1]:
+        return depths[-1], None
+    return depths[-1], f"The source has {wanted} bits per sample, {name} takes {depths[-1]}; use ffv1 to keep them."
 
 
 def _chroma(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class PictureFormat:
     tags: ColorTags
     """Resolved; full-range R'G'B', or full-range BT.601 for JPEG."""
     warnings: tuple[str, ...] = ()
-    hdr: HdrMetadata = HdrMetadata()
+    hdr: HdrMetadata = field(default_factory=HdrMetadata)
     """Written into PNG files, which have a place for it."""
 
     @staticmethod

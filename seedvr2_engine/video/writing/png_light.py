@@ -11,7 +11,7 @@ _SIGNATURE_AND_HEADER_BYTES = 8 + 25
 
 
 def with_png_light(png: bytes, hdr: HdrMetadata) -> bytes:
-    """Return a PNG file with the static metadata in chunks mDCV and cLLI. Source: PNG, third edition, 11.3.2.7, 11.3.2.8."""
+    """Return a PNG file with the static metadata in chunks mDCV and cLLI. Source: W3C, PNG (third edition), 11.3.2."""
     chunks = b""
     display = hdr.mastering
     if display is not None and display.primaries is not None and display.white is not None:
