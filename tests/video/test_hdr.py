@@ -105,6 +105,19 @@ def test_the_container_says_it_too(tmp_path, name):
     assert struct.unpack(">2H", data[place : place + 4]) == (3870, 512)
 
 
+@pytest.mark.parametrize(("codec", "decoder"), [("h265", "hevc"), ("h264", "h264")])
+def test_the_stream_says_it_without_its_container(tmp_path, codec, decoder):
+    rewrite(hdr10(tmp_path / "a.mp4"), tmp_path / "b.mp4", codec=codec)
+    alone = av.CodecContext.create(decoder, "r")
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        stream = container.streams.video[0]
+        alone.extradata = stream.codec_context.extradata
+        frames = [
+            frame for packet in container.demux(stream) for frame in alone.decode(packet if packet.size else None)
+        ]
+    assert read_hdr(frames[0], "") == STATIC
+
+
 def test_only_part_of_it_is_known(tmp_path):
     for metadata in (
         HdrMetadata(light=ContentLight(1000, 0)),

@@ -18,6 +18,7 @@ _MATROSKA_CODECS = {
     "libvpx-vp9": "V_VP9",
     "ffv1": "V_FFV1",
 }
+_KEEPERS = ("h264", "h265", "vp9", "ffv1", "png")
 BANDING_BITS = 10
 """Fewer bits per sample than this show bands in PQ and HLG. Source: ITU-R BT.2100, table 9."""
 
@@ -39,18 +40,21 @@ def with_hdr10(encoder: str, options: dict[str, str], source: SourceInfo | None)
     return {**options, key: ":".join(told)} if told else options
 
 
-def hdr_losses(encoder: str, bit_depth: int, source: SourceInfo | None) -> tuple[str, ...]:
-    """Return a sentence for everything about HDR that an output of this encoder and depth does not keep."""
+def hdr_losses(name: str, bit_depth: int, source: SourceInfo | None) -> tuple[str, ...]:
+    """Return a sentence for everything about HDR that an output does not keep.
+
+    name: a choice of `SinkOptions.codec`, or the ending of a picture without its dot.
+    """
     if source is None:
         return ()
     sentences = []
     if source.hdr.dynamic:
         names = " and ".join(source.hdr.dynamic)
         sentences.append(f"The {names} metadata of the source is left out: it belongs to the source's own pixels.")
-    if source.hdr.has_static and encoder not in (*_MATROSKA_CODECS, "png"):
+    if source.hdr.has_static and name not in _KEEPERS:
         sentences.append(
-            f"Mastering display and content light level are left out, which {encoder} holds no place for; use h265 or "
-            "ffv1, or .png, to keep them."
+            f"Mastering display and content light level are left out, which {name} has no place for; use h265 or ffv1, "
+            "or .png, to keep them."
         )
     if source.color.is_hdr and bit_depth < BANDING_BITS:
         sentences.append(f"{bit_depth} bits per sample show bands in an HDR picture; 10 or more are wanted.")

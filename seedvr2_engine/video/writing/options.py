@@ -164,7 +164,7 @@ def plan_encoder(path: Path, size: tuple[int, int], source: SourceInfo | None, o
         options=with_hdr10(codec.encoder, _encoder_options(name, chroma, options), source),
         warnings=(
             *filter(None, (depth_warning, chroma_warning, alpha_warning)),
-            *hdr_losses(codec.encoder, depth, source),
+            *hdr_losses(name, depth, source),
         ),
     )
 

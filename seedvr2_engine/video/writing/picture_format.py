@@ -60,7 +60,7 @@ class PictureFormat:
             warnings.append(f"{suffix[1:]} holds 8 bits per sample, {wanted} were wanted; use .png to keep them.")
         depth = 16 if wanted > 8 and is_deep else 8
         quality = 95.0 if options.quality is None else max(1.0, options.quality)
-        warnings += hdr_losses(encoder, depth, source)
+        warnings += hdr_losses(suffix[1:], depth, source)
         hdr = source.hdr if source is not None else HdrMetadata()
         return PictureFormat(encoder, depth, quality, tags, tuple(warnings), hdr)
 
