@@ -14,13 +14,14 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seedvr2_engine import Upscaler, UpscaleOptions, load_dit, load_text_embedding, load_vae
+from seedvr2_engine import UpscaleOptions, Upscaler, load_dit, load_text_embedding, load_vae
 from seedvr2_engine.loading_dit import NANO_DIT
 from seedvr2_engine.pipeline.hdr import PQ_TRANSFER, HdrChoice, nits_from_pq, pq_from_nits
 from seedvr2_engine.video import ColorRange, ColorTags, Matrix, SinkOptions, open_sink, open_source
@@ -98,7 +99,9 @@ def photographed(path: Path, seed: int) -> Tensor:
     """(3, H, W) nits of a picture that was made an HDR scene."""
     with open_source(path) as source:
         rgb = next(iter(source)).rgb
-    rgb = F.interpolate(rgb[None], scale_factor=0.8, mode="area")[0][:, :HEIGHT, :WIDTH]
+    rgb = F.interpolate(rgb[None], scale_factor=0.8, mode="area")[0]
+    height, width = (min(most, there) // 2 * 2 for most, there in zip((HEIGHT, WIDTH), rgb.shape[1:], strict=True))
+    rgb = rgb[:, :height, :width]
     light = torch.einsum("ij,jhw->ihw", BT2020_FROM_BT709, rgb**2.4)
     nits = light * 203 * (1 + 16 * (light.amax(0) - 0.5).clamp(min=0))
     generator = torch.Generator().manual_seed(seed)
@@ -120,7 +123,7 @@ def differences(signal: Tensor, reference: Tensor) -> list[float]:
     color = 720 * ((itp[0] - itp[1]) * torch.tensor([1, 0.5, 1])[:, None, None]).square().sum(0).sqrt()
     codes = ((signal - reference) * 1023).square().mean(0)
     nits = nits_from_pq(reference).amax(0)
-    masks = [(nits >= low) & (nits < high) for low, high in zip(BANDS_NITS, BANDS_NITS[1:], strict=False)]
+    masks = [(nits >= low) & (nits < high) for low, high in pairwise(BANDS_NITS)]
     return [
         value for mask in (*masks, nits >= 0) for value in (codes[mask].mean().sqrt().item(), color[mask].mean().item())
     ]
@@ -184,7 +187,7 @@ def main() -> None:
         scenes["pictures"] = [photographed(path, seed) for seed, path in enumerate(pictures)]
     vae = load_vae("nano")
     small, text = load_dit("nano"), load_text_embedding(NANO_DIT)
-    bands = [f"{low}-{high if high < 10000 else ''}" for low, high in zip(BANDS_NITS, BANDS_NITS[1:], strict=False)]
+    bands = [f"{low}-{high if high < 10000 else ''}" for low, high in pairwise(BANDS_NITS)]
     print(f"{'nits':34}" + "".join(f"{band:13}" for band in (*bands, "all")))
     for name, dit, scale in (("VAE alone", TransformerOfNothing(), 1), ("both, twofold", small, 2)):
         for choice in ("off", "auto"):
