@@ -11,7 +11,6 @@ from ..conftest import GOLDEN
 from ..video.test_hdr import HLG, PQ, STATIC, hdr10
 from .test_commands import TINY_VAE, refused, seedvr2
 
-
 TAGS = ColorTags(ColorRange.FULL, Matrix.RGB, 9, 16)
 
 
