@@ -24,8 +24,17 @@ from torch import Tensor
 from seedvr2_engine import UpscaleOptions, Upscaler, load_dit, load_text_embedding, load_vae
 from seedvr2_engine.loading_dit import NANO_DIT
 from seedvr2_engine.pipeline.hdr import PQ_TRANSFER, HdrChoice, nits_from_pq, pq_from_nits
-from seedvr2_engine.video import ColorRange, ColorTags, Matrix, SinkOptions, open_sink, open_source
-from seedvr2_engine.video.hdr_metadata import ContentLight, HdrMetadata, MasteringDisplay
+from seedvr2_engine.video import (
+    ColorRange,
+    ColorTags,
+    ContentLight,
+    HdrMetadata,
+    MasteringDisplay,
+    Matrix,
+    SinkOptions,
+    open_sink,
+    open_source,
+)
 
 BANDS_NITS = (0, 1, 20, 203, 600, 2000, 10001)
 HIGHLIGHTS = (

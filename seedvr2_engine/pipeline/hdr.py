@@ -21,7 +21,7 @@ signal passes as it is: light of the scene, without the system gamma, which is a
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, get_args
 
 import torch
@@ -92,12 +92,12 @@ class HdrPassage:
         for frame in frames:
             placed = frame.to(self._device, torch.float32)
             self._peaks.append(placed[:3].amax())
-            yield _with_alpha(model_signal_from_pq(placed[:3]), placed).to(frame.device)
+            yield _with_alpha(_by_channel(model_signal_from_pq, placed[:3]), placed).to(frame.device)
 
     def outward(self, pictures: Iterable[Tensor]) -> Iterator[Tensor]:
         """As many results on that scale, (3 or 4, H, W), back to PQ, FP32, where they are."""
         for picture in pictures:
-            colors = pq_from_model_signal(picture[:3].float())
+            colors = _by_channel(pq_from_model_signal, picture[:3].float())
             peak = self._peaks.popleft().to(colors.device)
             yield _with_alpha(torch.minimum(colors, peak), picture)
 
@@ -105,6 +105,11 @@ class HdrPassage:
 def passage_for(choice: HdrChoice, transfer: int, device: torch.device) -> HdrPassage | None:
     """The passage of a clip of this transfer, an H.273 code point; None where frames pass as they are."""
     return HdrPassage(device) if choice == "auto" and transfer == PQ_TRANSFER else None
+
+
+def _by_channel(function: Callable[[Tensor], Tensor], colors: Tensor) -> Tensor:
+    """Results of an arithmetic whose intermediate values, in the memory of a GPU, are a third of a picture each."""
+    return torch.stack([function(channel) for channel in colors])
 
 
 def _with_alpha(colors: Tensor, frame: Tensor) -> Tensor:

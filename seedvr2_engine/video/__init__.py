@@ -1,5 +1,6 @@
 """Clips and pictures as streams of frames, in and out."""
 
+from .hdr_metadata import ContentLight, HdrMetadata, MasteringDisplay
 from .info import ColorRange, ColorTags, Frame, Matrix, Orientation, SideStream, SourceInfo
 from .reading.reader import FrameSource, open_source
 from .writing.options import SinkOptions
@@ -9,9 +10,12 @@ from .writing.writer import open_sink
 __all__ = [
     "ColorRange",
     "ColorTags",
+    "ContentLight",
     "Frame",
     "FrameSink",
     "FrameSource",
+    "HdrMetadata",
+    "MasteringDisplay",
     "Matrix",
     "Orientation",
     "SideStream",

@@ -11,8 +11,17 @@ import pytest
 import torch
 
 from seedvr2_engine.errors import VideoError
-from seedvr2_engine.video import ColorRange, ColorTags, Matrix, SinkOptions, open_sink, open_source
-from seedvr2_engine.video.hdr_metadata import ContentLight, HdrMetadata, MasteringDisplay
+from seedvr2_engine.video import (
+    ColorRange,
+    ColorTags,
+    ContentLight,
+    HdrMetadata,
+    MasteringDisplay,
+    Matrix,
+    SinkOptions,
+    open_sink,
+    open_source,
+)
 from seedvr2_engine.video.reading import hdr_side_data
 from seedvr2_engine.video.reading.hdr_side_data import read_hdr
 
@@ -192,8 +201,8 @@ def test_side_data_outlives_its_frames(tmp_path):
         gc.collect()
 
 
-def hdr10_plus(path: Path) -> Path:
-    """A raw H.265 stream with an HDR10+ message before its first picture."""
+def raw_h265() -> tuple[bytes, int]:
+    """A stream of one picture, and where its first slice begins."""
     context = av.CodecContext.create("libx265", "w")
     context.width, context.height, context.pix_fmt = 64, 48, "yuv420p10le"
     context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
@@ -201,14 +210,19 @@ def hdr10_plus(path: Path) -> Path:
     frame = grey(400)
     frame.pts = 0
     stream = b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
+    # NAL types below 32 are slices.
+    starts = [at for at in range(len(stream) - 4) if stream[at : at + 3] == b"\0\0\1" and (stream[at + 3] >> 1) < 32]
+    return stream, starts[0] - (stream[starts[0] - 1] == 0)
+
+
+def hdr10_plus(path: Path) -> Path:
+    """A raw H.265 stream with an HDR10+ message before its first picture."""
+    stream, place = raw_h265()
     # ITU-T T.35: USA, Samsung's HDR10+ of SMPTE ST 2094-40; one window, all values small and not zero.
     message = bytes.fromhex("b5003c000104 01") + _bits(
         (1, 2), (4000, 27), (0, 1), *[(1000, 17)] * 3, (500, 17), (0, 4), (1, 10), (0, 1), (0, 1), (0, 1)
     )
     sei = b"\x00\x00\x00\x01\x4e\x01\x04" + bytes([len(message)]) + _escaped(message) + b"\x80"
-    # Before the first slice: NAL types below 32.
-    starts = [at for at in range(len(stream) - 4) if stream[at : at + 3] == b"\0\0\1" and (stream[at + 3] >> 1) < 32]
-    place = starts[0] - (stream[starts[0] - 1] == 0)
     path.write_bytes(stream[:place] + sei + stream[place:])
     return path
 
@@ -233,6 +247,50 @@ def test_dynamic_metadata_is_named_and_said_to_be_left_out(tmp_path):
     assert open_source(path).info.hdr.dynamic == ("HDR10+",)
     said = rewrite(path, tmp_path / "b.mp4")
     assert any("The HDR10+ metadata of the source is left out" in line for line in said)
+
+
+def dolby_vision(path: Path, profile: int, full_range: int) -> Path:
+    """A raw H.265 stream with a Dolby Vision RPU after its picture: identity mappings, no display management.
+
+    Source: ETSI GS CCM 001, annex; profile 5 has vdr_rpu_profile 0 and full range, profile 8 has 1 and limited range.
+    """
+    stream, _ = raw_h265()
+    one, two = (1, 1), (3, 3)  # Exp-Golomb: 0 and 2.
+    mapping = [one, one, (0, 1), one, (0, 23), _signed(1), (0, 23)]
+    fields = [
+        *[(25, 8), (2, 6), (18, 11), (profile, 4), (0, 4), (1, 1), (0, 1), (0, 2), (24, 9), (1, 2), (full_range, 1)],
+        *[two, two, (5, 5), (0, 1), (0, 3), (0, 1), (1, 1), (0, 1), (0, 1), one, one, one],
+        *[(1, 1), (0, 10), (1023, 10)] * 3,
+        *[one, one],
+        *mapping * 3,
+    ]
+    text = "".join(f"{value:0{width}b}" for value, width in fields)
+    text += "0" * (-len(text) % 8)
+    rpu = int(text, 2).to_bytes(len(text) // 8, "big")
+    rpu += _crc32_mpeg(rpu[1:]).to_bytes(4, "big") + b"\x80"
+    path.write_bytes(stream + b"\0\0\0\1\x7c\x01" + _escaped(rpu))
+    return path
+
+
+def _signed(value: int) -> tuple[int, int]:
+    """The code se(v) of 0 or 1, as (bits, width)."""
+    return (1, 1) if value == 0 else (2, 3)
+
+
+def _crc32_mpeg(data: bytes) -> int:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte << 24
+        for _ in range(8):
+            crc = (crc << 1) ^ (0x04C11DB7 if crc & 0x80000000 else 0)
+            crc &= 0xFFFFFFFF
+    return crc
+
+
+def test_dolby_vision_in_a_stream(tmp_path):
+    assert open_source(dolby_vision(tmp_path / "p8.hevc", 1, 0)).info.hdr.dynamic == ("Dolby Vision",)
+    with pytest.raises(VideoError, match=r"p5\.hevc: expected a picture .* Dolby Vision profile 5"):
+        open_source(dolby_vision(tmp_path / "p5.hevc", 0, 1))
 
 
 def dovi(profile: int, full_range: int) -> bytes:
