@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from seedvr2_engine.cli.hdr import hdr_sentence
-from seedvr2_engine.video import ColorRange, ColorTags, Matrix, open_source
+from seedvr2_engine.pipeline import hdr
+from seedvr2_engine.video import ColorRange, ColorTags, Matrix, info, open_source
 
 from ..conftest import GOLDEN
 from ..video.test_hdr import HLG, PQ, STATIC, hdr10
@@ -28,8 +29,8 @@ def clip(tmp_path_factory):
 
 
 def test_the_sentence(clip, tmp_path):
-    info = open_source(clip).info
-    auto, off = hdr_sentence(info, "auto"), hdr_sentence(info, "off")
+    source = open_source(clip).info
+    auto, off = hdr_sentence(source, "auto"), hdr_sentence(source, "off")
     assert auto.startswith(
         "PQ (mastered at 0.005 to 4000 nits, MaxCLL 3870, MaxFALL 512); passes through the models on an"
     )
@@ -66,3 +67,8 @@ def test_from_file_to_file(clip, models, tmp_path):
 
 def test_unknown_choice(clip, tmp_path):
     assert refused("upscale", clip, tmp_path / "b.mp4", "--hdr", "on").startswith("hdr: expected one of auto, off")
+
+
+def test_both_rooms_mean_the_same_transfer():
+    """The pipeline knows no files, and so not their tags."""
+    assert info.PQ_TRANSFER == hdr.PQ_TRANSFER
