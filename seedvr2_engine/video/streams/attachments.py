@@ -52,18 +52,7 @@ def read_covers(container: av.container.InputContainer, wanted: dict[int, str]) 
     return found
 
 
-def attached_file(stream: av.stream.AttachmentStream) -> Attachment:
+def attached_file(stream: av.stream.Stream) -> Attachment:
     """What an attachment stream holds."""
-    return Attachment(stream.name or "attachment", stream.mimetype or "application/octet-stream", bytes(stream.data))
-
-
-def add_cover(output: av.container.OutputContainer, template: av.VideoStream, cover: Attachment) -> av.Packet:
-    """Add a stream for an MP4's cover, and return the packet to mux once the header is written."""
-    stream = output.add_stream_from_template(template, opaque=True)
-    stream.disposition = av.stream.Disposition.attached_pic
-    packet = av.Packet(cover.data)
-    packet.stream = stream
-    packet.pts = packet.dts = 0
-    packet.time_base = template.time_base
-    packet.is_keyframe = True
-    return packet
+    name, mime_type, data = (getattr(stream, field) for field in ("name", "mimetype", "data"))
+    return Attachment(name or "attachment", mime_type or "application/octet-stream", bytes(data))

@@ -69,10 +69,9 @@ class AudioEncoder:
         rate = frame.sample_rate
         if frame.layout.name != usual_layout(frame.layout.name):
             frame.layout = usual_layout(frame.layout.name)
-        time_s = self._clock_s
-        if frame.pts is not None and shift_s is not None:
+        time_s = self._begin_s if self._clock_s is None else self._clock_s
+        if frame.pts is not None and frame.time_base is not None and shift_s is not None:
             time_s = frame.pts * frame.time_base - shift_s
-        time_s = self._begin_s if time_s is None else time_s
         packets: list[av.Packet] = []
         if self._clock_s is not None and abs(time_s - self._clock_s) <= _TOLERANCE_S:
             time_s = self._clock_s
@@ -154,7 +153,7 @@ def silent_frame(sample_format: str, layout: str, rate: int, samples: int) -> av
     frame.sample_rate = rate
     value = 0x80 if sample_format.startswith("u8") else 0
     for plane in frame.planes:
-        np.frombuffer(plane, np.uint8)[:] = value
+        np.frombuffer(memoryview(plane), np.uint8)[:] = value
     return frame
 
 
@@ -167,6 +166,6 @@ def part_of(frame: av.AudioFrame, skipped: int, kept: int) -> av.AudioFrame:
     channels = 1 if frame.format.is_planar else frame.layout.nb_channels
     width = frame.format.bytes * channels
     for target, source in zip(part.planes, frame.planes, strict=True):
-        taken = np.frombuffer(source, np.uint8)[skipped * width : (skipped + kept) * width]
-        np.frombuffer(target, np.uint8)[: kept * width] = taken
+        taken = np.frombuffer(memoryview(source), np.uint8)[skipped * width : (skipped + kept) * width]
+        np.frombuffer(memoryview(target), np.uint8)[: kept * width] = taken
     return part

@@ -7,20 +7,21 @@ from fractions import Fraction
 import av
 
 from ..info import SourceInfo
+from .languages import language_for
 
 # Facts about the old file, which its muxer wrote and the new one writes for itself; compared in lower case.
 _OWN = frozenset(
     ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id", "alpha_mode")
-) | {"bps", "number_of_frames", "number_of_bytes", "rotate"}
+) | {"bps", "number_of_frames", "number_of_bytes", "rotate", "software", "handler", "isft"}
 # What FFmpeg, Apple and others call the handler of a track that nobody gave a name.
 _NAMELESS_HANDLERS = ("handler", "mainconcept", "gpac", "l-smash", "iso media file", "core media", "bento4")
 # Written by movenc under iTunes' names; MP4 has no place for others.
-_MP4_KEYS = frozenset(
-    ("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright", "grouping")
-    + ("lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords", "episode_sort", "track")
-    + ("season_number", "media_type", "hd_video", "gapless_playback", "compilation", "rating", "disc", "tmpo")
-    + ("location", "creation_time", "timecode", "performer", "author")
-)
+_MP4_NAMES = """
+title artist album_artist composer album date comment genre copyright grouping lyrics description synopsis show
+episode_id network keywords episode_sort season_number media_type hd_video gapless_playback compilation rating track
+disc tmpo location creation_time timecode performer author
+"""
+_MP4_KEYS = frozenset(_MP4_NAMES.split())
 _APPLE_TO_MP4 = {
     "com.apple.quicktime.location.iso6709": "location",
     "com.apple.quicktime.creationdate": "date",
@@ -66,9 +67,23 @@ def muxer_options(options: dict[str, str], tags: dict[str, str], muxer: str) -> 
     return options
 
 
-def describe_stream(target: av.stream.Stream, source: av.stream.Stream) -> None:
-    """Give a stream the title, language and other tags of another, and what it is for (default, forced, ...)."""
-    target.metadata.update(carried_tags(source.metadata))
+def stream_tags(source: av.stream.Stream, muxer: str) -> tuple[dict[str, str], list[str]]:
+    """The title, language and other tags of a stream as the muxer spells them, and what is lost, in sentences."""
+    tags = carried_tags(source.metadata)
+    language = tags.get("language", "und")
+    spelled = language_for(language, muxer)
+    if spelled is not None:
+        tags["language"] = spelled
+        return tags, []
+    tags.pop("language", None)
+    return tags, [] if language == "und" else [
+        f"The language of stream {source.index} ({language}) is left out, which this kind of file has no code for."
+    ]
+
+
+def describe_stream(target: av.stream.Stream, source: av.stream.Stream, muxer: str) -> None:
+    """Give a stream the tags of another, and what it is for (default, forced, ...)."""
+    target.metadata.update(stream_tags(source, muxer)[0])
     target.disposition = source.disposition
 
 

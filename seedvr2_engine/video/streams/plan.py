@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import av
+from av.subtitles.stream import SubtitleStream
 
 from ..reading.probe import codec_name
 from ..writing.options import Container, SinkOptions
@@ -33,6 +34,14 @@ class StreamPlan:
     note: str | None = None
     """One sentence about what is lost or changed; None if nothing is."""
 
+    def describe(self) -> str:
+        """A few words for people: `audio 2 (ac3) as libopus`."""
+        name = f"{self.kind} {self.index} ({self.codec})"
+        if self.action == "leave out":
+            return f"{name} left out"
+        target = self.target.encoder if isinstance(self.target, AudioTarget) else self.target
+        return f"{name} as it is" if target is None else f"{name} as {target}"
+
 
 def plan_streams(
     source: av.container.InputContainer, kind: Container, ending: str, options: SinkOptions, *, follows_time: bool
@@ -47,7 +56,7 @@ def plan_streams(
         if isinstance(stream, av.AudioStream):
             if options.copy_audio:
                 plans.append(_plan_audio(stream, kind, ending) if follows_time else _out_of_step(stream, "audio"))
-        elif stream.type == "subtitle":
+        elif isinstance(stream, SubtitleStream):
             if options.copy_subtitles:
                 plans.append(_plan_subtitle(stream, kind, ending) if follows_time else _out_of_step(stream, "subtitle"))
         elif stream.type == "attachment":
@@ -109,7 +118,7 @@ def copy_audio(output: av.container.OutputContainer, stream: av.AudioStream) -> 
     return target
 
 
-def _plan_subtitle(stream: av.stream.Stream, kind: Container, ending: str) -> StreamPlan:
+def _plan_subtitle(stream: SubtitleStream, kind: Container, ending: str) -> StreamPlan:
     name = f"Subtitle stream {stream.index}"
     if stream.codec_context is None:
         note = f"{name} is of a format that is unknown to this FFmpeg build, and is left out."

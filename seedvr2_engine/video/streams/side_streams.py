@@ -7,11 +7,12 @@ from contextlib import ExitStack
 from fractions import Fraction
 
 import av
+from av.subtitles.stream import SubtitleStream
 
 from ..info import SourceInfo
 from ..reading.probe import opened
 from ..writing.options import Container
-from .attachments import Attachment, add_cover, attached_file, read_covers
+from .attachments import Attachment, attached_file, read_covers
 from .audio_encoder import AudioEncoder
 from .audio_table import AudioTarget
 from .copied import CopiedStream
@@ -45,7 +46,8 @@ class SideStreams:
         self._stack = ExitStack()
         self._input = self._stack.enter_context(opened(source.path))
         self._tracks: dict[int, CopiedStream | AudioEncoder | SubtitleConverter] = {}
-        self._covers: list[av.Packet] = []
+        self.covers: list[Attachment] = []
+        """Cover art that is put in when the file is complete."""
         self._packets: Iterator[av.Packet] = iter(())
         self._waiting: Placed | None = None
         self._damaged: set[int] = set()
@@ -59,13 +61,14 @@ class SideStreams:
             if plan.action == "leave out":
                 continue
             stream = self._input.streams[plan.index]
-            if plan.kind in ("attachment", "cover"):
-                attachment = covers.get(plan.index) if plan.kind == "cover" else attached_file(stream)
-                if attachment is not None:
-                    self._attach(stream, attachment)
+            if plan.kind == "attachment":
+                self._attach(attached_file(stream))
+            elif plan.kind == "cover":
+                if plan.index in covers:
+                    self._attach(covers[plan.index])
             else:
                 track = self._track(plan, stream)
-                describe_stream(track.stream, stream)
+                describe_stream(track.stream, stream, self._kind.muxer)
                 self._tracks[plan.index] = track
         if self._tracks:
             self._packets = self._input.demux(*(self._input.streams[index] for index in self._tracks))
@@ -81,9 +84,6 @@ class SideStreams:
         for track in self._tracks.values():
             if isinstance(track, AudioEncoder) and begin_s is not None:
                 track.limit(begin_s - shift_s)
-        for cover in self._covers:
-            self._output.mux(cover)
-        self._covers = []
 
     def advance(self, until_s: Fraction | None) -> None:
         """Mux the packets that begin before this time of the source; None is all that are left."""
@@ -112,11 +112,11 @@ class SideStreams:
         self._stack.close()
 
     def _track(self, plan: StreamPlan, stream: av.stream.Stream) -> CopiedStream | AudioEncoder | SubtitleConverter:
-        if isinstance(plan.target, AudioTarget):
+        if isinstance(stream, av.AudioStream) and isinstance(plan.target, AudioTarget):
             return AudioEncoder(self._output, stream, plan.target)
-        if plan.target is not None:
+        if isinstance(stream, SubtitleStream) and isinstance(plan.target, str):
             return SubtitleConverter(self._output, stream, plan.target)
-        if plan.kind == "audio":
+        if isinstance(stream, av.AudioStream):
             return CopiedStream(copy_audio(self._output, stream), stream, self._kind.muxer, self._warn)
         return CopiedStream(self._output.add_stream_from_template(stream), stream, self._kind.muxer, self._warn)
 
@@ -126,11 +126,11 @@ class SideStreams:
         with opened(self._path) as container:
             return read_covers(container, wanted)
 
-    def _attach(self, stream: av.stream.Stream, attachment: Attachment) -> None:
+    def _attach(self, attachment: Attachment) -> None:
         if self._kind.muxer == "matroska":
             self._output.add_attachment(attachment.name, attachment.mime_type, attachment.data)
         else:
-            self._covers.append(add_cover(self._output, stream, attachment))
+            self.covers.append(attachment)
 
     def _next(self) -> Placed | None:
         if self._waiting is not None:

@@ -31,7 +31,8 @@ def muxes(muxer: str, add: Callable[[av.container.OutputContainer], object]) -> 
 def encodes(context: av.AudioCodecContext, target: AudioTarget) -> bool:
     """Whether sound like the decoder's becomes packets of this target."""
     try:
-        encoder = av.AudioCodecContext.create(target.encoder, "w")
+        encoder = av.CodecContext.create(target.encoder, "w")
+        assert isinstance(encoder, av.AudioCodecContext)
         configure(encoder, target)
         encoder.open()
         layout = usual_layout(context.layout.name)

@@ -12,6 +12,8 @@ import torch
 from ...errors import InvalidArgumentError
 from ..info import SourceInfo
 from ..planes import encode_frame
+from ..streams.matroska_header import set_display_size
+from ..streams.mp4_cover import add_covers
 from ..streams.side_streams import SideStreams
 from .options import EncoderPlan, SinkOptions, container_for
 from .partial import PartialFile, write_errors
@@ -59,7 +61,7 @@ class VideoSink(FrameSink):
         if self._source is not None and self._source.kind == "video":
             self._stream.codec_context.sample_aspect_ratio = self._source.sample_aspect_ratio
             self._stream.metadata.update(plan.video_tags)
-            self._stream.disposition = plan.video_disposition
+            self._stream.disposition = av.stream.Disposition(plan.video_disposition)
             self._output.metadata.update(plan.file_tags)
             self._side = SideStreams(self._output, self._source, kind, plan.streams, self.warnings.append)
             self._side.add_streams()
@@ -113,6 +115,16 @@ class VideoSink(FrameSink):
             else:
                 self._side.flush()
         self._output.close()
+        self._complete_header()
+
+    def _complete_header(self) -> None:
+        """Write what FFmpeg's muxers cannot: the pixel aspect of Matroska, and covers in an MP4 made of fragments."""
+        self._file.file.flush()
+        shown, covers = self._output_plan.display_size, self._side.covers if self._side is not None else []
+        if shown is not None and not set_display_size(self._file.path, shown):
+            self.warnings.append("The pixel aspect ratio is left out, because the file's header has no room for it.")
+        if covers and not add_covers(self._file.path, covers):
+            self.warnings.append("The cover art is left out, because the file's index cannot grow.")
 
     def _finish(self) -> None:
         self._close_streams(with_rest=True)

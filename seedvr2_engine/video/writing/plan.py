@@ -8,10 +8,15 @@ from pathlib import Path
 
 from ..info import SourceInfo
 from ..reading.pictures import is_picture
-from ..reading.probe import main_video, opened
-from ..streams.metadata import carried_tags, file_tags, moved_timecode, muxer_options
+from ..reading.probe import first_frame, main_video, opened
+from ..streams.immersion import immersion_tags
+from ..streams.matroska_header import display_size, with_room
+from ..streams.metadata import file_tags, moved_timecode, muxer_options, stream_tags
 from ..streams.plan import StreamPlan, plan_streams
 from .options import EncoderPlan, SinkOptions, container_for, plan_encoder
+
+# PyAV crashes after it has shown the side data of a PNG with a colour profile.
+_WITHOUT_SIDE_DATA = frozenset(("png", "apng"))
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,17 @@ class OutputPlan:
     follows_time: bool = False
     """Whether frames keep the source's times."""
     keeps_chapters: bool = False
+    display_size: tuple[int, int] | None = None
+    """(width, height) in square pixels at which a Matroska file is shown; None where the pixels are square."""
     losses: tuple[str, ...] = ()
     """What is lost or changed, in sentences."""
+
+    def describe(self) -> str:
+        """One line for people: `libx264, yuv420p; audio 1 (aac) as it is; audio 2 (ac3) as libopus`."""
+        if self.encoder is None:
+            return "pictures"
+        parts = [f"{self.encoder.encoder}, {self.encoder.pix_fmt}", *(plan.describe() for plan in self.streams)]
+        return "; ".join(parts)
 
 
 def is_sequence_target(path: Path) -> bool:
@@ -59,14 +73,25 @@ def plan_output(path: Path, size: tuple[int, int], source: SourceInfo | None, op
         video = main_video(container, source.path)
         streams = plan_streams(container, kind, path.suffix, options, follows_time=follows)
         tags, lost_tags = file_tags(container.metadata, kind.muxer)
-        video_tags, disposition = carried_tags(video.metadata), int(video.disposition)
+        disposition = int(video.disposition)
+        video_tags, lost_languages = stream_tags(video, kind.muxer)
+        for plan in streams:
+            if plan.action != "leave out" and plan.kind in ("audio", "subtitle"):
+                lost_languages += stream_tags(container.streams[plan.index], kind.muxer)[1]
         keeps_chapters = follows and not is_trimmed
         if container.chapters() and not keeps_chapters:
             why = "the clip is trimmed" if follows else "the frame rate was changed"
             losses.append(f"Chapters are left out, because {why}.")
+        if source.codec not in _WITHOUT_SIDE_DATA:
+            losses += immersion_tags(first_frame(container, video, source.path), video_tags, kind.muxer, path.suffix)
+    losses += lost_languages
     losses += [plan.note for plan in streams if plan.note is not None]
     if lost_tags:
         losses.append(f"Tags are left out, which {path.suffix} has no place for: {', '.join(lost_tags)}.")
+    shown = None
+    if source.sample_aspect_ratio != 1 and kind.muxer in ("matroska", "webm"):
+        shown = display_size(size, source.sample_aspect_ratio)
+        video_tags["title"] = with_room(video_tags.get("title"))
     losses += _timecode_losses(tags, video_tags, source)
     return OutputPlan(
         encoder=encoder,
@@ -77,6 +102,7 @@ def plan_output(path: Path, size: tuple[int, int], source: SourceInfo | None, op
         muxer_options=muxer_options(kind.options, tags, kind.muxer),
         follows_time=follows,
         keeps_chapters=keeps_chapters,
+        display_size=shown,
         losses=tuple(losses),
     )
 
@@ -85,6 +111,8 @@ def _picture_losses(source: SourceInfo | None, options: SinkOptions) -> Iterator
     """What pictures have no place for."""
     if source is None or source.kind != "video":
         return
+    if source.sample_aspect_ratio != 1:
+        yield f"The pixel aspect ratio {source.sample_aspect_ratio} is left out: the pictures' pixels count as square."
     sound = bool(source.audio) and options.copy_audio
     subtitles = bool(source.subtitles) and options.copy_subtitles
     if sound or subtitles:
