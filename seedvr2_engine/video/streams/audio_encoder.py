@@ -24,8 +24,9 @@ class AudioEncoder:
         self.stream = stream
         self._target = target
         self._source = source.codec_context
-        if not self._source.is_open:
-            self._source.layout = usual_layout(self._source.layout.name)
+        name = self._source.layout.name
+        if not self._source.is_open and usual_layout(name) != name:
+            self._source.layout = usual_layout(name)
         configure(stream.codec_context, target)
         self._resampler: av.AudioResampler | None = None
         self._kind: tuple[str, str, int] | None = None
@@ -149,23 +150,24 @@ def resampler_for(target: AudioTarget) -> av.AudioResampler:
 
 def silent_frame(sample_format: str, layout: str, rate: int, samples: int) -> av.AudioFrame:
     """Silence; unsigned samples rest at half their range."""
-    frame = av.AudioFrame(sample_format, layout, samples)
+    wanted = av.AudioFormat(sample_format)
+    # PyAV miscounts the planes of eight and more channels, so only packed samples, which have one, are touched.
+    frame = av.AudioFrame(wanted.packed.name, layout, samples)
     frame.sample_rate = rate
-    value = 0x80 if sample_format.startswith("u8") else 0
-    for plane in frame.planes:
-        np.frombuffer(memoryview(plane), np.uint8)[:] = value
-    return frame
+    value = 0x80 if wanted.packed.name == "u8" else 0
+    np.frombuffer(memoryview(frame.planes[0]), np.uint8)[:] = value
+    return av.AudioResampler(format=sample_format).resample(frame)[0] if wanted.is_planar else frame
 
 
 def part_of(frame: av.AudioFrame, skipped: int, kept: int) -> av.AudioFrame:
     """`kept` samples of a frame, after the first `skipped`."""
     if skipped == 0 and kept == frame.samples:
         return frame
-    part = av.AudioFrame(frame.format.name, frame.layout.name, kept)
-    part.sample_rate = frame.sample_rate
-    channels = 1 if frame.format.is_planar else frame.layout.nb_channels
-    width = frame.format.bytes * channels
-    for target, source in zip(part.planes, frame.planes, strict=True):
-        taken = np.frombuffer(memoryview(source), np.uint8)[skipped * width : (skipped + kept) * width]
-        np.frombuffer(memoryview(target), np.uint8)[: kept * width] = taken
+    frame.pts = None
+    fifo = av.AudioFifo()
+    fifo.write(frame)
+    if skipped:
+        fifo.read(skipped)
+    part = fifo.read(kept)
+    assert part is not None
     return part

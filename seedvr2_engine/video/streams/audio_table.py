@@ -1,7 +1,8 @@
 """Which sound may be copied into which kind of file, and what it becomes where it may not.
 
 A pair is listed where players accept it, which is less than FFmpeg's muxers do: PCM in MP4 is noise in some players,
-Vorbis in MP4 and ADPCM in MOV are silence. FLAC and Opus in MP4 play in browsers, VLC, mpv and on Android and Apple
+Vorbis in MP4 and ADPCM in MOV are silence. WMA and ADPCM fit into Matroska in the way of AVI alone, which PyAV's
+muxer refuses. FLAC and Opus in MP4 play in browsers, VLC, mpv and on Android and Apple
 systems of the last years. What is not listed is encoded anew: without loss where it had none, else as AAC or Opus.
 """
 
@@ -16,10 +17,7 @@ _APPLE = frozenset(("aac", "ac3", "eac3", "mp3", "alac"))
 PLAYED: dict[str, frozenset[str]] = {
     "mp4": _APPLE | {"flac", "opus"},
     "mov": _APPLE | _PCM | {"pcm_f32be", "pcm_f64be", "pcm_u8", "pcm_s8", "pcm_alaw", "pcm_mulaw"},
-    "matroska": _APPLE
-    | _PCM
-    | {"flac", "opus", "vorbis", "mp2", "dts", "truehd", "mlp", "tta", "wavpack", "pcm_u8", "pcm_alaw", "pcm_mulaw"}
-    | {"adpcm_ms", "adpcm_ima_wav", "wmav1", "wmav2", "wmapro"},
+    "matroska": _APPLE | _PCM | {"flac", "opus", "vorbis", "mp2", "dts", "truehd", "mlp", "tta", "wavpack", "pcm_u8"},
     "webm": frozenset(("opus", "vorbis")),
 }
 """FFmpeg's muxer -> codecs that are copied."""
@@ -80,6 +78,14 @@ def is_lossless(codec: str) -> bool:
 def usual_layout(layout: str) -> str:
     """The layout, or the usual one of as many channels: AVI and Matroska leave it open for PCM, MP4 insists on one."""
     return _USUAL_LAYOUTS.get(layout, layout)
+
+
+def is_known_layout(layout: str) -> bool:
+    """Whether FFmpeg can be told this layout by its name; some it describes in words only."""
+    try:
+        return av.AudioLayout(layout).nb_channels > 0
+    except ValueError:
+        return False
 
 
 def audio_targets(muxer: str, codec: str, layout: str, sample_format: str, rate: int) -> list[AudioTarget]:

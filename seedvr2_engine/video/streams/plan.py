@@ -13,7 +13,7 @@ from ..reading.probe import codec_name
 from ..writing.options import Container, SinkOptions
 from . import trial
 from .attachments import holds_attachment, holds_cover, is_cover
-from .audio_table import AudioTarget, audio_targets, is_lossless, is_played, usual_layout
+from .audio_table import AudioTarget, audio_targets, is_known_layout, is_lossless, is_played, usual_layout
 from .subtitles import SUBTITLES_KEPT, TEXT_ENCODERS, SubtitleConverter, is_text, loses_style
 
 Action = Literal["copy", "encode", "convert", "leave out"]
@@ -88,11 +88,11 @@ def _plan_audio(stream: av.AudioStream, kind: Container, ending: str) -> StreamP
         return StreamPlan(stream.index, "audio", codec, "leave out", note=note)
     if is_played(codec, kind.muxer, rate) and trial.muxes(kind.muxer, lambda output: copy_audio(output, stream)):
         return StreamPlan(stream.index, "audio", codec, "copy")
-    if context.format is not None:
-        layout = context.layout.name
+    layout = usual_layout(context.layout.name)
+    if context.format is not None and is_known_layout(layout):
         for target in audio_targets(kind.muxer, codec, layout, context.format.name, rate):
             if trial.encodes(context, target):
-                note = _encoded_note(name, codec, usual_layout(layout), rate, target, ending)
+                note = _encoded_note(name, codec, layout, rate, target, ending)
                 return StreamPlan(stream.index, "audio", codec, "encode", target, note)
     note = f"{name} ({codec}, {channels} channels) does not fit into {ending} and cannot be decoded; it is left out."
     return StreamPlan(stream.index, "audio", codec, "leave out", note=note)
@@ -114,7 +114,9 @@ def copy_audio(output: av.container.OutputContainer, stream: av.AudioStream) -> 
     """Add a stream that takes the packets as they are; raises ValueError if the muxer has no place for the codec."""
     target = output.add_stream_from_template(stream)
     assert isinstance(target, av.AudioStream)
-    target.codec_context.layout = usual_layout(target.codec_context.layout.name)
+    name = target.codec_context.layout.name
+    if usual_layout(name) != name:
+        target.codec_context.layout = usual_layout(name)
     return target
 
 
