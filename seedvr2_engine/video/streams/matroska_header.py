@@ -18,7 +18,7 @@ from ..reading.matroska import (
 )
 
 _NAME, _VOID, _CRC = 0x536E, 0xEC, 0xBF
-_DISPLAY_WIDTH, _DISPLAY_HEIGHT = 0x54B0, 0x54BA
+_DISPLAY_WIDTH, _DISPLAY_HEIGHT, _DISPLAY_UNIT = 0x54B0, 0x54BA, 0x54B2
 _ROOM = 32
 
 
@@ -105,7 +105,7 @@ def _changed_entry(data: bytes, entry: Element, shown: tuple[int, int]) -> bytes
 
 
 def _shows(field: Element) -> bool:
-    return field.id in (_DISPLAY_WIDTH, _DISPLAY_HEIGHT)
+    return field.id in (_DISPLAY_WIDTH, _DISPLAY_HEIGHT, _DISPLAY_UNIT)
 
 
 def _element(identity: int, content: bytes) -> bytes:
