@@ -175,6 +175,21 @@ def test_a_gap_is_silence_and_an_overlap_is_cut(tmp_path):
     assert samples[24000:].min() > 0.2
 
 
+def test_a_wrong_time_does_not_become_hours_of_silence(tmp_path):
+    source = write_sound(tmp_path / "a.mkv", "pcm_s16le", layout="mono")
+    late = tmp_path / "late.mkv"
+    with av.open(str(source)) as old, av.open(str(late), "w") as new:
+        targets = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}
+        for packet in old.demux():
+            if packet.size:
+                if packet.stream.type == "audio" and packet.pts > 500:
+                    packet.pts, packet.dts = packet.pts + 10**7, packet.dts + 10**7
+                packet.stream = targets[packet.stream.index]
+                new.mux(packet)
+    copy_clip(late, tmp_path / "b.webm")
+    assert heard(tmp_path / "b.webm").length_s == pytest.approx(1.0, abs=0.05)
+
+
 def test_no_channels_are_no_sound(tmp_path):
     """A forged header: the job goes on without it, and says so before the first frame."""
     source = write_sound(tmp_path / "a.mkv", "pcm_s16le", layout="mono")

@@ -181,7 +181,7 @@ def test_a_title_survives_beside_the_pixel_aspect(tmp_path):
     with av.open(str(tmp_path / "b.mkv")) as container:
         video = container.streams.video[0]
         assert video.sample_aspect_ratio == Fraction(4, 3)
-        assert video.metadata.get("title", "Seen from the left") == "Seen from the left"
+        assert video.metadata["title"] == "Seen from the left"
 
 
 def test_display_sizes_are_exact_where_they_can_be():

@@ -33,12 +33,21 @@ class AudioEncoder:
         self._fifo = av.AudioFifo()
         self._begin_s = Fraction(0)
         self._end_s: Fraction | None = None
+        self._trusted_until_s: Fraction | None = None
         self._clock_s: Fraction | None = None
         self._written = 0
 
-    def limit(self, begin_s: Fraction | None = None, end_s: Fraction | None = None) -> None:
-        """Cut the sound, to the sample, at these times of the output."""
+    def start(self, begin_s: Fraction | None, trusted_until_s: Fraction) -> None:
+        """Cut the sound, to the sample, at `begin_s` of the output.
+
+        Sound that claims to come after a gap and later than `trusted_until_s`, the end of the picture, is not believed
+        and follows what was before it: a wrong time would become hours of silence.
+        """
         self._begin_s = self._begin_s if begin_s is None else begin_s
+        self._trusted_until_s = trusted_until_s
+
+    def end(self, end_s: Fraction) -> None:
+        """Cut the sound, to the sample, at this time of the output."""
         self._end_s = end_s
 
     def packets(self, placed: Placed) -> list[av.Packet]:
@@ -74,7 +83,9 @@ class AudioEncoder:
         if frame.pts is not None and frame.time_base is not None and shift_s is not None:
             time_s = frame.pts * frame.time_base - shift_s
         packets: list[av.Packet] = []
-        if self._clock_s is not None and abs(time_s - self._clock_s) <= _TOLERANCE_S:
+        if (self._clock_s is not None and abs(time_s - self._clock_s) <= _TOLERANCE_S) or (
+            self._clock_s is not None and self._trusted_until_s is not None and time_s > self._trusted_until_s
+        ):
             time_s = self._clock_s
         elif self._clock_s is not None and time_s > self._clock_s:
             packets += self._silence(frame, round((time_s - self._clock_s) * rate))

@@ -70,6 +70,9 @@ def muxer_options(options: dict[str, str], tags: dict[str, str], muxer: str) -> 
 def stream_tags(source: av.stream.Stream, muxer: str) -> tuple[dict[str, str], list[str]]:
     """The title, language and other tags of a stream as the muxer spells them, and what is lost, in sentences."""
     tags = carried_tags(source.metadata)
+    # MP4 keeps a track's title under this name.
+    if "name" in tags:
+        tags.setdefault("title", tags.pop("name"))
     language = tags.get("language", "und")
     spelled = language_for(language, muxer)
     if spelled is not None:

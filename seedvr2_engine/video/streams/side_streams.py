@@ -77,13 +77,15 @@ class SideStreams:
         """Copy the chapters, made earlier by `shift_s`."""
         set_chapters(self._output, self._input, shift_s)
 
-    def start(self, shift_s: Fraction, begin_s: Fraction | None) -> None:
-        """Set what is subtracted from every time, and the time in the source before which sound is dropped."""
+    def start(self, shift_s: Fraction, begin_s: Fraction | None, picture_end_s: Fraction) -> None:
+        """Set what is subtracted from every time, and two times of the source: before the first, sound is dropped;
+        the second is about where the pictures end.
+        """
         self._shift_s = shift_s
         self._begin_s = begin_s
         for track in self._tracks.values():
-            if isinstance(track, AudioEncoder) and begin_s is not None:
-                track.limit(begin_s - shift_s)
+            if isinstance(track, AudioEncoder):
+                track.start(None if begin_s is None else begin_s - shift_s, picture_end_s - shift_s)
 
     def advance(self, until_s: Fraction | None) -> None:
         """Mux the packets that begin before this time of the source; None is all that are left."""
@@ -97,7 +99,7 @@ class SideStreams:
         """Mux the rest: up to this time of the source, or all of it."""
         for track in self._tracks.values():
             if isinstance(track, AudioEncoder) and end_s is not None:
-                track.limit(end_s=end_s - self._shift_s)
+                track.end(end_s - self._shift_s)
         self.advance(end_s)
         self.flush()
 

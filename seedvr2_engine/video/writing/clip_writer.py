@@ -89,14 +89,13 @@ class VideoSink(FrameSink):
     def _begin(self, first_pts: int) -> None:
         """Let a trimmed clip start at its first frame, and a whole one at its earliest stream."""
         if self._source is None or not self._follows_source:
-            if self._side is not None:
-                self._side.start(Fraction(0), None)
             return
         start_s = max(self._source.start_s, Fraction(0))
         self._shift = first_pts if self._source.is_trimmed_at_start else round(start_s / self._time_base)
         if self._side is not None:
             begin_s = first_pts * self._time_base if self._source.is_trimmed_at_start else None
-            self._side.start(self._shift * self._time_base, begin_s)
+            end_s = first_pts * self._time_base + Fraction(self._source.duration_s)
+            self._side.start(self._shift * self._time_base, begin_s, end_s)
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
         for packet in self._stream.encode(frame):
