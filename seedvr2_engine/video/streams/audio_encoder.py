@@ -12,6 +12,8 @@ from .timing import Placed
 
 # Times in files are rounded, to 1 ms in Matroska and to a frame in AVI; what is further off is a gap or an overlap.
 _TOLERANCE_S = Fraction(1, 40)
+# Two recordings in one file begin anew; that is no overlap.
+_LONGEST_OVERLAP_S = 1
 _CHUNK_SAMPLES = 1024
 
 
@@ -82,12 +84,9 @@ class AudioEncoder:
         time_s = self._begin_s if self._clock_s is None else self._clock_s
         if frame.pts is not None and frame.time_base is not None and shift_s is not None:
             time_s = frame.pts * frame.time_base - shift_s
+        time_s = self._believed(time_s)
         packets: list[av.Packet] = []
-        if (self._clock_s is not None and abs(time_s - self._clock_s) <= _TOLERANCE_S) or (
-            self._clock_s is not None and self._trusted_until_s is not None and time_s > self._trusted_until_s
-        ):
-            time_s = self._clock_s
-        elif self._clock_s is not None and time_s > self._clock_s:
+        if self._clock_s is not None and time_s > self._clock_s:
             packets += self._silence(frame, round((time_s - self._clock_s) * rate))
         # Only cut here: what lies before the beginning, and what the sound before already covers.
         begin_s = max(self._begin_s, self._clock_s) if self._clock_s is not None else self._begin_s
@@ -101,6 +100,16 @@ class AudioEncoder:
             self._clock_s = max(time_s, begin_s)
             self._written = round(self._clock_s * self._target.rate)
         return packets + self._push(part_of(frame, skipped, kept))
+
+    def _believed(self, time_s: Fraction) -> Fraction:
+        """The time of sound, or the clock's where that is close to it or more likely."""
+        clock_s = self._clock_s
+        if clock_s is None:
+            return time_s
+        is_close = abs(time_s - clock_s) <= _TOLERANCE_S
+        is_far_back = time_s < clock_s - _LONGEST_OVERLAP_S
+        is_too_late = self._trusted_until_s is not None and time_s > max(self._trusted_until_s, clock_s)
+        return clock_s if is_close or is_far_back or is_too_late else time_s
 
     def _silence(self, like: av.AudioFrame, samples: int) -> list[av.Packet]:
         packets: list[av.Packet] = []
