@@ -90,7 +90,8 @@ def clip_with(folder: Path, encoder: str, **how) -> tuple[Path, int] | None:
                 path = folder / f"{encoder}{ending}"
                 try:
                     write_sound(path, encoder, muxer=muxer, layout=layout, rate=rate, **how)
-                    if heard(path).peak > 0.1:
+                    found = heard(path)
+                    if found.peak > 0.1 and found.rises and abs(found.length_s - SILENT_S - TONE_S) < 0.1:
                         return path, rate
                 except (av.FFmpegError, ValueError, OSError, StopIteration, IndexError):
                     continue
@@ -134,7 +135,10 @@ def heard(path: Path, number: int = 0) -> Heard:
                 continue
         name, rate = context.name, context.sample_rate
     frames = [frame for frame in frames if frame.samples]
-    times = [float(frame.pts * frame.time_base) for frame in frames]
+    times: list[float] = []
+    for index, frame in enumerate(frames):
+        follows = times[-1] + frames[index - 1].samples / rate if times else 0.0
+        times.append(follows if frame.pts is None else float(frame.pts * frame.time_base))
     samples = np.concatenate([_floats(frame) for frame in frames], axis=1)
     envelope = np.abs(samples).max(0)
     onset = int(np.argmax(envelope > 0.3 * envelope.max()))
