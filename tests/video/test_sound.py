@@ -104,6 +104,13 @@ def test_a_layout_that_nobody_names_is_guessed():
     assert audio_targets("mp4", "pcm_s24le", "22.2", "s32", 48000)[0].layout == "5.1"
 
 
+@pytest.mark.parametrize(("encoder", "said"), [("pcm_f32le", "in 24 bits"), ("pcm_s24le", "without loss")])
+def test_fewer_bits_are_said(tmp_path, encoder, said):
+    source = write_sound(tmp_path / "a.mkv", encoder)
+    sink = copy_clip(source, tmp_path / "b.mp4")
+    assert any(f"as alac ({said})" in warning for warning in sink.warnings)
+
+
 @pytest.mark.parametrize("rate", [8000, 11025, 37800, 96000, 192000])
 @pytest.mark.parametrize("target", [".mp4", ".webm"])
 def test_any_rate_becomes_one_that_the_encoder_has(tmp_path, rate, target):

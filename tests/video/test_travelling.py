@@ -236,6 +236,22 @@ def test_a_matroska_crop_is_applied(tmp_path, crop):
             assert float(frame.rgb.min()) > 0.7
 
 
+def test_stereoscopic_pictures_stay_marked(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as output:
+        stream = output.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.metadata["stereo_mode"] = "right_left"
+        frame = av.VideoFrame(64, 48, "yuv420p")
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    assert copy_clip(tmp_path / "a.mkv", tmp_path / "b.webm").warnings == []
+    with av.open(str(tmp_path / "b.webm")) as container:
+        assert container.streams.video[0].metadata["stereo_mode"] == "right_left"
+    sink = copy_clip(tmp_path / "a.mkv", tmp_path / "b.mp4")
+    assert any("stereoscopic pictures (right_left) is left out" in warning for warning in sink.warnings)
+
+
 def test_languages_in_each_containers_spelling():
     assert [language_for("deu", muxer) for muxer in ("mp4", "mov", "matroska")] == ["deu", "ger", "deu"]
     assert language_for("sve", "mp4") == "swe"

@@ -46,6 +46,8 @@ _USUAL_LAYOUTS = {
     "7 channels": "6.1",
     "8 channels": "7.1",
 }
+_ALAC_BITS = 24
+"""What FFmpeg's encoder keeps of 32 bits."""
 BITS_PER_CHANNEL = 96_000
 """Bits per second and channel of sound that is encoded anew with loss."""
 
@@ -60,7 +62,9 @@ class AudioTarget:
     rate: int
     """Samples per second."""
     bit_rate: int | None = None
-    """Bits per second; None: without loss."""
+    """Bits per second; None: every sample is kept, in as many bits as the encoder has."""
+    kept_bits: int | None = None
+    """Bits per sample that are left of more; None if all are kept, or none counted."""
 
 
 def is_played(codec: str, muxer: str, rate: int) -> bool:
@@ -94,11 +98,11 @@ def audio_targets(muxer: str, codec: str, layout: str, sample_format: str, rate:
     encoders = ["libopus"] if muxer == "webm" else ["aac"]
     if is_lossless(codec) and muxer != "webm":
         encoders.insert(0, "alac" if muxer == "mp4" else _pcm_encoder(codec, packed))
-    targets = [_target(encoder, usual_layout(layout), packed, rate) for encoder in encoders]
+    targets = [_target(encoder, codec, usual_layout(layout), packed, rate) for encoder in encoders]
     return [target for target in targets if target is not None]
 
 
-def _target(encoder: str, layout: str, packed: str, rate: int) -> AudioTarget | None:
+def _target(encoder: str, codec: str, layout: str, packed: str, rate: int) -> AudioTarget | None:
     try:
         known = av.Codec(encoder, "w")
     except av.codec.codec.UnknownCodecError:
@@ -109,8 +113,10 @@ def _target(encoder: str, layout: str, packed: str, rate: int) -> AudioTarget | 
     fitting = _fitting_layout(layout, _LAYOUTS[encoder])
     if encoder == "alac":
         # More channels than it has places for stay apart in AAC.
-        kept = "s16p" if packed in ("u8", "s16") else "s32p"
-        return AudioTarget(encoder, fitting, kept, rate) if fitting is not None else None
+        if fitting is None:
+            return None
+        kept_bits = _ALAC_BITS if packed in ("flt", "dbl", "s64") or "32" in codec else None
+        return AudioTarget(encoder, fitting, "s16p" if packed in ("u8", "s16") else "s32p", rate, kept_bits=kept_bits)
     fitting = fitting or ("stereo" if av.AudioLayout(layout).nb_channels <= 2 else _MIXED_TO)
     bits = min(BITS_PER_CHANNEL, 6 * rate) * av.AudioLayout(fitting).nb_channels
     sample_format = "flt" if "flt" in _formats(known) else _formats(known)[0]

@@ -104,7 +104,9 @@ def _encoded_note(name: str, codec: str, layout: str, rate: int, target: AudioTa
         changes.append(f"{layout} as {target.layout}")
     if target.rate != rate:
         changes.append(f"{rate} Hz as {target.rate} Hz")
-    if target.bit_rate is None:
+    if target.kept_bits is not None:
+        changes.append(f"in {target.kept_bits} bits")
+    elif target.bit_rate is None:
         changes.append("without loss" if is_lossless(codec) else "with no further loss")
     changed = f" ({', '.join(changes)})" if changes else ""
     return f"{name} ({codec}) does not fit into {ending} and is encoded anew as {target.encoder}{changed}."
