@@ -252,6 +252,28 @@ def test_stereoscopic_pictures_stay_marked(tmp_path):
     assert any("stereoscopic pictures (right_left) is left out" in warning for warning in sink.warnings)
 
 
+@pytest.mark.parametrize("target", ["b.mkv", "b.mp4", "b.webm"])
+def test_chapters_that_begin_before_the_clip_begin_with_it(tmp_path, target):
+    source = write_sound(tmp_path / "plain.mkv", "aac", start_s=2.0, video_s=2.0)
+    with av.open(str(source)) as old, av.open(str(tmp_path / "a.mkv"), "w") as new:
+        times = [(0, 2500), (2500, 3000)]
+        new.set_chapters(
+            [
+                {"id": i, "start": start, "end": end, "time_base": Fraction(1, 1000), "metadata": {"title": f"c{i}"}}
+                for i, (start, end) in enumerate(times)
+            ]
+        )
+        targets = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}
+        for packet in old.demux():
+            if packet.size:
+                packet.stream = targets[packet.stream.index]
+                new.mux(packet)
+    copy_clip(tmp_path / "a.mkv", tmp_path / target)
+    with av.open(str(tmp_path / target)) as container:
+        starts = [float(chapter["start"] * chapter["time_base"]) for chapter in container.chapters()]
+    assert starts == [0.0, pytest.approx(0.5, abs=0.05)]
+
+
 def test_languages_in_each_containers_spelling():
     assert [language_for("deu", muxer) for muxer in ("mp4", "mov", "matroska")] == ["deu", "ger", "deu"]
     assert language_for("sve", "mp4") == "swe"

@@ -95,7 +95,9 @@ def set_chapters(output: av.container.OutputContainer, source: av.container.Inpu
     chapters = source.chapters()
     for chapter in chapters:
         shift = round(shift_s / chapter["time_base"]) if chapter["time_base"] else 0
-        chapter["start"], chapter["end"] = chapter["start"] - shift, chapter["end"] - shift
+        # A chapter that began before the clip, or ends before it begins, would be refused by the muxer.
+        chapter["start"] = max(0, chapter["start"] - shift)
+        chapter["end"] = max(chapter["start"], chapter["end"] - shift)
     if chapters:
         output.set_chapters(chapters)
 
