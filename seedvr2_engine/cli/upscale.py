@@ -173,7 +173,7 @@ def upscale(
         warn(sentence)
     if plan:
         for job in jobs:
-            print_plan(job, models, machine, options, cut)
+            print_plan(job, models, machine, options, cut, sink)
         return
 
     loaded: list[Upscaler] = []

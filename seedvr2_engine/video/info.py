@@ -132,6 +132,16 @@ class Orientation:
 
 
 @dataclass(frozen=True)
+class Crop:
+    """Pixels at the edges of a stored picture that are not part of it."""
+
+    left: int = 0
+    top: int = 0
+    right: int = 0
+    bottom: int = 0
+
+
+@dataclass(frozen=True)
 class SideStream:
     """One audio or subtitle stream that travels with the video."""
 
@@ -190,6 +200,8 @@ class SourceInfo:
     chapter_count: int = 0
     hdr: HdrMetadata = field(default_factory=HdrMetadata)
     """Static and dynamic metadata of an HDR clip, from its first frame; empty otherwise."""
+    crop: Crop = Crop()
+    """What the container cuts off the stored pixels, before they are turned."""
     first_frame: int = 0
     """Index of the first frame that is read, counted from 0."""
     selected_frames: int = 0

@@ -21,7 +21,7 @@ from .color import (
     upsample_chroma,
     yuv_from_rgb,
 )
-from .info import ColorRange, ColorTags, Matrix, Orientation, PixelFamily
+from .info import ColorRange, ColorTags, Crop, Matrix, Orientation, PixelFamily
 
 _YUV = re.compile(r"yuv[aj]?(\d{3})p(\d*)(le|be)?")
 _GBR = re.compile(r"gbra?p(\d*)(le|be)?")
@@ -81,6 +81,16 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
     if abs(b) > abs(a):
         return Orientation(transpose=True, mirror_x=c < 0, mirror_y=b < 0)
     return Orientation(mirror_x=a < 0, mirror_y=d < 0)
+
+
+def cropped(picture: tuple[torch.Tensor, torch.Tensor | None], crop: Crop) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Cut a stored picture's edges off; rgb: (3,H,W), alpha: (1,H,W) or None."""
+    rgb, alpha = picture
+    if crop == Crop():
+        return picture
+    rows = slice(crop.top, rgb.shape[1] - crop.bottom)
+    columns = slice(crop.left, rgb.shape[2] - crop.right)
+    return rgb[:, rows, columns], None if alpha is None else alpha[:, rows, columns]
 
 
 def upright(picture: torch.Tensor, orientation: Orientation) -> torch.Tensor:

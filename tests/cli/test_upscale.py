@@ -24,6 +24,7 @@ from seedvr2_engine.video import ColorRange, ColorTags, Matrix, SinkOptions, ope
 
 from ..conftest import GOLDEN
 from ..video.clips import ClipSpec, packets_of, ramp, write_clip
+from ..video.sounds import write_sound
 from .test_commands import refused, seedvr2
 
 TINY_VAE = str(GOLDEN / "vae_tiny.safetensors")
@@ -212,6 +213,15 @@ def test_the_plan_says_everything_and_writes_nothing(clip, models, tmp_path):
     ):
         assert words in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_says_what_cannot_be_kept(models, tmp_path):
+    source = write_sound(tmp_path / "a.mkv", "pcm_s16le")
+    result = seedvr2("upscale", source, tmp_path / "b.webm", *models, "--scale", "2", "--plan")
+    assert result.exit_code == 0, result.stderr
+    assert "audio 1 (pcm_s16le) as libopus" in " ".join(result.stdout.split())
+    assert "is encoded anew as libopus" in " ".join(result.stderr.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
 
 
 @pytest.mark.parametrize(

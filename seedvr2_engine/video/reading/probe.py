@@ -16,9 +16,10 @@ import av
 
 from ...errors import VideoError
 from ..color import resolve
-from ..info import SideStream, SourceInfo
+from ..info import Crop, SideStream, SourceInfo
 from ..planes import bit_depth, family_of, has_alpha, orientation_of, source_tags
 from .hdr_side_data import read_hdr
+from .matroska import video_tracks
 from .pictures import is_picture
 
 # Some of their packets hold no picture to show (VP8 alternate references, packed B-frames, repeats).
@@ -92,7 +93,9 @@ def describe_video(path: Path) -> SourceInfo:
         tags = source_tags(frame, context)
         family = family_of(frame.format)
         orientation = orientation_of(frame)
-        size = (frame.height, frame.width) if orientation.transpose else (frame.width, frame.height)
+        crop = crop_of(path, container, stream)
+        shown = (frame.width - crop.left - crop.right, frame.height - crop.top - crop.bottom)
+        size = (shown[1], shown[0]) if orientation.transpose else shown
         codec = codec_name(stream)
         try:
             hdr = read_hdr(frame, context.codec_tag)
@@ -135,8 +138,23 @@ def describe_video(path: Path) -> SourceInfo:
         subtitles=side["subtitle"],
         chapter_count=chapters,
         hdr=hdr,
+        crop=crop,
         selected_frames=scan.count,
     )
+
+
+def crop_of(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Crop:
+    """What the container says to cut off every picture, as players do; nothing where that cannot be."""
+    if "matroska" not in container.format.name:
+        return Crop()
+    videos = [video.index for video in container.streams.video if not _is_cover(video)]
+    tracks = video_tracks(path)
+    if len(tracks) != len(videos):
+        return Crop()
+    track = tracks[videos.index(stream.index)]
+    is_same = (track.width, track.height) == (stream.codec_context.width, stream.codec_context.height)
+    is_sound = track.crop.left + track.crop.right < track.width and track.crop.top + track.crop.bottom < track.height
+    return track.crop if is_same and is_sound else Crop()
 
 
 def scan_packets(path: Path) -> PacketScan:

@@ -18,7 +18,7 @@ import torch
 from ...errors import InvalidArgumentError, VideoError
 from ..color import resolve
 from ..info import Frame, Orientation, SourceInfo
-from ..planes import as_direct, decode_frame, family_of, orientation_of, source_tags, upright
+from ..planes import as_direct, cropped, decode_frame, family_of, orientation_of, source_tags, upright
 from .damage import missing_bytes
 from .pictures import list_pictures
 from .probe import codec_name, describe_video, first_frame, main_video, opened
@@ -132,7 +132,7 @@ def _read_video(source: FrameSource, damaged: Damaged) -> Iterator[Frame]:
             last_pts = pts
             yielded += 1
             picture = decode_frame(as_direct(frame), info.conversion, info.codec)
-            yield _finished(picture, info.orientation, pts, frame.duration or step)
+            yield _finished(cropped(picture, info.crop), info.orientation, pts, frame.duration or step)
     if yielded < info.selected_frames:
         source.warnings.append(
             f"{info.path}: expected {info.selected_frames} frames, found {yielded} that decode; the rest is missing."
@@ -213,6 +213,7 @@ def _read_sequence(info: SourceInfo, pictures: list[Path]) -> Iterator[Frame]:
 
 def _check_size(frame: av.VideoFrame, info: SourceInfo, index: int) -> None:
     width, height = (info.height, info.width) if info.orientation.transpose else (info.width, info.height)
+    width, height = width + info.crop.left + info.crop.right, height + info.crop.top + info.crop.bottom
     if (frame.width, frame.height) != (width, height):
         raise VideoError(
             f"{info.path}: expected {width}x{height} throughout, found {frame.width}x{frame.height} at frame {index}; "

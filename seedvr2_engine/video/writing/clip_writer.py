@@ -13,10 +13,13 @@ from ...errors import InvalidArgumentError
 from ..hdr_metadata import HdrMetadata
 from ..info import SourceInfo
 from ..planes import encode_frame
+from ..streams.matroska_header import set_display_size
+from ..streams.mp4_cover import add_covers
 from ..streams.side_streams import SideStreams
 from .hdr_output import metadata_template
-from .options import Container, EncoderPlan, SinkOptions, container_for, plan_encoder
+from .options import EncoderPlan, SinkOptions, container_for
 from .partial import PartialFile, write_errors
+from .plan import plan_output
 from .sink import FrameSink
 
 DEFAULT_RATE = Fraction(24)
@@ -29,14 +32,15 @@ class VideoSink(FrameSink):
 
     def __init__(self, path: Path, width: int, height: int, source: SourceInfo | None, options: SinkOptions) -> None:
         super().__init__(path, width, height)
-        plan = plan_encoder(path, (width, height), source, options)
-        self._plan = plan
-        self.warnings += plan.warnings
+        output_plan = plan_output(path, (width, height), source, options)
+        assert output_plan.encoder is not None
+        self._plan = output_plan.encoder
+        self._output_plan = output_plan
+        self.warnings += output_plan.losses
         self._source = source
         self._rate = options.rate or (source.average_rate if source is not None else None) or DEFAULT_RATE
-        follows_source = source is not None and source.average_rate is not None and options.rate is None
-        self._time_base = source.time_base if source is not None and follows_source else 1 / self._rate
-        self._follows_source = follows_source
+        self._follows_source = output_plan.follows_time
+        self._time_base = source.time_base if source is not None and self._follows_source else 1 / self._rate
         self._step = max(1, round(1 / (self._rate * self._time_base)))
         self._last_pts: int | None = None
         self._end_pts = 0
@@ -46,40 +50,32 @@ class VideoSink(FrameSink):
         self._file = PartialFile(path, overwrite=options.overwrite)
         try:
             with write_errors(path):
-                self._open(options)
+                self._open()
         except BaseException:
             self._abort(keep_partial=False)
             raise
 
-    def _open(self, options: SinkOptions) -> None:
-        kind = container_for(self.path)
-        self._output = av.open(self._file.writer, "w", format=kind.muxer, options=kind.options)
+    def _open(self) -> None:
+        kind, plan = container_for(self.path), self._output_plan
+        self._output = av.open(self._file.writer, "w", format=kind.muxer, options=plan.muxer_options)
         hdr = self._source.hdr if self._source is not None else HdrMetadata()
         with metadata_template(self._plan.encoder, (self.width, self.height), hdr) as template:
             self._stream = _add_video_stream(self._output, self._plan, self._rate, self._time_base, template)
         self._stream.width, self._stream.height = self.width, self.height
         if self._source is not None and self._source.kind == "video":
-            self._set_aspect(kind, self._source.sample_aspect_ratio)
-            if self._follows_source:
-                self._side = SideStreams(self._output, self._source, kind, self.warnings.append)
-                self._side.add_streams(options)
-                is_trimmed = self._source.is_trimmed_at_start or self._source.is_trimmed_at_end
-                self._side.add_metadata(None if is_trimmed else max(self._source.start_s, Fraction(0)))
-            elif self._source.audio or self._source.subtitles:
-                self.warnings.append("Audio and subtitles are left out, because the frame rate was changed.")
+            self._stream.codec_context.sample_aspect_ratio = self._source.sample_aspect_ratio
+            self._stream.metadata.update(plan.video_tags)
+            self._stream.disposition = av.stream.Disposition(plan.video_disposition)
+            self._output.metadata.update(plan.file_tags)
+            self._side = SideStreams(self._output, self._source, kind, plan.streams, self.warnings.append)
+            self._side.add_streams()
+            if plan.keeps_chapters:
+                self._side.add_chapters(max(self._source.start_s, Fraction(0)))
         # PyAV leaves opening the encoder of a stream with a template to its user.
         if not self._stream.codec_context.is_open:
             self._stream.codec_context.open()
         # Opens the other encoders and writes the header, so that bad settings fail before hours of work.
         self._output.start_encoding()
-
-    def _set_aspect(self, kind: Container, aspect: Fraction) -> None:
-        self._stream.codec_context.sample_aspect_ratio = aspect
-        # Matroska takes it from a field that PyAV does not reach; H.264 and H.265 carry it themselves.
-        if aspect != 1 and kind.muxer in ("matroska", "webm") and not self._plan.encoder.startswith("libx26"):
-            self.warnings.append(
-                f"The pixel aspect ratio {aspect} is left out, which {self.path.suffix} holds for h264 and h265 only."
-            )
 
     def _write(self, rgb: torch.Tensor, alpha: torch.Tensor | None, pts: int | None, duration: int | None) -> None:
         pts = pts if pts is not None and self._follows_source else self._end_pts
@@ -105,7 +101,8 @@ class VideoSink(FrameSink):
         self._shift = first_pts if self._source.is_trimmed_at_start else round(start_s / self._time_base)
         if self._side is not None:
             begin_s = first_pts * self._time_base if self._source.is_trimmed_at_start else None
-            self._side.start(self._shift * self._time_base, begin_s)
+            end_s = first_pts * self._time_base + Fraction(self._source.duration_s)
+            self._side.start(self._shift * self._time_base, begin_s, end_s)
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
         for packet in self._stream.encode(frame):
@@ -120,9 +117,20 @@ class VideoSink(FrameSink):
         if self._side is not None:
             if with_rest:
                 is_cut = self._source is not None and self._source.is_trimmed_at_end
-                self._side.advance(self._end_pts * self._time_base if is_cut else None)
-            self._side.finish()
+                self._side.finish(self._end_pts * self._time_base if is_cut else None)
+            else:
+                self._side.flush()
         self._output.close()
+        self._complete_header()
+
+    def _complete_header(self) -> None:
+        """Write what FFmpeg's muxers cannot: the pixel aspect of Matroska, and covers in an MP4 made of fragments."""
+        self._file.file.flush()
+        shown, covers = self._output_plan.display_size, self._side.covers if self._side is not None else []
+        if shown is not None and not set_display_size(self._file.path, shown):
+            self.warnings.append("The pixel aspect ratio is left out, because the file's header has no room for it.")
+        if covers and not add_covers(self._file.path, covers):
+            self.warnings.append("The cover art is left out, because the file's index cannot grow.")
 
     def _finish(self) -> None:
         self._close_streams(with_rest=True)

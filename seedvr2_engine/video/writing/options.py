@@ -152,7 +152,10 @@ def plan_encoder(path: Path, size: tuple[int, int], source: SourceInfo | None, o
     alpha_warning = None
     if alpha and chroma not in codec.alpha_chroma:
         alpha = False
-        alpha_warning = f"{name} with {chroma} chroma holds no alpha; it is left out, use ffv1 in .mkv to keep it."
+        advice = "use prores with chroma 444" if "prores" in container.codecs else "use prores in .mov or ffv1 in .mkv"
+        if "ffv1" in container.codecs:
+            advice = "use ffv1"
+        alpha_warning = f"{name} with {chroma} chroma holds no alpha; it is left out, {advice} to keep it."
     pix_fmt = _pix_fmt(chroma, depth, alpha)
     _require_encoder(codec.encoder, pix_fmt)
     return EncoderPlan(

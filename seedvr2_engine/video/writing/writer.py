@@ -11,6 +11,7 @@ from ..reading.pictures import is_picture, list_pictures
 from .clip_writer import VideoSink
 from .options import SinkOptions
 from .picture_sinks import PictureSink, SequenceSink, pictures_of
+from .plan import is_sequence_target
 from .sink import FrameSink
 
 
@@ -33,7 +34,7 @@ def open_sink(
     options = options or SinkOptions()
     if width < 1 or height < 1:
         raise InvalidArgumentError(f"width and height: expected at least 1 pixel, got {width}x{height}.")
-    is_sequence = "%" in path.name or not path.suffix or path.is_dir()
+    is_sequence = is_sequence_target(path)
     if source is not None:
         _check_not_source(path, pictures_of(path) if is_sequence else [path], source)
     if is_sequence:
