@@ -1,0 +1,136 @@
+"""Animated pictures: WebP, which FFmpeg does not decode, and what FFmpeg does not say of GIF and APNG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ...errors import VideoError
+from ..info import ColorRange, ColorTags, Frame, Matrix, Orientation, SourceInfo
+from .picture_header import PictureHeader, open_picture
+from .probe import main_video, opened
+
+# What browsers make of a frame that is to last no time.
+_UNTIMED_MS = 100
+ANIMATED_CODECS = frozenset({"gif", "apng"})
+"""FFmpeg's names of the animated pictures that it decodes; they are clips here."""
+
+
+def describe_webp(path: Path, header: PictureHeader) -> SourceInfo:
+    """Return the description of an animated WebP; decodes it once, to know whether it is transparent anywhere."""
+    times = _durations_ms(path)
+    with closing(_frames(path)) as frames:
+        transparent = any(bool((pixels[:, :, 3] < 255).any()) for pixels in frames)
+    count, total = len(times), sum(times)
+    tags = ColorTags(ColorRange.FULL, Matrix.RGB)
+    return SourceInfo(
+        path=path,
+        kind="sequence",
+        width=header.width,
+        height=header.height,
+        frame_count=count,
+        count_method="packets",
+        average_rate=Fraction(1000 * count, total).limit_denominator(1001),
+        time_base=Fraction(1, 1000),
+        variable_rate=max(times) - min(times) > 1,
+        bit_depth=8,
+        has_alpha=transparent,
+        codec="webp",
+        pix_fmt="rgba" if transparent else "rgb24",
+        color=tags,
+        conversion=tags,
+        sample_aspect_ratio=Fraction(1),
+        orientation=Orientation(),
+        start_s=Fraction(0),
+        duration_s=total / 1000,
+        selected_frames=count,
+        metadata=header.metadata,
+        loop_count=loop_count(path),
+    )
+
+
+def read_webp(info: SourceInfo) -> Iterator[Frame]:
+    """Decode the chosen frames, each as it is shown."""
+    times = _durations_ms(info.path)
+    chosen = range(info.first_frame, info.first_frame + info.selected_frames)
+    pts = 0
+    with closing(_frames(info.path)) as frames:
+        for index, pixels in enumerate(frames):
+            if index >= chosen.stop:
+                return
+            if index in chosen:
+                samples = torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32).div_(255).contiguous()
+                alpha = samples[3:] if info.has_alpha else None
+                yield Frame(samples[:3], alpha, pts=pts, duration=times[index], metadata=info.metadata)
+            pts += times[index]
+
+
+def loop_count(path: Path) -> int | None:
+    """Return how often an animated GIF, APNG or WebP is shown, 0 for ever; None if it does not say."""
+    try:
+        with path.open("rb") as file:
+            if file.read(6) in (b"GIF87a", b"GIF89a"):
+                file.seek(0)
+                picture: Image.Image | None = Image.OPEN["GIF"][0](file, path.name)
+            else:
+                file.seek(0)
+                picture = open_picture(file, path.name)
+            loops = None if picture is None else picture.info.get("loop")
+    except Exception:  # whatever a damaged file makes Pillow raise; reading says what is wrong
+        return None
+    return loops if isinstance(loops, int) else None
+
+
+def is_transparent(path: Path) -> bool:
+    """Return whether any pixel of an animated picture that FFmpeg decodes is not opaque; decodes until one is found."""
+    with opened(path) as container:
+        stream = main_video(container, path)
+        for frame in container.decode(stream):
+            if frame.format.name not in ("pal8", "rgb24", "rgb48be", "gray", "gray16be"):
+                alpha = frame.reformat(format="rgba", threads=1).to_ndarray()[:, :, 3]
+                if (alpha < 255).any():
+                    return True
+            elif frame.format.name == "pal8":
+                return True
+    return False
+
+
+def _frames(path: Path) -> Iterator[np.ndarray]:
+    """(H,W,4) uint8 pictures as they are shown."""
+    with path.open("rb") as file:
+        picture = open_picture(file, path.name)
+        count = getattr(picture, "n_frames", 0)
+        for index in range(count):
+            try:
+                assert picture is not None
+                picture.seek(index)
+                yield np.array(picture.convert("RGBA"))
+            except (OSError, EOFError, ValueError, SyntaxError) as error:
+                raise VideoError(
+                    f"{path}: frame {index} is damaged ({error}); copy the file again, or leave the rest out (--frames)."
+                ) from error
+
+
+def _durations_ms(path: Path) -> list[int]:
+    """How long each frame is shown, from the ANMF chunks (WebP container specification)."""
+    times = []
+    with path.open("rb") as file:
+        position = 12
+        while len(head := _at(file, position, 24)) >= 8:
+            if head[:4] == b"ANMF" and len(head) == 24:
+                times.append(int.from_bytes(head[20:23], "little") or _UNTIMED_MS)
+            length = int.from_bytes(head[4:8], "little")
+            position += 8 + length + length % 2
+    return times
+
+
+def _at(file: BinaryIO, position: int, length: int) -> bytes:
+    file.seek(position)
+    return file.read(length)

@@ -1,0 +1,349 @@
+"""One picture file: its upright pixels, by FFmpeg or Pillow, and what it says beside them."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import av
+import numpy as np
+import torch
+from PIL import Image, TiffImagePlugin
+from PIL.ExifTags import Base
+
+from ...errors import VideoError
+from .. import profiles
+from ..color import resolve
+from ..info import ColorRange, ColorTags, Frame, Matrix, Orientation, PictureMetadata, SourceInfo
+from ..planes import as_direct, bit_depth, decode_frame, family_of, orientation_of, source_tags, upright
+from .picture_damage import lacks_end
+from .picture_header import PictureHeader, open_picture, read_header
+from .probe import codec_name, first_frame, main_video, opened
+from .signatures import unread_format
+
+MOST_PIXELS = 1 << 30
+"""Pixels of the largest picture that is read: 32768 x 32768, 12 GB as floating point numbers."""
+# Pillow's modes that FFmpeg decodes to the same samples; it takes premultiplied alpha for straight, and CMYK for RGBA.
+_FFMPEG_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr", "I", "I;16", "I;16B", "I;16L"})
+_FFMPEG_FORMATS = frozenset({"PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "QOI", "AVIF"})
+# av_image_check_size() refuses sizes from here on.
+_FFMPEG_MOST_PIXELS = (1 << 31) // 8 - 1
+_GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"})
+_GREY_TOLERANCE = 1.5 / 255
+Damaged = Literal["refuse", "keep"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One decoded picture, upright."""
+
+    rgb: torch.Tensor
+    """float32 (3,H,W) in [0,1]."""
+    alpha: torch.Tensor | None
+    """float32 (1,H,W) in [0,1]; None where all of the picture is opaque."""
+    bits: int
+    codec: str
+    pix_fmt: str
+    color: ColorTags
+    conversion: ColorTags
+    aspect: Fraction
+    orientation: Orientation
+    metadata: PictureMetadata
+    remarks: tuple[str, ...]
+    """What is read in part or changed, as sentences without the file's name."""
+
+    def frame(self, pts: int) -> Frame:
+        """The picture as a frame that lasts one tick."""
+        return Frame(rgb=self.rgb, alpha=self.alpha, pts=pts, duration=1, metadata=self.metadata)
+
+    def describe(self, path: Path) -> SourceInfo:
+        """The picture as a source."""
+        return SourceInfo(
+            path=path,
+            kind="image",
+            width=self.rgb.shape[2],
+            height=self.rgb.shape[1],
+            frame_count=1,
+            count_method="files",
+            average_rate=None,
+            time_base=Fraction(1, 25),
+            variable_rate=False,
+            bit_depth=max(8, self.bits),
+            has_alpha=self.alpha is not None,
+            codec=self.codec,
+            pix_fmt=self.pix_fmt,
+            color=self.color,
+            conversion=self.conversion,
+            sample_aspect_ratio=self.aspect,
+            orientation=self.orientation,
+            start_s=Fraction(0),
+            duration_s=0.0,
+            selected_frames=1,
+            metadata=self.metadata,
+        )
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Samples as a decoder gives them, not turned yet."""
+
+    rgb: torch.Tensor
+    alpha: torch.Tensor | None
+    bits: int
+    codec: str
+    pix_fmt: str
+    color: ColorTags
+    conversion: ColorTags
+    aspect: Fraction
+    orientation: Orientation
+    remarks: tuple[str, ...] = ()
+
+
+def header_or_none(path: Path) -> PictureHeader | None:
+    """Return the header of a picture that Pillow knows, or None; raises VideoError if the file cannot be opened."""
+    try:
+        return read_header(path)
+    except OSError:
+        # Reading as a clip says in a sentence what is wrong.
+        return None
+
+
+def read_picture(path: Path, header: PictureHeader | None, damaged: Damaged = "refuse") -> Picture:
+    """Decode one picture; `header` is None for formats that FFmpeg alone knows.
+
+    Raises VideoError for a damaged file, an unsupported kind of it, or a size beyond MOST_PIXELS.
+    """
+    if header is not None:
+        check_readable(path, header)
+    if damaged == "refuse" and lacks_end(path):
+        raise VideoError(
+            f"{path}: the picture is truncated, its end is missing; copy it again, or take what can be read "
+            "(`upscale --keep-damaged`)."
+        )
+    try:
+        stored = _decode(path, header, damaged)
+    except MemoryError as error:
+        size = "" if header is None else f" of {header.width}x{header.height}"
+        raise VideoError(
+            f"{path}: expected enough free memory for a picture{size}, found too little; cut it into pieces."
+        ) from error
+    metadata = header.metadata if header is not None else PictureMetadata()
+    rgb, alpha = upright(stored.rgb, stored.orientation), stored.alpha
+    if alpha is not None:
+        alpha = None if bool((alpha == 1).all()) else upright(alpha, stored.orientation)
+    remarks = [*_page_remarks(header), *(header.remarks if header is not None else ()), *stored.remarks]
+    rgb, metadata = _follow_profile(rgb, metadata, header, remarks)
+    tags = profiles.tags_of(metadata.icc) or (2, 2) if metadata.icc is not None else None
+    color, conversion = stored.color, stored.conversion
+    if tags is not None:
+        color = replace(color, primaries=tags[0], transfer=tags[1])
+        conversion = replace(conversion, primaries=tags[0], transfer=tags[1])
+    return Picture(
+        rgb=rgb,
+        alpha=alpha,
+        bits=stored.bits,
+        codec=stored.codec,
+        pix_fmt=stored.pix_fmt,
+        color=color,
+        conversion=conversion,
+        aspect=header.aspect if header is not None else stored.aspect,
+        orientation=stored.orientation,
+        metadata=metadata,
+        remarks=tuple(remarks),
+    )
+
+
+def check_readable(path: Path, header: PictureHeader) -> None:
+    """Raise VideoError for a picture that is too large, or whose samples are no whole numbers of up to 16 bits."""
+    if header.width * header.height > MOST_PIXELS:
+        raise VideoError(
+            f"{path}: expected a picture of at most {MOST_PIXELS / 1e6:.0f} megapixels, found {header.width}x"
+            f"{header.height} ({header.width * header.height / 1e6:.0f}); cut it into pieces first."
+        )
+    if header.bits > 16 or header.mode == "F":
+        kind = "floating point numbers" if header.mode == "F" else f"{header.bits} bits"
+        raise VideoError(
+            f"{path}: expected whole numbers of at most 16 bits per sample, found {kind}; convert it to a 16-bit TIFF "
+            "or PNG first."
+        )
+
+
+def unreadable(path: Path, error: VideoError) -> VideoError:
+    """Return the true reason why a file was not read: a known format that is not supported, or else `error`."""
+    known = unread_format(path) or _unread_tiff(path)
+    if known is None:
+        return error
+    what, remedy = known
+    return VideoError(f"{path}: expected a picture or clip of a kind that is read, found {what}; {remedy}.")
+
+
+def _decode(path: Path, header: PictureHeader | None, damaged: Damaged) -> _Stored:
+    by_ffmpeg = header is None or (
+        header.format in _FFMPEG_FORMATS
+        and header.mode in _FFMPEG_MODES
+        and (header.width + 128) * (header.height + 128) < _FFMPEG_MOST_PIXELS
+    )
+    if by_ffmpeg:
+        try:
+            return _by_ffmpeg(path, header, damaged)
+        except VideoError as error:
+            if header is None:
+                raise unreadable(path, error) from error
+            first = error
+    try:
+        assert header is not None
+        return _by_pillow(path, header)
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, IndexError, KeyError, TypeError) as error:
+        if by_ffmpeg:
+            raise first from error
+        raise VideoError(
+            f"{path}: expected a whole {header.format} picture, found one that does not decode ({error}); copy it "
+            "again, or convert it to PNG."
+        ) from error
+
+
+def _by_ffmpeg(path: Path, header: PictureHeader | None, damaged: Damaged) -> _Stored:
+    with opened(path) as container:
+        stream = main_video(container, path)
+        frame = first_frame(container, stream, path)
+        codec = codec_name(stream)
+        tags = source_tags(frame, stream.codec_context)
+        aspect = stream.sample_aspect_ratio or Fraction(1)
+    if frame.is_corrupt and damaged == "refuse":
+        raise VideoError(
+            f"{path}: the picture is damaged (the decoder patched missing parts); copy it again, or ask for damaged "
+            "frames to be kept."
+        )
+    if header is not None and (frame.width, frame.height) != (header.width, header.height):
+        raise VideoError(
+            f"{path}: expected {header.width}x{header.height}, found {frame.width}x{frame.height}; it is damaged."
+        )
+    bits = bit_depth(frame.format)
+    orientation = orientation_of(frame) if header is None else header.orientation
+    conversion = resolve(tags, family=family_of(frame.format), size=(frame.width, frame.height), codec=codec)
+    rgb, alpha = decode_frame(as_direct(frame), conversion, codec)
+    if header is None and orientation.transpose:
+        aspect = 1 / aspect
+    return _Stored(rgb, alpha, bits, codec, frame.format.name, tags, conversion, aspect, orientation)
+
+
+def _by_pillow(path: Path, header: PictureHeader) -> _Stored:
+    remarks: list[str] = []
+    with path.open("rb") as file:
+        picture = open_picture(file, path.name)
+        if picture is None:
+            raise ValueError("another kind of file now")
+        picture.load()
+        if picture.mode in ("I", "I;16", "I;16B", "I;16L"):
+            codes = np.asarray(picture).astype(np.uint16)[None]
+            rgb = torch.from_numpy(codes.astype(np.float32)).div_(65535).expand(3, -1, -1).contiguous()
+            return _stored(rgb, None, 16, header, remarks)
+        picture = _as_rgb(picture, header.metadata.icc, remarks)
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    if header.bits > 8:
+        remarks.append(f"its {header.bits} bits per sample are read as 8 (this kind of file is)")
+    rgb = pixels[:3].to(torch.float32).div_(255)
+    alpha = pixels[3:].to(torch.float32).div_(255) if picture.mode == "RGBA" else None
+    return _stored(rgb, alpha, 8, header, remarks)
+
+
+def _stored(
+    rgb: torch.Tensor, alpha: torch.Tensor | None, bits: int, header: PictureHeader, remarks: list[str]
+) -> _Stored:
+    tags = ColorTags(ColorRange.FULL, Matrix.RGB)
+    pix_fmt = "gray16le" if bits == 16 else "rgb24" if alpha is None else "rgba"
+    codec = header.format.lower()
+    return _Stored(rgb, alpha, bits, codec, pix_fmt, tags, tags, Fraction(1), header.orientation, tuple(remarks))
+
+
+def _as_rgb(picture: Image.Image, profile: bytes | None, remarks: list[str]) -> Image.Image:
+    """The picture as 8-bit RGB or RGBA; CMYK and Lab through their profile."""
+    if picture.mode in ("CMYK", "LAB"):
+        known = profile is not None and profiles.space_of(profile) == picture.mode.replace("LAB", "Lab")
+        converted = profiles.to_srgb(picture, profile) if known and profile is not None else None
+        if converted is not None and profile is not None:
+            remarks.append(f"its {picture.mode} is converted to sRGB by its profile ({profiles.name_of(profile)})")
+            return converted
+        remarks.append(f"its {picture.mode} is converted to RGB without a profile, so its colours are approximate")
+        if picture.mode == "LAB":
+            lab = profiles.lab_to_srgb(picture)
+            if lab is not None:
+                return lab
+        return picture.convert("RGB")
+    if picture.mode in ("RGBa", "La"):
+        picture = picture.convert(picture.mode[:-1] + "A")
+    has_alpha = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
+    return picture.convert("RGBA" if has_alpha else "RGB")
+
+
+def _follow_profile(
+    rgb: torch.Tensor, metadata: PictureMetadata, header: PictureHeader | None, remarks: list[str]
+) -> tuple[torch.Tensor, PictureMetadata]:
+    """Pixels and metadata whose profile, if any, is one of RGB; grey profiles are applied."""
+    profile = metadata.icc
+    if profile is None or header is None:
+        return rgb, metadata
+    space = profiles.space_of(profile)
+    if space == "RGB":
+        return rgb, metadata
+    metadata = replace(metadata, icc=None)
+    if header.mode in ("CMYK", "LAB"):
+        return rgb, metadata
+    if space == "grey" and header.mode in _GREY_MODES:
+        levels = profiles.grey_levels(profile)
+        if levels is not None:
+            ramp = np.linspace(0, 1, len(levels))
+            if np.abs(levels - ramp).max() > _GREY_TOLERANCE:
+                grey = torch.from_numpy(np.interp(rgb[0].numpy(), ramp, levels).astype(np.float32))
+                rgb = grey.expand(3, -1, -1).contiguous()
+                remarks.append(f"its grey profile ({profiles.name_of(profile)}) is applied; the result is sRGB")
+            return rgb, metadata
+    remarks.append(f"its colour profile is damaged or of another colour space ({space or 'unknown'}) and is left out")
+    return rgb, metadata
+
+
+def _page_remarks(header: PictureHeader | None) -> list[str]:
+    if header is None or header.pages < 2:
+        return []
+    if header.format in ("ICO", "ICNS", "CUR"):
+        return [f"of its {header.pages} sizes the largest is read"]
+    if header.format == "PSD":
+        return ["its layers are read as one picture"]
+    kind = "frames" if header.is_animated else "pages" if header.format == "TIFF" else "pictures"
+    return [f"of its {header.pages} {kind} the first is read; split the file to have them all"]
+
+
+def _unread_tiff(path: Path) -> tuple[str, str] | None:
+    """What kind of TIFF no decoder took, from its first directory."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            if start[:4] not in (b"II*\0", b"MM\0*"):
+                return None
+            tags = TiffImagePlugin.ImageFileDirectory_v2(start)
+            file.seek(tags.next)
+            tags.load(file)
+            bits = tags.get(Base.BitsPerSample, (1,))
+            samples = tags.get(Base.SampleFormat, (1,))
+            compression, photometric = tags.get(Base.Compression), tags.get(Base.PhotometricInterpretation)
+            strips = tags.get(Base.StripOffsets) or tags.get(Base.TileOffsets)
+    except Exception:  # whatever a damaged directory makes Pillow raise
+        return None
+    if not strips or max(strips if isinstance(strips, tuple) else (strips,)) > path.stat().st_size:
+        return None
+    depth = max(bits if isinstance(bits, tuple) else (bits,))
+    formats = set(samples if isinstance(samples, tuple) else (samples,))
+    remedy = "convert it to an ordinary 16-bit TIFF or PNG first"
+    if formats & {3, 6}:
+        return f"a TIFF of {depth}-bit floating point numbers", remedy
+    if formats & {2, 5}:
+        return f"a TIFF of signed {depth}-bit numbers", remedy
+    if depth > 16:
+        return f"a TIFF of {depth} bits per sample", remedy
+    known = {None, 1, 2, 3, 4, 5, 7, 8, 32773, 32946}
+    if compression not in known:
+        return f"a TIFF of compression {compression} and photometric {photometric}", remedy
+    return None
