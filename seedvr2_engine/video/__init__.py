@@ -1,6 +1,6 @@
 """Clips and pictures as streams of frames, in and out."""
 
-from .info import ColorRange, ColorTags, Frame, Matrix, Orientation, SideStream, SourceInfo
+from .info import ColorRange, ColorTags, Frame, Matrix, Orientation, PictureMetadata, SideStream, SourceInfo
 from .reading.reader import FrameSource, open_source
 from .writing.options import SinkOptions
 from .writing.sink import FrameSink
@@ -14,6 +14,7 @@ __all__ = [
     "FrameSource",
     "Matrix",
     "Orientation",
+    "PictureMetadata",
     "SideStream",
     "SinkOptions",
     "SourceInfo",

@@ -6,13 +6,14 @@ In place, because a directory that is written anew moves, and the makers' own no
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 PREFIX = b"Exif\0\0"
 """What stands before the TIFF structure in JPEG files, and in what Pillow takes."""
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _EXIF_IFD = 0x0112, 0x011A, 0x011B, 0x0128, 0x8769
 _PIXEL_X, _PIXEL_Y, _WIDTH, _HEIGHT = 0xA002, 0xA003, 0x0100, 0x0101
 _BYTES = {3: 2, 4: 4}
+_Order = Literal["little", "big"]
 
 
 class _Entry(NamedTuple):
@@ -86,16 +87,17 @@ def resolution_of(exif: bytes) -> tuple[tuple[float, float], str] | None:
     return (found[_X_RESOLUTION] * factor, found[_Y_RESOLUTION] * factor), "none" if unit == 1 else "inch"
 
 
-def _order(data: bytes | bytearray) -> str | None:
-    return {b"II*\0": "little", b"MM\0*": "big"}.get(bytes(data[:4])) if len(data) >= 8 else None
+def _order(data: bytes | bytearray) -> _Order | None:
+    orders: dict[bytes, _Order] = {b"II*\0": "little", b"MM\0*": "big"}
+    return orders.get(bytes(data[:4])) if len(data) >= 8 else None
 
 
-def _number(data: bytes | bytearray, position: int, length: int, order: str) -> int:
+def _number(data: bytes | bytearray, position: int, length: int, order: _Order) -> int:
     """0 beyond the end of the data."""
-    return int.from_bytes(data[position : position + length], order)  # type: ignore[arg-type]
+    return int.from_bytes(data[position : position + length], order)
 
 
-def _entries(data: bytes | bytearray, order: str, position: int) -> Iterator[_Entry]:
+def _entries(data: bytes | bytearray, order: _Order, position: int) -> Iterator[_Entry]:
     """The entries of the directory at `position`; those that lie within the data."""
     if not 8 <= position <= len(data) - 2:
         return

@@ -87,9 +87,7 @@ def grey_levels(profile: bytes) -> np.ndarray | None:
 def to_srgb(picture: Image.Image, profile: bytes) -> Image.Image | None:
     """Return a picture (CMYK, Lab, ...) as 8-bit sRGB by its profile; None if the profile is unusable for it."""
     try:
-        return ImageCms.profileToProfile(
-            picture, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
+        return ImageCms.profileToProfile(picture, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
 
@@ -134,7 +132,9 @@ def _curve(table: bytes) -> np.ndarray | None:
         if len(table) < 12 + 2 * count:
             return None
         points = np.frombuffer(table, ">u2", count, 12).astype(np.float64)
-        return levels ** (points[0] / 256) if count == 1 else np.interp(levels, np.linspace(0, 1, count), points / 65535)
+        return (
+            levels ** (points[0] / 256) if count == 1 else np.interp(levels, np.linspace(0, 1, count), points / 65535)
+        )
     if table[:4] == b"para":
         kind = int.from_bytes(table[8:10], "big")
         counts = {0: 1, 1: 3, 2: 4, 3: 5, 4: 7}

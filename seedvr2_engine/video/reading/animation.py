@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -102,7 +102,7 @@ def is_transparent(path: Path) -> bool:
     return False
 
 
-def _frames(path: Path) -> Iterator[np.ndarray]:
+def _frames(path: Path) -> Generator[np.ndarray, None, None]:
     """(H,W,4) uint8 pictures as they are shown."""
     with path.open("rb") as file:
         picture = open_picture(file, path.name)
@@ -114,7 +114,7 @@ def _frames(path: Path) -> Iterator[np.ndarray]:
                 yield np.array(picture.convert("RGBA"))
             except (OSError, EOFError, ValueError, SyntaxError) as error:
                 raise VideoError(
-                    f"{path}: frame {index} is damaged ({error}); copy the file again, or leave the rest out (--frames)."
+                    f"{path}: frame {index} is damaged ({error}); copy it again, or leave the rest out (--frames)."
                 ) from error
 
 

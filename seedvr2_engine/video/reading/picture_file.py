@@ -8,7 +8,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
-import av
 import numpy as np
 import torch
 from PIL import Image, TiffImagePlugin
@@ -193,8 +192,8 @@ def _decode(path: Path, header: PictureHeader | None, damaged: Damaged) -> _Stor
             if header is None:
                 raise unreadable(path, error) from error
             first = error
+    assert header is not None
     try:
-        assert header is not None
         return _by_pillow(path, header)
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, IndexError, KeyError, TypeError) as error:
         if by_ffmpeg:

@@ -16,10 +16,7 @@ from ..exif import resolution_of, without_turn
 from ..info import Orientation, PictureMetadata
 
 # Formats of Pillow that are told by their first bytes. GIF is a clip, and is FFmpeg's.
-_FORMATS = (
-    ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "PSD", "ICO", "CUR", "ICNS", "PCX", "SGI")
-    + ("DDS", "QOI", "SUN", "XBM", "XPM", "AVIF")
-)  # fmt: skip
+_FORMATS = tuple("PNG JPEG MPO WEBP TIFF BMP PPM JPEG2000 PSD ICO CUR ICNS PCX SGI DDS QOI SUN XBM XPM AVIF".split())
 _ORIENTATIONS = {
     2: Orientation(mirror_x=True),
     3: Orientation(mirror_x=True, mirror_y=True),
@@ -258,9 +255,15 @@ def _bits(picture: Image.Image) -> int:
         return 16 if picture.format in ("PNG", "PPM", "JPEG2000") else 32
     if picture.mode == "F":
         return 32
-    arguments = picture.tile[0].args if picture.tile else ()
+    tiles = getattr(picture, "tile", None)
+    arguments = tiles[0].args if tiles else ()
     raw = arguments if isinstance(arguments, str) else next((a for a in arguments or () if isinstance(a, str)), "")
-    if picture.format == "PPM" and isinstance(arguments, tuple) and isinstance(arguments[-1], int) and arguments[-1] > 255:
+    if (
+        picture.format == "PPM"
+        and isinstance(arguments, tuple)
+        and isinstance(arguments[-1], int)
+        and arguments[-1] > 255
+    ):
         return 16
     return 16 if ";16" in raw else 8
 

@@ -67,13 +67,14 @@ def open_source(
     start: int = 0,
     frames: int | None = None,
     damaged: Damaged = "refuse",
-    sequence_rate: Fraction = DEFAULT_SEQUENCE_RATE,
+    sequence_rate: Fraction | None = None,
 ) -> FrameSource:
     """Open a clip, a picture, a folder of pictures, a printf pattern or a glob.
 
     `start` skips that many frames (they are decoded, so that the choice is exact), `frames` limits how many follow.
     Rotation stored in the file is applied; interlaced frames come as they are stored. Pictures of a sequence follow
-    each other at `sequence_rate` frames per second.
+    each other at `sequence_rate` frames per second, DEFAULT_SEQUENCE_RATE if None; clips have their own times, so
+    that asking for a rate is an error with them.
     `damaged="refuse"` raises VideoError for a truncated file and, naming the frame, at the first damage that the
     decoder reports, since patched pictures would be upscaled into believable detail; "keep" goes on with what the
     decoder makes of it and records a sentence in `warnings`. Decoders do not report everything that they patch.
@@ -86,18 +87,23 @@ def open_source(
         raise InvalidArgumentError(
             f"frames: expected at least 1 frame to take, got {frames}; leave it out to take all."
         )
-    if sequence_rate <= 0:
+    if sequence_rate is not None and sequence_rate <= 0:
         raise InvalidArgumentError(f"sequence_rate: expected more than 0 frames per second, got {sequence_rate}.")
     pictures = list_pictures(path)
     found: list[str] = []
     if pictures is not None:
         if start < len(pictures):
             chosen = slice(start, None if frames is None else start + frames)
-            info = describe_sequence(path, pictures, chosen, sequence_rate, damaged, found)
+            info = describe_sequence(path, pictures, chosen, sequence_rate or DEFAULT_SEQUENCE_RATE, damaged, found)
             info = _trimmed(info, start, frames)
             wanted = pictures[chosen]
             return FrameSource(info, lambda source: read_sequence(info, wanted, damaged, source.warnings), found)
         raise VideoError(f"{path}: expected more than {start} frames to start there, found {len(pictures)}.")
+    if sequence_rate is not None and path.exists():
+        raise InvalidArgumentError(
+            f"rate: expected a sequence of pictures (a folder or a pattern), got {path}, which has its own times; "
+            "leave the rate out."
+        )
     _check_complete(path, damaged)
     header = header_or_none(path)
     if header is not None and not header.is_animated:
@@ -113,9 +119,7 @@ def open_source(
     except VideoError as error:
         raise unreadable(path, error) from error
     if info.codec in ANIMATED_CODECS:
-        info = replace(
-            info, has_alpha=info.has_alpha and is_transparent(path), loop_count=loop_count(path)
-        )
+        info = replace(info, has_alpha=info.has_alpha and is_transparent(path), loop_count=loop_count(path))
     info = _trimmed(info, start, frames)
     return FrameSource(info, lambda source: _read_video(source, damaged))
 

@@ -82,9 +82,7 @@ def _first_picture(path: Path, damaged: Damaged) -> SourceInfo:
     return read_picture(path, header_or_none(path), damaged).describe(path)
 
 
-def _looked_over(
-    pictures: list[Path], damaged: Damaged, size: tuple[int, int], warnings: list[str]
-) -> Iterator[_Look]:
+def _looked_over(pictures: list[Path], damaged: Damaged, size: tuple[int, int], warnings: list[str]) -> Iterator[_Look]:
     profile: bytes | None = None
     told = False
     for index, picture in enumerate(pictures):

@@ -36,9 +36,11 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
 )
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _RAW_SUFFIXES = frozenset(
-    (".dng", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".cr2", ".cr3", ".crw", ".raf", ".orf", ".rw2", ".pef", ".srw")
-    + (".3fr", ".iiq", ".erf", ".mrw", ".x3f", ".kdc", ".dcr", ".rwl")
-)  # fmt: skip
+    (
+        *(".dng", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".cr2", ".cr3", ".crw", ".raf", ".orf", ".rw2", ".pef"),
+        *(".srw", ".3fr", ".iiq", ".erf", ".mrw", ".x3f", ".kdc", ".dcr", ".rwl"),
+    )
+)
 
 
 def unread_format(path: Path) -> tuple[str, str] | None:

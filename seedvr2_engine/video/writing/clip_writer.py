@@ -10,7 +10,7 @@ import av
 import torch
 
 from ...errors import InvalidArgumentError
-from ..info import SourceInfo
+from ..info import PictureMetadata, SourceInfo
 from ..planes import encode_frame
 from ..streams.side_streams import SideStreams
 from .options import Container, EncoderPlan, SinkOptions, container_for, plan_encoder
@@ -74,7 +74,14 @@ class VideoSink(FrameSink):
                 f"The pixel aspect ratio {aspect} is left out, which {self.path.suffix} holds for h264 and h265 only."
             )
 
-    def _write(self, rgb: torch.Tensor, alpha: torch.Tensor | None, pts: int | None, duration: int | None) -> None:
+    def _write(
+        self,
+        rgb: torch.Tensor,
+        alpha: torch.Tensor | None,
+        pts: int | None,
+        duration: int | None,
+        metadata: PictureMetadata | None,
+    ) -> None:
         pts = pts if pts is not None and self._follows_source else self._end_pts
         if self._last_pts is None:
             self._begin(pts)

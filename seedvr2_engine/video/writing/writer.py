@@ -10,7 +10,8 @@ from ..info import SourceInfo
 from ..reading.pictures import is_picture, list_pictures
 from .clip_writer import VideoSink
 from .options import SinkOptions
-from .picture_sinks import PictureSink, SequenceSink, pictures_of
+from .picture_names import PictureNames
+from .picture_sinks import PictureSink, SequenceSink
 from .sink import FrameSink
 
 
@@ -25,9 +26,9 @@ def open_sink(
     """Open an output: a clip, a picture, a printf pattern (`a_%05d.png`), or a folder (a path without an ending).
 
     `source` gives what is carried over: frame rate, times, colour tags, bit depth, alpha, pixel aspect ratio, audio,
-    subtitles, chapters and metadata. Raises OutputError if the target is the source itself, or exists and may not be
-    replaced, its folder is missing or not writable, its ending is unknown, or the codec is not available or does not
-    fit.
+    subtitles, chapters and metadata; names or numbers of pictures, see `PictureNames`. Raises OutputError if the
+    target is the source itself, or exists and may not be replaced, its folder is missing or not writable, its ending
+    is unknown, or the codec is not available or does not fit.
     """
     path = Path(path)
     options = options or SinkOptions()
@@ -35,7 +36,7 @@ def open_sink(
         raise InvalidArgumentError(f"width and height: expected at least 1 pixel, got {width}x{height}.")
     is_sequence = "%" in path.name or not path.suffix or path.is_dir()
     if source is not None:
-        _check_not_source(path, pictures_of(path) if is_sequence else [path], source)
+        _check_not_source(path, PictureNames.of(path, source).existing() if is_sequence else [path], source)
     if is_sequence:
         return SequenceSink(path, width, height, source, options)
     if is_picture(path):
