@@ -1,4 +1,7 @@
-"""Animated pictures: WebP, which FFmpeg does not decode, and what FFmpeg does not say of GIF and APNG."""
+"""Animated pictures: WebP and AVIF by Pillow, and what FFmpeg does not say of GIF and APNG.
+
+FFmpeg does not decode animated WebP, and takes the alpha of an animated AVIF for a second picture.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -23,11 +25,16 @@ ANIMATED_CODECS = frozenset({"gif", "apng"})
 """FFmpeg's names of the animated pictures that it decodes; they are clips here."""
 
 
-def describe_webp(path: Path, header: PictureHeader) -> SourceInfo:
-    """Return the description of an animated WebP; decodes it once, to know whether it is transparent anywhere."""
-    times = _durations_ms(path)
+def describe_animation(path: Path, header: PictureHeader) -> SourceInfo:
+    """Return the description of an animated WebP or AVIF.
+
+    Decodes it once, to know how long its frames last and whether it is transparent anywhere.
+    """
+    times, transparent = [], False
     with closing(_frames(path)) as frames:
-        transparent = any(bool((pixels[:, :, 3] < 255).any()) for pixels in frames)
+        for pixels, duration_ms in frames:
+            times.append(duration_ms)
+            transparent = transparent or bool((pixels[:, :, 3] < 255).any())
     count, total = len(times), sum(times)
     tags = ColorTags(ColorRange.FULL, Matrix.RGB)
     return SourceInfo(
@@ -42,7 +49,7 @@ def describe_webp(path: Path, header: PictureHeader) -> SourceInfo:
         variable_rate=max(times) - min(times) > 1,
         bit_depth=8,
         has_alpha=transparent,
-        codec="webp",
+        codec="av1" if header.format == "AVIF" else "webp",
         pix_fmt="rgba" if transparent else "rgb24",
         color=tags,
         conversion=tags,
@@ -56,20 +63,19 @@ def describe_webp(path: Path, header: PictureHeader) -> SourceInfo:
     )
 
 
-def read_webp(info: SourceInfo) -> Iterator[Frame]:
+def read_animation(info: SourceInfo) -> Iterator[Frame]:
     """Decode the chosen frames, each as it is shown."""
-    times = _durations_ms(info.path)
     chosen = range(info.first_frame, info.first_frame + info.selected_frames)
     pts = 0
     with closing(_frames(info.path)) as frames:
-        for index, pixels in enumerate(frames):
+        for index, (pixels, duration_ms) in enumerate(frames):
             if index >= chosen.stop:
                 return
             if index in chosen:
                 samples = torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32).div_(255).contiguous()
                 alpha = samples[3:] if info.has_alpha else None
-                yield Frame(samples[:3], alpha, pts=pts, duration=times[index], metadata=info.metadata)
-            pts += times[index]
+                yield Frame(samples[:3], alpha, pts=pts, duration=duration_ms, metadata=info.metadata)
+            pts += duration_ms
 
 
 def loop_count(path: Path) -> int | None:
@@ -102,35 +108,17 @@ def is_transparent(path: Path) -> bool:
     return False
 
 
-def _frames(path: Path) -> Generator[np.ndarray, None, None]:
-    """(H,W,4) uint8 pictures as they are shown."""
+def _frames(path: Path) -> Generator[tuple[np.ndarray, int], None, None]:
+    """(H,W,4) uint8 pictures as they are shown, and for how many milliseconds."""
     with path.open("rb") as file:
         picture = open_picture(file, path.name)
-        count = getattr(picture, "n_frames", 0)
-        for index in range(count):
+        for index in range(getattr(picture, "n_frames", 0)):
+            assert picture is not None
             try:
-                assert picture is not None
                 picture.seek(index)
-                yield np.array(picture.convert("RGBA"))
+                pixels = np.array(picture.convert("RGBA"))
             except (OSError, EOFError, ValueError, SyntaxError) as error:
                 raise VideoError(
                     f"{path}: frame {index} is damaged ({error}); copy it again, or leave the rest out (--frames)."
                 ) from error
-
-
-def _durations_ms(path: Path) -> list[int]:
-    """How long each frame is shown, from the ANMF chunks (WebP container specification)."""
-    times = []
-    with path.open("rb") as file:
-        position = 12
-        while len(head := _at(file, position, 24)) >= 8:
-            if head[:4] == b"ANMF" and len(head) == 24:
-                times.append(int.from_bytes(head[20:23], "little") or _UNTIMED_MS)
-            length = int.from_bytes(head[4:8], "little")
-            position += 8 + length + length % 2
-    return times
-
-
-def _at(file: BinaryIO, position: int, length: int) -> bytes:
-    file.seek(position)
-    return file.read(length)
+            yield pixels, round(picture.info.get("duration", 0)) or _UNTIMED_MS

@@ -10,8 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, TiffImagePlugin
-from PIL.ExifTags import Base
+from PIL import Image
 
 from ...errors import VideoError
 from .. import profiles
@@ -21,7 +20,7 @@ from ..planes import as_direct, bit_depth, decode_frame, family_of, orientation_
 from .picture_damage import lacks_end
 from .picture_header import PictureHeader, open_picture, read_header
 from .probe import codec_name, first_frame, main_video, opened
-from .signatures import unread_format
+from .signatures import misread_tiff, unread_format
 
 MOST_PIXELS = 1 << 30
 """Pixels of the largest picture that is read: 32768 x 32768, 12 GB as floating point numbers."""
@@ -117,6 +116,8 @@ def read_picture(path: Path, header: PictureHeader | None, damaged: Damaged = "r
     """
     if header is not None:
         check_readable(path, header)
+    else:
+        refuse_misread(path)
     if damaged == "refuse" and lacks_end(path):
         raise VideoError(
             f"{path}: the picture is truncated, its end is missing; copy it again, or take what can be read "
@@ -162,17 +163,25 @@ def check_readable(path: Path, header: PictureHeader) -> None:
             f"{path}: expected a picture of at most {MOST_PIXELS / 1e6:.0f} megapixels, found {header.width}x"
             f"{header.height} ({header.width * header.height / 1e6:.0f}); cut it into pieces first."
         )
-    if header.bits > 16 or header.mode == "F":
-        kind = "floating point numbers" if header.mode == "F" else f"{header.bits} bits"
+    if header.unread_samples is not None:
         raise VideoError(
-            f"{path}: expected whole numbers of at most 16 bits per sample, found {kind}; convert it to a 16-bit TIFF "
-            "or PNG first."
+            f"{path}: expected whole numbers of at most 16 bits per sample, found {header.unread_samples}; convert it "
+            "to a 16-bit TIFF or PNG first."
+        )
+
+
+def refuse_misread(path: Path) -> None:
+    """Raise VideoError for a file that Pillow does not know and of which FFmpeg would make something else."""
+    if (known := misread_tiff(path)) is not None:
+        raise VideoError(
+            f"{path}: expected whole numbers of at most 16 bits per sample, in strips, found {known}; convert it to an "
+            "ordinary 16-bit TIFF or PNG first."
         )
 
 
 def unreadable(path: Path, error: VideoError) -> VideoError:
     """Return the true reason why a file was not read: a known format that is not supported, or else `error`."""
-    known = unread_format(path) or _unread_tiff(path)
+    known = unread_format(path)
     if known is None:
         return error
     what, remedy = known
@@ -183,6 +192,7 @@ def _decode(path: Path, header: PictureHeader | None, damaged: Damaged) -> _Stor
     by_ffmpeg = header is None or (
         header.format in _FFMPEG_FORMATS
         and header.mode in _FFMPEG_MODES
+        and not header.is_tiled
         and (header.width + 128) * (header.height + 128) < _FFMPEG_MOST_PIXELS
     )
     if by_ffmpeg:
@@ -313,36 +323,3 @@ def _page_remarks(header: PictureHeader | None) -> list[str]:
         return ["its layers are read as one picture"]
     kind = "frames" if header.is_animated else "pages" if header.format == "TIFF" else "pictures"
     return [f"of its {header.pages} {kind} the first is read; split the file to have them all"]
-
-
-def _unread_tiff(path: Path) -> tuple[str, str] | None:
-    """What kind of TIFF no decoder took, from its first directory."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-            if start[:4] not in (b"II*\0", b"MM\0*"):
-                return None
-            tags = TiffImagePlugin.ImageFileDirectory_v2(start)
-            file.seek(tags.next)
-            tags.load(file)
-            bits = tags.get(Base.BitsPerSample, (1,))
-            samples = tags.get(Base.SampleFormat, (1,))
-            compression, photometric = tags.get(Base.Compression), tags.get(Base.PhotometricInterpretation)
-            strips = tags.get(Base.StripOffsets) or tags.get(Base.TileOffsets)
-    except Exception:  # whatever a damaged directory makes Pillow raise
-        return None
-    if not strips or max(strips if isinstance(strips, tuple) else (strips,)) > path.stat().st_size:
-        return None
-    depth = max(bits if isinstance(bits, tuple) else (bits,))
-    formats = set(samples if isinstance(samples, tuple) else (samples,))
-    remedy = "convert it to an ordinary 16-bit TIFF or PNG first"
-    if formats & {3, 6}:
-        return f"a TIFF of {depth}-bit floating point numbers", remedy
-    if formats & {2, 5}:
-        return f"a TIFF of signed {depth}-bit numbers", remedy
-    if depth > 16:
-        return f"a TIFF of {depth} bits per sample", remedy
-    known = {None, 1, 2, 3, 4, 5, 7, 8, 32773, 32946}
-    if compression not in known:
-        return f"a TIFF of compression {compression} and photometric {photometric}", remedy
-    return None

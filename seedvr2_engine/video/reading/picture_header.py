@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +16,10 @@ from ..exif import resolution_of, without_turn
 from ..info import Orientation, PictureMetadata
 
 # Formats of Pillow that are told by their first bytes. GIF is a clip, and is FFmpeg's.
-_FORMATS = tuple("PNG JPEG MPO WEBP TIFF BMP PPM JPEG2000 PSD ICO CUR ICNS PCX SGI DDS QOI SUN XBM XPM AVIF".split())
+_FORMATS = (
+    *("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "PSD", "ICO", "CUR", "ICNS", "PCX", "SGI"),
+    *("DDS", "QOI", "SUN", "XBM", "XPM", "AVIF"),
+)
 _ORIENTATIONS = {
     2: Orientation(mirror_x=True),
     3: Orientation(mirror_x=True, mirror_y=True),
@@ -64,6 +67,10 @@ class PictureHeader:
     """Width of an upright pixel over its height."""
     metadata: PictureMetadata = field(repr=False)
     """Upright: an orientation tag says so, and horizontal and vertical resolution have changed places if need be."""
+    is_tiled: bool = False
+    """Whether it is a TIFF of tiles, which FFmpeg decodes to nothing."""
+    unread_samples: str | None = None
+    """What its samples are, if no whole numbers of up to 16 bits."""
     remarks: tuple[str, ...] = ()
     """What is not carried along, as sentences without the file's name."""
 
@@ -150,6 +157,8 @@ def header_of(picture: Image.Image) -> PictureHeader:
         orientation=orientation,
         aspect=aspect,
         metadata=metadata,
+        is_tiled=picture.format == "TIFF" and Base.TileOffsets in getattr(picture, "tag_v2", {}),
+        unread_samples=_unread_samples(picture),
         remarks=tuple(remarks),
     )
 
@@ -268,6 +277,14 @@ def _bits(picture: Image.Image) -> int:
     return 16 if ";16" in raw else 8
 
 
-def without_profile(metadata: PictureMetadata) -> PictureMetadata:
-    """Return the metadata for pixels that no longer follow its colour profile."""
-    return replace(metadata, icc=None)
+def _unread_samples(picture: Image.Image) -> str | None:
+    bits = _bits(picture)
+    formats: set[int] = set()
+    if picture.format == "TIFF":
+        stored = getattr(picture, "tag_v2", {}).get(Base.SampleFormat, (1,))
+        formats = set(stored if isinstance(stored, tuple) else (stored,))
+    if picture.mode == "F" or formats & {3, 6}:
+        return f"floating point numbers of {bits} bits"
+    if formats & {2, 5}:
+        return f"signed numbers of {bits} bits"
+    return f"{bits} bits" if bits > 16 else None

@@ -17,9 +17,9 @@ import torch
 from ...errors import InvalidArgumentError, VideoError
 from ..info import Frame, Orientation, SourceInfo
 from ..planes import as_direct, decode_frame, upright
-from .animation import ANIMATED_CODECS, describe_webp, is_transparent, loop_count, read_webp
+from .animation import ANIMATED_CODECS, describe_animation, is_transparent, loop_count, read_animation
 from .damage import missing_bytes
-from .picture_file import Damaged, header_or_none, read_picture, unreadable
+from .picture_file import Damaged, check_readable, header_or_none, read_picture, refuse_misread, unreadable
 from .pictures import list_pictures
 from .probe import describe_video, main_video, opened
 from .sequence import describe_sequence, read_sequence
@@ -111,9 +111,11 @@ def open_source(
         info = _trimmed(picture.describe(path), start, frames)
         found += [f"{path}: {remark}." for remark in picture.remarks]
         return FrameSource(info, lambda source: iter([picture.frame(0)]), found)
-    if header is not None and header.format == "WEBP":
-        info = _trimmed(describe_webp(path, header), start, frames)
-        return FrameSource(info, lambda source: read_webp(info))
+    if header is not None and header.format in ("WEBP", "AVIF"):
+        check_readable(path, header)
+        info = _trimmed(describe_animation(path, header), start, frames)
+        return FrameSource(info, lambda source: read_animation(info))
+    refuse_misread(path)
     try:
         info = describe_video(path)
     except VideoError as error:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from PIL import TiffImagePlugin
+from PIL.ExifTags import Base
+
 # (offset, bytes, what it is, what to do)
 _PNG_OR_TIFF = "export it as PNG or TIFF first"
 _DEVELOP = "develop it to a 16-bit TIFF first"
@@ -34,6 +37,8 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"II+\0", "a BigTIFF picture", "save it as an ordinary TIFF or PNG first"),
     (0, b"MM\0+", "a BigTIFF picture", "save it as an ordinary TIFF or PNG first"),
 )
+# Those that FFmpeg or Pillow decode: a file of one of these that is not read is damaged.
+_TIFF_COMPRESSIONS = frozenset({None, 1, 2, 3, 4, 5, 6, 7, 8, 32773, 32809, 32946, 34925, 50000, 50001})
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _RAW_SUFFIXES = frozenset(
     (
@@ -56,4 +61,43 @@ def unread_format(path: Path) -> tuple[str, str] | None:
         return "a camera's raw picture", _DEVELOP
     if re.match(rb"\s*<\?xml[^>]*>\s*(<!--.*?-->|<!DOCTYPE[^>]*>|\s)*<svg", start, re.DOTALL):
         return "an SVG drawing", _PNG_OR_TIFF
-    return next(((what, remedy) for at, mark, what, remedy in _SIGNATURES if start[at : at + len(mark)] == mark), None)
+    found = next(((what, remedy) for at, mark, what, remedy in _SIGNATURES if start[at : at + len(mark)] == mark), None)
+    if found is None and (tags := _tiff_tags(path)) is not None:
+        compression = tags.get(Base.Compression)
+        if compression not in _TIFF_COMPRESSIONS:
+            return f"a TIFF of compression {compression}", "save it as an ordinary TIFF or PNG first"
+    return found
+
+
+def misread_tiff(path: Path) -> str | None:
+    """Return what a TIFF file holds that is taken for something else by a decoder that ignores it; else None."""
+    tags = _tiff_tags(path)
+    if tags is None:
+        return None
+    bits, formats = (tags.get(tag, (1,)) for tag in (Base.BitsPerSample, Base.SampleFormat))
+    depth = max(bits if isinstance(bits, tuple) else (bits,))
+    kinds = set(formats if isinstance(formats, tuple) else (formats,))
+    if kinds & {3, 6}:
+        return f"floating point numbers of {depth} bits"
+    if kinds & {2, 5}:
+        return f"signed numbers of {depth} bits"
+    if depth > 16:
+        return f"{depth} bits"
+    return f"tiles of {depth} bits" if Base.TileOffsets in tags else None
+
+
+def _tiff_tags(path: Path) -> TiffImagePlugin.ImageFileDirectory_v2 | None:
+    """The first directory of a TIFF file whose samples are within the file; None if it is none, or is damaged."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            if start[:4] not in (b"II*\0", b"MM\0*"):
+                return None
+            tags = TiffImagePlugin.ImageFileDirectory_v2(start)
+            file.seek(tags.next)
+            tags.load(file)
+        offsets = tags.get(Base.StripOffsets) or tags.get(Base.TileOffsets)
+        furthest = max(offsets if isinstance(offsets, tuple) else (offsets,))
+    except Exception:  # whatever a damaged directory makes Pillow raise
+        return None
+    return tags if furthest < path.stat().st_size else None
