@@ -150,7 +150,7 @@ def test_a_sequence_of_pictures(models, tmp_path):
     target = tmp_path / "out"
     result = seedvr2("upscale", folder, target, *models, "--scale", "1.5", "--color", "adain")
     assert result.exit_code == 0, result.stderr
-    assert sorted(path.name for path in target.iterdir()) == ["000001.png", "000002.png", "000003.png"]
+    assert sorted(path.name for path in target.iterdir()) == ["0.png", "1.png", "2.png"]
 
 
 def test_pictures_that_change_their_size_midway(models, tmp_path):

@@ -100,10 +100,10 @@ class _Stored:
     remarks: tuple[str, ...] = ()
 
 
-def header_or_none(path: Path) -> PictureHeader | None:
-    """Return the header of a picture that Pillow knows, or None; raises VideoError if the file cannot be opened."""
+def header_or_none(path: Path, *, is_whole: bool = True) -> PictureHeader | None:
+    """Return the header of a picture that Pillow knows, see `read_header`; None for others and unreadable files."""
     try:
-        return read_header(path)
+        return read_header(path, is_whole=is_whole)
     except OSError:
         # Reading as a clip says in a sentence what is wrong.
         return None
@@ -189,12 +189,7 @@ def unreadable(path: Path, error: VideoError) -> VideoError:
 
 
 def _decode(path: Path, header: PictureHeader | None, damaged: Damaged) -> _Stored:
-    by_ffmpeg = header is None or (
-        header.format in _FFMPEG_FORMATS
-        and header.mode in _FFMPEG_MODES
-        and not header.is_tiled
-        and (header.width + 128) * (header.height + 128) < _FFMPEG_MOST_PIXELS
-    )
+    by_ffmpeg = header is None or _suits_ffmpeg(header, damaged)
     if by_ffmpeg:
         try:
             return _by_ffmpeg(path, header, damaged)
@@ -212,6 +207,17 @@ def _decode(path: Path, header: PictureHeader | None, damaged: Damaged) -> _Stor
             f"{path}: expected a whole {header.format} picture, found one that does not decode ({error}); copy it "
             "again, or convert it to PNG."
         ) from error
+
+
+def _suits_ffmpeg(header: PictureHeader, damaged: Damaged) -> bool:
+    """Whether FFmpeg decodes this kind of picture, and to the same samples as its reference decoder.
+
+    Of TIFF it has a part only, so that what has 8 bits is libtiff's; it takes more damage, though.
+    """
+    if header.format == "TIFF" and (header.is_tiled or (header.bits <= 8 and damaged == "refuse")):
+        return False
+    fits = (header.width + 128) * (header.height + 128) < _FFMPEG_MOST_PIXELS
+    return header.format in _FFMPEG_FORMATS and header.mode in _FFMPEG_MODES and fits
 
 
 def _by_ffmpeg(path: Path, header: PictureHeader | None, damaged: Damaged) -> _Stored:
@@ -234,6 +240,8 @@ def _by_ffmpeg(path: Path, header: PictureHeader | None, damaged: Damaged) -> _S
     orientation = orientation_of(frame) if header is None else header.orientation
     conversion = resolve(tags, family=family_of(frame.format), size=(frame.width, frame.height), codec=codec)
     rgb, alpha = decode_frame(as_direct(frame), conversion, codec)
+    if alpha is not None and header is not None and header.is_premultiplied:
+        rgb = torch.where(alpha > 0, rgb / alpha, 0).clamp_(0, 1)
     if header is None and orientation.transpose:
         aspect = 1 / aspect
     return _Stored(rgb, alpha, bits, codec, frame.format.name, tags, conversion, aspect, orientation)

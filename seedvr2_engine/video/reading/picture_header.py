@@ -12,8 +12,9 @@ from typing import BinaryIO
 from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import IFD, Base
 
-from ..exif import resolution_of, without_turn
+from ..exif import PREFIX, resolution_of, without_turn
 from ..info import Orientation, PictureMetadata
+from .png_chunks import late_chunks
 
 # Formats of Pillow that are told by their first bytes. GIF is a clip, and is FFmpeg's.
 _FORMATS = (
@@ -69,6 +70,8 @@ class PictureHeader:
     """Upright: an orientation tag says so, and horizontal and vertical resolution have changed places if need be."""
     is_tiled: bool = False
     """Whether it is a TIFF of tiles, which FFmpeg decodes to nothing."""
+    is_premultiplied: bool = False
+    """Whether it is a TIFF whose colours are multiplied by alpha, which FFmpeg takes no notice of."""
     unread_samples: str | None = None
     """What its samples are, if no whole numbers of up to 16 bits."""
     remarks: tuple[str, ...] = ()
@@ -107,14 +110,21 @@ def open_picture(file: BinaryIO, name: str) -> Image.Image | None:
     return None
 
 
-def read_header(path: Path) -> PictureHeader | None:
+def read_header(path: Path, *, is_whole: bool = True) -> PictureHeader | None:
     """Return what the file says of itself; None if it is no picture that Pillow knows.
 
+    `is_whole` looks behind the pixels of PNG files as well, for all that travels with the picture.
     Raises OSError if it cannot be read.
     """
     with path.open("rb") as file:
         picture = open_picture(file, path.name)
-        return None if picture is None else header_of(picture)
+        if picture is None:
+            return None
+        if picture.format == "PNG" and is_whole:
+            # Some editors put EXIF, XMP and notes behind the pixels; Pillow would decode them all to get there.
+            for key, value in late_chunks(file).items():
+                picture.info.setdefault(key, value)
+        return header_of(picture)
 
 
 def header_of(picture: Image.Image) -> PictureHeader:
@@ -157,7 +167,8 @@ def header_of(picture: Image.Image) -> PictureHeader:
         orientation=orientation,
         aspect=aspect,
         metadata=metadata,
-        is_tiled=picture.format == "TIFF" and Base.TileOffsets in getattr(picture, "tag_v2", {}),
+        is_tiled=bool(_tiff_tag(picture, Base.TileOffsets)),
+        is_premultiplied=1 in _tiff_tag(picture, Base.ExtraSamples),
         unread_samples=_unread_samples(picture),
         remarks=tuple(remarks),
     )
@@ -166,7 +177,8 @@ def header_of(picture: Image.Image) -> PictureHeader:
 def _exif(picture: Image.Image, remarks: list[str]) -> tuple[bytes | None, int]:
     """EXIF of an upright picture, and the orientation, 1 to 8, that the stored one has."""
     try:
-        tags = picture.getexif()
+        # Of a PNG file getexif() would decode the pixels, in case EXIF stands behind them.
+        tags = _loaded(picture.info.get("exif")) if picture.format == "PNG" else picture.getexif()
         turn = tags.get(Base.Orientation, 1)
         turn = turn if isinstance(turn, int) else 1
         raw = picture.info.get("exif")
@@ -178,6 +190,13 @@ def _exif(picture: Image.Image, remarks: list[str]) -> tuple[bytes | None, int]:
     except Exception:  # whatever a damaged directory makes Pillow raise
         remarks.append("its EXIF is damaged and is left out")
         return None, 1
+
+
+def _loaded(exif: object) -> Image.Exif:
+    tags = Image.Exif()
+    if isinstance(exif, bytes):
+        tags.load(exif if exif.startswith(PREFIX) else PREFIX + exif)
+    return tags
 
 
 def _description(tags: Image.Exif) -> bytes | None:
@@ -241,10 +260,9 @@ def _text(picture: Image.Image, remarks: list[str]) -> tuple[tuple[str, str], ..
     """The notes of a PNG file, in which editors and generators keep titles, prompts and graphs."""
     if picture.format != "PNG":
         return ()
-    notes = getattr(picture, "_text", None) or {}
     found = [
         (key, str(value))
-        for key, value in {**picture.info, **notes}.items()
+        for key, value in picture.info.items()
         if isinstance(key, str) and isinstance(value, str) and key != "XML:com.adobe.xmp" and 0 < len(key) < 80
     ]
     if sum(len(value) for _, value in found) > _MOST_TEXT_CHARS:
@@ -256,8 +274,7 @@ def _text(picture: Image.Image, remarks: list[str]) -> tuple[tuple[str, str], ..
 def _bits(picture: Image.Image) -> int:
     """Bits per sample in the file, which Pillow's modes do not always say."""
     if picture.format == "TIFF":
-        stored = getattr(picture, "tag_v2", {}).get(Base.BitsPerSample, (8,))
-        return max(stored if isinstance(stored, tuple) else (stored,))
+        return max(_tiff_tag(picture, Base.BitsPerSample) or (1,))
     if picture.mode.startswith("I;16"):
         return 16
     if picture.mode == "I":
@@ -279,12 +296,15 @@ def _bits(picture: Image.Image) -> int:
 
 def _unread_samples(picture: Image.Image) -> str | None:
     bits = _bits(picture)
-    formats: set[int] = set()
-    if picture.format == "TIFF":
-        stored = getattr(picture, "tag_v2", {}).get(Base.SampleFormat, (1,))
-        formats = set(stored if isinstance(stored, tuple) else (stored,))
+    formats = set(_tiff_tag(picture, Base.SampleFormat))
     if picture.mode == "F" or formats & {3, 6}:
         return f"floating point numbers of {bits} bits"
     if formats & {2, 5}:
         return f"signed numbers of {bits} bits"
     return f"{bits} bits" if bits > 16 else None
+
+
+def _tiff_tag(picture: Image.Image, tag: int) -> tuple[int, ...]:
+    """The values of a tag of numbers; none if the picture is no TIFF or has no such tag."""
+    value = picture.tag_v2.get(tag, ()) if isinstance(picture, TiffImagePlugin.TiffImageFile) else ()
+    return value if isinstance(value, tuple) else (value,)

@@ -106,7 +106,7 @@ def _looked_over(pictures: list[Path], damaged: Damaged, size: tuple[int, int], 
 
 
 def _look(path: Path) -> _Look:
-    header = header_or_none(path)
+    header = header_or_none(path, is_whole=False)
     if header is None:
         return _look_by_ffmpeg(path)
     check_readable(path, header)

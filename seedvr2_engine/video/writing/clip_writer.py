@@ -54,8 +54,9 @@ class VideoSink(FrameSink):
         self._output = av.open(self._file.writer, "w", format=kind.muxer, options=kind.options)
         self._stream = _add_video_stream(self._output, self._plan, self._rate, self._time_base)
         self._stream.width, self._stream.height = self.width, self.height
-        if self._source is not None and self._source.kind == "video":
+        if self._source is not None:
             self._set_aspect(kind, self._source.sample_aspect_ratio)
+        if self._source is not None and self._source.kind == "video":
             if self._follows_source:
                 self._side = SideStreams(self._output, self._source, kind, self.warnings.append)
                 self._side.add_streams(options)
