@@ -30,10 +30,11 @@ def check_count(frames: int, target: Path) -> None:
     """Raise OutputError for a clip that is to become one picture: found out later, the work would be lost."""
     from ..video.reading.pictures import is_picture
 
-    if frames > 1 and is_picture(target) and "%" not in target.name and not target.is_dir():
+    is_one = is_picture(target) and target.suffix.lower() != ".webp"
+    if frames > 1 and is_one and "%" not in target.name and not target.is_dir():
         raise OutputError(
-            f"{target}: expected one frame for a picture, found {frames}; name a clip, a folder or a pattern such as "
-            f"%05d{target.suffix}, or take one with --frames 1."
+            f"{target}: expected one frame for a picture, found {frames}; name a clip, an animated picture (.apng, "
+            f".webp), a folder or a pattern such as %05d{target.suffix}, or take one with --frames 1."
         )
 
 

@@ -79,15 +79,16 @@ def read_animation(info: SourceInfo) -> Iterator[Frame]:
 
 
 def loop_count(path: Path) -> int | None:
-    """Return how often an animated GIF, APNG or WebP is shown, 0 for ever; None if it does not say."""
+    """Return how often an animated GIF, APNG or WebP is shown, 0 for ever; None if that cannot be read."""
     try:
         with path.open("rb") as file:
             if file.read(6) in (b"GIF87a", b"GIF89a"):
                 file.seek(0)
-                picture: Image.Image | None = Image.OPEN["GIF"][0](file, path.name)
-            else:
-                file.seek(0)
-                picture = open_picture(file, path.name)
+                again = Image.OPEN["GIF"][0](file, path.name).info.get("loop")
+                # A count says how often it is shown again; without one it is shown once.
+                return 1 if again is None else again + 1 if again else 0
+            file.seek(0)
+            picture = open_picture(file, path.name)
             loops = None if picture is None else picture.info.get("loop")
     except Exception:  # whatever a damaged file makes Pillow raise; reading says what is wrong
         return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from ...errors import InvalidArgumentError, OutputError
 from ..info import SourceInfo
 from ..reading.pictures import is_picture, list_pictures
+from .animation_sink import AnimationSink, is_animation
 from .clip_writer import VideoSink
 from .options import SinkOptions
 from .picture_names import PictureNames
@@ -25,6 +26,8 @@ def open_sink(
 ) -> FrameSink:
     """Open an output: a clip, a picture, a printf pattern (`a_%05d.png`), or a folder (a path without an ending).
 
+    .gif and .apng are animated pictures, and .webp for a source of several frames is one.
+
     `source` gives what is carried over: frame rate, times, colour tags, bit depth, alpha, pixel aspect ratio, audio,
     subtitles, chapters and metadata; names or numbers of pictures, see `PictureNames`. Raises OutputError if the
     target is the source itself, or exists and may not be replaced, its folder is missing or not writable, its ending
@@ -39,6 +42,8 @@ def open_sink(
         _check_not_source(path, PictureNames.of(path, source).existing() if is_sequence else [path], source)
     if is_sequence:
         return SequenceSink(path, width, height, source, options)
+    if is_animation(path, source):
+        return AnimationSink(path, width, height, source, options)
     if is_picture(path):
         return PictureSink(path, width, height, source, options)
     return VideoSink(path, width, height, source, options)
