@@ -51,9 +51,13 @@ def save_tiff(path, samples, tags, *, tile=False):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", [".png", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", "16.tif"])
 def test_orientation_is_applied_once(tmp_path, orientation, suffix):
-    Image.fromarray(codes()).save(tmp_path / f"a{suffix}", exif=exif(orientation), lossless=True)
+    if suffix.endswith(".tif"):
+        samples = codes(bits=16) // 257 * 257 if suffix == "16.tif" else codes()
+        save_tiff(tmp_path / f"a{suffix}", samples, {274: orientation})
+    else:
+        Image.fromarray(codes()).save(tmp_path / f"a{suffix}", exif=exif(orientation), lossless=True)
     (frame,), info, _ = load(tmp_path / f"a{suffix}")
     assert np.array_equal(as_codes(frame.rgb), TURNS[orientation](codes()))
     with open_sink(tmp_path / "b.png", width=info.width, height=info.height, source=info) as sink:
@@ -252,6 +256,20 @@ def test_pictures_beyond_ffmpegs_limit(tmp_path, monkeypatch):
             assert described.bit_depth == bits
             assert torch.equal(back.rgb, frame.rgb)
             assert opacity is None or (back.alpha - opacity).abs().max() <= 0.505 / ((1 << bits) - 1)
+
+
+def test_a_tiff_beyond_pillows_limit(tmp_path, monkeypatch):
+    """Pillow's limit is lowered here; FFmpeg takes over, and what it cannot decode gets a sentence."""
+    Image.fromarray(codes()).save(tmp_path / "a.tif")
+    Image.fromarray(codes()).save(tmp_path / "b.tif", compression="jpeg")
+    save_tiff(tmp_path / "c.tif", codes(32, 48), {}, tile=True)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    monkeypatch.setattr(picture_file, "_LIBTIFF_MOST_PIXELS", 1000)
+    (frame,), _, _ = load(tmp_path / "a.tif")
+    assert np.array_equal(as_codes(frame.rgb), codes())
+    for name in ("b.tif", "c.tif"):
+        with pytest.raises(VideoError, match=r"expected a TIFF of at most .* found 4[58]x3[12]"):
+            load(tmp_path / name)
 
 
 def test_sizes_that_a_format_does_not_hold_are_refused_at_opening(tmp_path):

@@ -80,6 +80,17 @@ def test_profile_exif_xmp_and_resolution_come_through(tmp_path, source, target):
         assert [round(float(value)) for value in dpi] == [300, 300]
 
 
+def test_an_orientation_of_xmp_alone_turns_nothing(tmp_path):
+    for name in ("a.jpg", "a.tif"):
+        Image.fromarray(codes()).save(
+            tmp_path / name, **({"xmp": XMP} if name == "a.jpg" else {"tiffinfo": {700: XMP}})
+        )
+        written, info, _ = through(tmp_path / name, tmp_path / "b.png", overwrite=True)
+        assert (info.width, info.height) == (45, 31)
+        with Image.open(written) as picture:
+            assert 'Orientation="6"' in picture.info["XML:com.adobe.xmp"]
+
+
 def test_notes_of_png_are_kept_in_png_and_missed_elsewhere(tmp_path):
     source = full_picture(tmp_path / "a.png")
     with Image.open(through(source, tmp_path / "b.png")[0]) as picture:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +30,8 @@ _FFMPEG_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YC
 _FFMPEG_FORMATS = frozenset({"PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "QOI", "AVIF"})
 # av_image_check_size() refuses sizes from here on.
 _FFMPEG_MOST_PIXELS = (1 << 31) // 8 - 1
+# Beyond twice Pillow's limit for all of a process it refuses to load a TIFF.
+_LIBTIFF_MOST_PIXELS = 2 * (1 << 30) // 4 // 3
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"})
 _GREY_TOLERANCE = 1.5 / 255
 Damaged = Literal["refuse", "keep"]
@@ -200,6 +203,11 @@ def _decode(path: Path, header: PictureHeader | None, damaged: Damaged) -> _Stor
     assert header is not None
     try:
         return _by_pillow(path, header)
+    except Image.DecompressionBombError as error:
+        raise VideoError(
+            f"{path}: expected a TIFF of at most {_LIBTIFF_MOST_PIXELS / 1e6:.0f} megapixels, found {header.width}x"
+            f"{header.height}; save it as PNG first."
+        ) from error
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, IndexError, KeyError, TypeError) as error:
         if by_ffmpeg:
             raise first from error
@@ -214,7 +222,8 @@ def _suits_ffmpeg(header: PictureHeader, damaged: Damaged) -> bool:
 
     Of TIFF it has a part only, so that what has 8 bits is libtiff's; it takes more damage, though.
     """
-    if header.format == "TIFF" and (header.is_tiled or (header.bits <= 8 and damaged == "refuse")):
+    small = header.width * header.height < _LIBTIFF_MOST_PIXELS
+    if header.format == "TIFF" and (header.needs_libtiff or (header.bits <= 8 and small and damaged == "refuse")):
         return False
     fits = (header.width + 128) * (header.height + 128) < _FFMPEG_MOST_PIXELS
     return header.format in _FFMPEG_FORMATS and header.mode in _FFMPEG_MODES and fits
@@ -253,7 +262,11 @@ def _by_pillow(path: Path, header: PictureHeader) -> _Stored:
         picture = open_picture(file, path.name)
         if picture is None:
             raise ValueError("another kind of file now")
-        picture.load()
+        # Pillow turns TIFF files upright by itself, for want of a tag by XMP.
+        picture.info.pop("xmp", None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture.load()
         if picture.mode in ("I", "I;16", "I;16B", "I;16L"):
             codes = np.asarray(picture).astype(np.uint16)[None]
             rgb = torch.from_numpy(codes.astype(np.float32)).div_(65535).expand(3, -1, -1).contiguous()
@@ -273,7 +286,8 @@ def _stored(
     tags = ColorTags(ColorRange.FULL, Matrix.RGB)
     pix_fmt = "gray16le" if bits == 16 else "rgb24" if alpha is None else "rgba"
     codec = header.format.lower()
-    return _Stored(rgb, alpha, bits, codec, pix_fmt, tags, tags, Fraction(1), header.orientation, tuple(remarks))
+    orientation = Orientation() if header.format == "TIFF" else header.orientation
+    return _Stored(rgb, alpha, bits, codec, pix_fmt, tags, tags, Fraction(1), orientation, tuple(remarks))
 
 
 def _as_rgb(picture: Image.Image, profile: bytes | None, remarks: list[str]) -> Image.Image:

@@ -68,8 +68,8 @@ class PictureHeader:
     """Width of an upright pixel over its height."""
     metadata: PictureMetadata = field(repr=False)
     """Upright: an orientation tag says so, and horizontal and vertical resolution have changed places if need be."""
-    is_tiled: bool = False
-    """Whether it is a TIFF of tiles, which FFmpeg decodes to nothing."""
+    needs_libtiff: bool = False
+    """Whether it is a TIFF of tiles or JPEG data, of which FFmpeg makes nothing or something else, without an error."""
     is_premultiplied: bool = False
     """Whether it is a TIFF whose colours are multiplied by alpha, which FFmpeg takes no notice of."""
     unread_samples: str | None = None
@@ -143,7 +143,7 @@ def header_of(picture: Image.Image) -> PictureHeader:
     metadata = PictureMetadata(
         icc=profile if isinstance(profile, bytes) else None,
         exif=exif,
-        xmp=_xmp(picture),
+        xmp=_xmp(picture, is_turned=turn != 1),
         dpi=density if unit == "inch" else None,
         text=_text(picture, remarks),
     )
@@ -158,8 +158,8 @@ def header_of(picture: Image.Image) -> PictureHeader:
     return PictureHeader(
         format=picture.format or "",
         mode=picture.mode,
-        width=picture.width,
-        height=picture.height,
+        width=(_tiff_tag(picture, Base.ImageWidth) or (picture.width,))[0],
+        height=(_tiff_tag(picture, Base.ImageLength) or (picture.height,))[0],
         bits=_bits(picture),
         may_have_alpha=picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in info,
         pages=pages,
@@ -167,7 +167,8 @@ def header_of(picture: Image.Image) -> PictureHeader:
         orientation=orientation,
         aspect=aspect,
         metadata=metadata,
-        is_tiled=bool(_tiff_tag(picture, Base.TileOffsets)),
+        needs_libtiff=bool(_tiff_tag(picture, Base.TileOffsets))
+        or not {6, 7}.isdisjoint(_tiff_tag(picture, Base.Compression)),
         is_premultiplied=1 in _tiff_tag(picture, Base.ExtraSamples),
         unread_samples=_unread_samples(picture),
         remarks=tuple(remarks),
@@ -177,13 +178,15 @@ def header_of(picture: Image.Image) -> PictureHeader:
 def _exif(picture: Image.Image, remarks: list[str]) -> tuple[bytes | None, int]:
     """EXIF of an upright picture, and the orientation, 1 to 8, that the stored one has."""
     try:
-        # Of a PNG file getexif() would decode the pixels, in case EXIF stands behind them.
-        tags = _loaded(picture.info.get("exif")) if picture.format == "PNG" else picture.getexif()
-        turn = tags.get(Base.Orientation, 1)
+        # Not getexif(): it takes an orientation from XMP, which no viewer does, and decodes all pixels of a PNG file.
+        if isinstance(picture, TiffImagePlugin.TiffImageFile):
+            turn = picture.tag_v2.get(Base.Orientation, 1)
+        else:
+            turn = _loaded(picture.info.get("exif")).get(Base.Orientation, 1)
         turn = turn if isinstance(turn, int) else 1
         raw = picture.info.get("exif")
         if picture.format == "TIFF":
-            return _description(tags), turn
+            return _description(picture.getexif()), turn
         if isinstance(raw, bytes) and raw:
             return without_turn(raw), turn
         return None, turn
@@ -244,7 +247,7 @@ def _aspect(density: tuple[float, float]) -> Fraction:
     return ratio if abs(ratio - 1) > Fraction(1, 500) and Fraction(1, 16) < ratio < 16 else Fraction(1)
 
 
-def _xmp(picture: Image.Image) -> bytes | None:
+def _xmp(picture: Image.Image, *, is_turned: bool) -> bytes | None:
     xmp = picture.info.get("xmp") or picture.info.get("XML:com.adobe.xmp")
     if xmp is None and isinstance(picture, TiffImagePlugin.TiffImageFile):
         xmp = picture.tag_v2.get(700)
@@ -252,6 +255,8 @@ def _xmp(picture: Image.Image) -> bytes | None:
         xmp = xmp.encode()
     if not isinstance(xmp, bytes):
         return None
+    if not is_turned:
+        return xmp
     xmp = re.sub(rb'(tiff:Orientation=["\'])[2-8]', rb"\g<1>1", xmp)
     return re.sub(rb"(<tiff:Orientation>\s*)[2-8]", rb"\g<1>1", xmp)
 
