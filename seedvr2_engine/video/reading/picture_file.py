@@ -272,7 +272,7 @@ def _by_pillow(path: Path, header: PictureHeader) -> _Stored:
             rgb = torch.from_numpy(codes.astype(np.float32)).div_(65535).expand(3, -1, -1).contiguous()
             return _stored(rgb, None, 16, header, remarks)
         picture = _as_rgb(picture, header.metadata.icc, remarks)
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
     if header.bits > 8:
         remarks.append(f"its {header.bits} bits per sample are read as 8 (this kind of file is)")
     rgb = pixels[:3].to(torch.float32).div_(255)
