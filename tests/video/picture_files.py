@@ -85,3 +85,18 @@ def png(path: Path, samples: np.ndarray, *chunks: tuple[bytes, bytes], size: tup
 def iccp(icc: bytes) -> tuple[bytes, bytes]:
     """The chunk of a profile."""
     return b"iCCP", b"profile\0\0" + zlib.compress(icc)
+
+
+def save_tiff(path: Path, samples: np.ndarray, tags: dict[int, int], *, tile: bool = False) -> Path:
+    """An uncompressed TIFF file of one strip or tile, with tags beside the usual ones."""
+    data = samples.tobytes()
+    channels = samples.shape[2] if samples.ndim == 3 else 1
+    height, width = samples.shape[:2]
+    found = {256: width, 257: height, 258: 8 * samples.itemsize, 259: 1, 262: 2 if channels > 1 else 1, 277: channels}
+    place = {322: width, 323: height, 324: 0, 325: len(data)} if tile else {273: 0, 278: height, 279: len(data)}
+    found |= place | tags
+    start = 8 + 2 + 12 * len(found) + 4
+    found[324 if tile else 273] = start
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(found.items()))
+    path.write_bytes(struct.pack("<2sHIH", b"II", 42, 8, len(found)) + entries + bytes(4) + data)
+    return path

@@ -1,7 +1,5 @@
 """Every sound picture file is read, in full or with a sentence, or refused with the true reason."""
 
-import struct
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,7 @@ from seedvr2_engine.errors import VideoError
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
 from seedvr2_engine.video.reading import picture_file
 
-from .picture_files import codes, exif, png
+from .picture_files import codes, exif, png, save_tiff
 
 # Pillow's Orientation numbers, and how the stored picture is turned upright.
 TURNS = {
@@ -33,21 +31,6 @@ def load(path, **options):
 
 def as_codes(picture, bits=8):
     return (picture * ((1 << bits) - 1)).round().int().permute(1, 2, 0).numpy()
-
-
-def save_tiff(path, samples, tags, *, tile=False):
-    """An uncompressed TIFF file of one strip or tile, with tags beside the usual ones."""
-    data = samples.tobytes()
-    channels = samples.shape[2] if samples.ndim == 3 else 1
-    height, width = samples.shape[:2]
-    found = {256: width, 257: height, 258: 8 * samples.itemsize, 259: 1, 262: 2 if channels > 1 else 1, 277: channels}
-    place = {322: width, 323: height, 324: 0, 325: len(data)} if tile else {273: 0, 278: height, 279: len(data)}
-    found |= place | tags
-    start = 8 + 2 + 12 * len(found) + 4
-    found[324 if tile else 273] = start
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(found.items()))
-    path.write_bytes(struct.pack("<2sHIH", b"II", 42, 8, len(found)) + entries + bytes(4) + data)
-    return path
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -242,6 +225,7 @@ def test_pictures_beyond_ffmpegs_limit(tmp_path, monkeypatch):
     png(tmp_path / "a.png", codes())
     for module in (picture_file, picture_format):
         monkeypatch.setattr(module, "_FFMPEG_MOST_PIXELS", 1000)
+    monkeypatch.setattr(picture_format, "_png_by_ffmpeg", None)
     (frame,), info, _ = load(tmp_path / "a.png")
     assert np.array_equal(as_codes(frame.rgb), codes())
     alpha = torch.linspace(0, 1, 31 * 45).reshape(1, 31, 45)

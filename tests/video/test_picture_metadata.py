@@ -151,6 +151,13 @@ def test_resolution_that_differs_across_and_down(tmp_path, source, target):
         assert [round(value) for value in back.info.metadata.dpi] == [600, 300]
 
 
+def test_resolution_turns_with_the_picture(tmp_path):
+    Image.fromarray(codes()).save(tmp_path / "a.jpg", dpi=(600, 300), exif=exif(6))
+    with open_source(through(tmp_path / "a.jpg", tmp_path / "b.png")[0]) as back:
+        assert back.info.sample_aspect_ratio == 2
+        assert [round(value) for value in back.info.metadata.dpi] == [300, 600]
+
+
 @pytest.mark.parametrize("target", [*KINDS, ".mp4"])
 def test_pixels_that_are_not_square(tmp_path, target):
     source = png(tmp_path / "a.png", codes(32, 48), (b"pHYs", (3).to_bytes(4, "big") + (4).to_bytes(4, "big") + b"\0"))

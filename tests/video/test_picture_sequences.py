@@ -12,7 +12,7 @@ from seedvr2_engine.cli.choices import parse_rate
 from seedvr2_engine.errors import InvalidArgumentError, OutputError, VideoError
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
 
-from .picture_files import ADOBE_PRIMARIES, codes, png, profile
+from .picture_files import ADOBE_PRIMARIES, codes, png, profile, save_tiff
 
 
 def names(folder):
@@ -116,6 +116,19 @@ def test_a_picture_without_its_end_is_named_before_anything_is_read(tmp_path):
         open_source(folder)
     with open_source(folder, damaged="keep") as source:
         assert len(list(source)) == 3
+
+
+def test_a_picture_of_another_kind_of_samples_is_named(tmp_path):
+    """Half floats, which Pillow does not know and FFmpeg takes for whole numbers."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in "12":
+        save_tiff(folder / f"{name}.tif", codes()[..., 0].astype("<f2"), {339: 3})
+    with pytest.raises(VideoError, match=r"1\.tif: .* found floating point numbers of 16 bits"):
+        open_source(folder)
+    Image.fromarray(codes()).save(folder / "1.tif")
+    with pytest.raises(VideoError, match=r"2\.tif: .* found floating point numbers of 16 bits"):
+        open_source(folder)
 
 
 def test_each_picture_keeps_its_own_profile(tmp_path):

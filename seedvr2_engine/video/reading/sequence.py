@@ -15,7 +15,7 @@ from .. import profiles
 from ..info import Frame, SourceInfo
 from ..planes import bit_depth, has_alpha
 from .picture_damage import lacks_end
-from .picture_file import Damaged, check_readable, header_or_none, read_picture, unreadable
+from .picture_file import Damaged, check_readable, header_or_none, read_picture, refuse_misread, unreadable
 from .picture_header import PictureHeader
 from .probe import first_frame, main_video, opened
 
@@ -119,6 +119,7 @@ def _rgb_profile(header: PictureHeader) -> bytes | None:
 
 
 def _look_by_ffmpeg(path: Path) -> _Look:
+    refuse_misread(path)
     try:
         with opened(path) as container:
             stream = main_video(container, path)
