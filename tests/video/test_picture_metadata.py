@@ -244,3 +244,15 @@ def test_exif_is_set_right_in_place(order):
     for end in range(len(block)):
         for change in (without_turn(block[:end]), with_size(block[:end], 1, 1), resolution_of(block[:end])):
             assert change is None or isinstance(change, bytes)
+
+
+@pytest.mark.parametrize("target", KINDS)
+def test_damaged_exif_stops_nothing(tmp_path, target):
+    """Every byte of the block is overwritten in turn, by several values."""
+    Image.fromarray(codes(16, 16)).save(tmp_path / "a.jpg", exif=exif(6), dpi=(300, 300))
+    whole = (tmp_path / "a.jpg").read_bytes()
+    start = whole.index(b"Exif\0\0") + 6
+    for at in range(start, start + len(exif(6)) - 6, 5):
+        value = (255, 0, 1, 127)[at % 4]
+        (tmp_path / "b.jpg").write_bytes(whole[:at] + bytes([value]) + whole[at + 1 :])
+        through(tmp_path / "b.jpg", tmp_path / f"c{target}", overwrite=True)

@@ -10,12 +10,14 @@ from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import torch
 from PIL import Image
 
 from ...errors import VideoError
 from ..info import ColorRange, ColorTags, Frame, Matrix, Orientation, SourceInfo
+from ..planes import has_alpha
 from .picture_header import PictureHeader, open_picture
 from .probe import main_video, opened
 
@@ -99,13 +101,18 @@ def is_transparent(path: Path) -> bool:
     """Return whether any pixel of an animated picture that FFmpeg decodes is not opaque; decodes until one is found."""
     with opened(path) as container:
         stream = main_video(container, path)
-        for frame in container.decode(stream):
-            if frame.format.name not in ("pal8", "rgb24", "rgb48be", "gray", "gray16be"):
-                alpha = frame.reformat(format="rgba", threads=1).to_ndarray()[:, :, 3]
-                if (alpha < 255).any():
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                # Reading reports the damage with its place.
+                continue
+            for frame in frames:
+                if frame.format.name == "pal8" or (
+                    has_alpha(frame.format)
+                    and (frame.reformat(format="rgba", threads=1).to_ndarray()[:, :, 3] < 255).any()
+                ):
                     return True
-            elif frame.format.name == "pal8":
-                return True
     return False
 
 

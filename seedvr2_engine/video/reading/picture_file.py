@@ -265,7 +265,7 @@ def _by_pillow(path: Path, header: PictureHeader) -> _Stored:
         # Pillow turns TIFF files upright by itself, for want of a tag by XMP.
         picture.info.pop("xmp", None)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")
             picture.load()
         if picture.mode in ("I", "I;16", "I;16B", "I;16L"):
             codes = np.asarray(picture).astype(np.uint16)[None]

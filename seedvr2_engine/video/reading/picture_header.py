@@ -124,7 +124,14 @@ def read_header(path: Path, *, is_whole: bool = True) -> PictureHeader | None:
             # Some editors put EXIF, XMP and notes behind the pixels; Pillow would decode them all to get there.
             for key, value in late_chunks(file).items():
                 picture.info.setdefault(key, value)
-        return header_of(picture)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return header_of(picture)
+        except OSError:
+            raise
+        except Exception:  # tags of a damaged file may be of any type; FFmpeg, which needs few of them, decides
+            return None
 
 
 def header_of(picture: Image.Image) -> PictureHeader:
@@ -312,4 +319,4 @@ def _unread_samples(picture: Image.Image) -> str | None:
 def _tiff_tag(picture: Image.Image, tag: int) -> tuple[int, ...]:
     """The values of a tag of numbers; none if the picture is no TIFF or has no such tag."""
     value = picture.tag_v2.get(tag, ()) if isinstance(picture, TiffImagePlugin.TiffImageFile) else ()
-    return value if isinstance(value, tuple) else (value,)
+    return tuple(part for part in (value if isinstance(value, tuple) else (value,)) if isinstance(part, int))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 from PIL import TiffImagePlugin
@@ -75,8 +76,8 @@ def misread_tiff(path: Path) -> str | None:
     if tags is None:
         return None
     bits, formats = (tags.get(tag, (1,)) for tag in (Base.BitsPerSample, Base.SampleFormat))
-    depth = max(bits if isinstance(bits, tuple) else (bits,))
-    kinds = set(formats if isinstance(formats, tuple) else (formats,))
+    depth = max(_numbers(bits) or (1,))
+    kinds = set(_numbers(formats))
     if kinds & {3, 6}:
         return f"floating point numbers of {depth} bits"
     if kinds & {2, 5}:
@@ -89,15 +90,21 @@ def misread_tiff(path: Path) -> str | None:
 def _tiff_tags(path: Path) -> TiffImagePlugin.ImageFileDirectory_v2 | None:
     """The first directory of a TIFF file whose samples are within the file; None if it is none, or is damaged."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             start = file.read(8)
             if start[:4] not in (b"II*\0", b"MM\0*"):
                 return None
             tags = TiffImagePlugin.ImageFileDirectory_v2(start)
             file.seek(tags.next)
             tags.load(file)
-        offsets = tags.get(Base.StripOffsets) or tags.get(Base.TileOffsets)
-        furthest = max(offsets if isinstance(offsets, tuple) else (offsets,))
-    except Exception:  # whatever a damaged directory makes Pillow raise
+            offsets = tags.get(Base.StripOffsets) or tags.get(Base.TileOffsets)
+            furthest = max(offsets if isinstance(offsets, tuple) else (offsets,))
+            return tags if furthest < path.stat().st_size else None
+    except Exception:  # whatever a damaged directory makes Pillow raise, or of what type its values are
         return None
-    return tags if furthest < path.stat().st_size else None
+
+
+def _numbers(value: object) -> tuple[int, ...]:
+    """The whole numbers of a tag, which in a damaged file may be anything."""
+    return tuple(part for part in (value if isinstance(value, tuple) else (value,)) if isinstance(part, int))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from fractions import Fraction
@@ -140,12 +141,31 @@ def _add_exif(tags: TiffImagePlugin.ImageFileDirectory_v2, exif: bytes | None) -
     if exif is None:
         return
     found = Image.Exif()
-    found.load(PREFIX + exif)
-    for tag, value in found.items():
-        if tag not in _TIFF_OWN and tag not in (IFD.Exif, IFD.GPSInfo, IFD.Interop, Base.JpegIFOffset):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found.load(PREFIX + exif)
+            groups = {group: dict(found.get_ifd(group)) for group in (IFD.Exif, IFD.GPSInfo)}
+            main = dict(found)
+    except Exception:  # whatever damaged EXIF makes Pillow raise; there is nothing in it to be kept
+        return
+    nested = (IFD.Exif, IFD.GPSInfo, IFD.Interop, Base.JpegIFOffset)
+    for tag, value in main.items():
+        if tag not in _TIFF_OWN and tag not in nested and _is_writable(None, tag, value):
             tags[tag] = value
-    for group in (IFD.Exif, IFD.GPSInfo):
-        values = dict(found.get_ifd(group))
+    for group, values in groups.items():
         values.pop(IFD.Interop, None)
-        if values:
-            tags[group] = values
+        writable = {tag: value for tag, value in values.items() if _is_writable(group, tag, value)}
+        if writable:
+            tags[group] = writable
+
+
+def _is_writable(group: int | None, tag: int, value: object) -> bool:
+    """Whether a tag's value is of a type that it can have; damaged EXIF is full of others."""
+    trial = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II", group=group)
+    try:
+        trial[tag] = value
+        trial.tobytes(8)
+    except Exception:  # whatever Pillow raises for it
+        return False
+    return True

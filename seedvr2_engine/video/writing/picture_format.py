@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -193,9 +194,15 @@ def _webp(picture: Image.Image, form: PictureFormat, metadata: PictureMetadata) 
     return buffer.getvalue()
 
 
-def _exif_with(exif: bytes | None, density: tuple[float, float, bool]) -> bytes:
+def _exif_with(exif: bytes | None, density: tuple[float, float, bool]) -> bytes | None:
+    """EXIF that says the resolution as well; as it was if it is damaged."""
     tags = Image.Exif()
-    if exif is not None:
-        tags.load(PREFIX + exif)
-    tags[0x011A], tags[0x011B], tags[0x0128] = density[0], density[1], 2 if density[2] else 1
-    return tags.tobytes()[len(PREFIX) :]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if exif is not None:
+                tags.load(PREFIX + exif)
+            tags[0x011A], tags[0x011B], tags[0x0128] = density[0], density[1], 2 if density[2] else 1
+            return tags.tobytes()[len(PREFIX) :]
+    except Exception:  # whatever damaged EXIF makes Pillow raise
+        return exif
