@@ -274,7 +274,7 @@ def _by_pillow(path: Path, header: PictureHeader) -> _Stored:
         picture = _as_rgb(picture, header.metadata.icc, remarks)
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
     if header.bits > 8:
-        remarks.append(f"its {header.bits} bits per sample are read as 8 (this kind of file is)")
+        remarks.append(f"its {header.bits} bits per sample are read as 8, all that is decoded of this kind of file")
     rgb = pixels[:3].to(torch.float32).div_(255)
     alpha = pixels[3:].to(torch.float32).div_(255) if picture.mode == "RGBA" else None
     return _stored(rgb, alpha, 8, header, remarks)
