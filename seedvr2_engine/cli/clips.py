@@ -135,7 +135,7 @@ def _write(pairs: Iterable[tuple[Frame, Tensor]], sink: FrameSink, meter: Qualit
         try:
             for frame, picture in pairs:
                 meter.add(picture, frame.rgb)
-                sink.write(picture, pts=frame.pts, alpha=frame.alpha)
+                sink.write(picture, pts=frame.pts, alpha=frame.alpha, metadata=frame.metadata)
                 bar.advance(task)
         except KeyboardInterrupt:
             kept = sink.abort(keep_partial=True)

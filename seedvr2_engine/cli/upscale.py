@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InvalidArgumentError, SeedVR2Error
-from .choices import choose_models
+from .choices import choose_models, parse_rate
 from .console import EXIT_BAD_INPUT, err, fail, out, warn
 from .machine import plan_machine, print_plan
 from .upscale_files import Cut, Job, Request, Result, jobs_for, run_job
@@ -129,6 +129,13 @@ def upscale(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing output.", rich_help_panel=_OUTPUT)
     ] = False,
+    rate: Annotated[
+        str | None,
+        typer.Option(
+            help="Frames per second of a picture sequence, as 25 or 24000/1001; 24 if not given.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print what would run, its memory and time, and exit.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -164,7 +171,7 @@ def upscale(
         chroma=chroma,  # type: ignore[arg-type]
         overwrite=overwrite,
     )
-    cut = Cut(start, frames, "keep" if keep_damaged else "refuse")
+    cut = Cut(start, frames, "keep" if keep_damaged else "refuse", None if rate is None else parse_rate(rate))
     place = resolve_device(device)
     jobs = jobs_for(source, target, each=each)
     models = choose_models(dit, vae, text)

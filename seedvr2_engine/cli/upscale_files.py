@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
     from ..pipeline.options import UpscaleOptions
     from ..pipeline.upscaler import Progress, Upscaler
-    from ..video import Frame, FrameSink, FrameSource, SinkOptions
-    from ..video.reading.reader import Damaged
+    from ..video import Frame, FrameSink, FrameSource, PictureMetadata, SinkOptions
+    from ..video.reading.picture_file import Damaged
+
+    _Passed = tuple[int, int, PictureMetadata | None]
 
 READ_AHEAD_FRAMES = 4
 WRITE_BEHIND_FRAMES = 4
@@ -81,12 +84,14 @@ class Cut:
     """Frames to take; all if None."""
     damaged: Damaged = "refuse"
     """What happens where it is damaged."""
+    rate: Fraction | None = None
+    """Frames per second of a sequence of pictures; the usual one if None."""
 
     def open(self, source: str) -> FrameSource:
         """These frames of a source."""
         from ..video import open_source
 
-        return open_source(source, start=self.start, frames=self.frames, damaged=self.damaged)
+        return open_source(source, start=self.start, frames=self.frames, damaged=self.damaged, sequence_rate=self.rate)
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,7 @@ def _memory_errors(upscaler: Upscaler, job: Job, chunk_frames: int) -> Iterator[
 def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, job: Job) -> None:
     from ..pipeline.ahead import made_ahead
 
-    times: deque[tuple[int, int]] = deque()
+    times: deque[_Passed] = deque()
     cancelled = threading.Event()
     with UpscaleBar(Path(job.source).name, len(clip)) as bar:
 
@@ -202,18 +207,18 @@ def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, job: Jo
             raise typer.Exit(fail(f"interrupted; {done}.", EXIT_INTERRUPTED)) from None
 
 
-def _pictures(clip: Iterable[Frame], times: deque[tuple[int, int]]) -> Iterator[Tensor]:
-    """The clip's frames with their alpha, (3 or 4, H, W); what belongs to them in time goes to `times`."""
+def _pictures(clip: Iterable[Frame], times: deque[_Passed]) -> Iterator[Tensor]:
+    """The clip's frames with their alpha, (3 or 4, H, W); their times and metadata go to `times`."""
     import torch
 
     for frame in clip:
-        times.append((frame.pts, frame.duration))
+        times.append((frame.pts, frame.duration, frame.metadata))
         yield frame.rgb if frame.alpha is None else torch.cat([frame.rgb, frame.alpha])
 
 
-def _write(pictures: Iterable[Tensor], times: deque[tuple[int, int]], sink: FrameSink, bar: UpscaleBar) -> None:
+def _write(pictures: Iterable[Tensor], times: deque[_Passed], sink: FrameSink, bar: UpscaleBar) -> None:
     for picture in pictures:
-        pts, duration = times.popleft()
+        pts, duration, metadata = times.popleft()
         alpha = picture[3:] if picture.shape[0] == 4 else None
-        sink.write(picture[:3], pts=pts, duration=duration, alpha=alpha)
+        sink.write(picture[:3], pts=pts, duration=duration, alpha=alpha, metadata=metadata)
         bar.written(sink.frames_written)

@@ -1,7 +1,7 @@
 """Clips and pictures as streams of frames, in and out."""
 
 from .hdr_metadata import ContentLight, HdrMetadata, MasteringDisplay
-from .info import ColorRange, ColorTags, Frame, Matrix, Orientation, SideStream, SourceInfo
+from .info import ColorRange, ColorTags, Frame, Matrix, Orientation, PictureMetadata, SideStream, SourceInfo
 from .reading.reader import FrameSource, open_source
 from .writing.options import SinkOptions
 from .writing.sink import FrameSink
@@ -18,6 +18,7 @@ __all__ = [
     "MasteringDisplay",
     "Matrix",
     "Orientation",
+    "PictureMetadata",
     "SideStream",
     "SinkOptions",
     "SourceInfo",

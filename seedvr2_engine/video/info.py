@@ -156,6 +156,23 @@ class SideStream:
 
 
 @dataclass(frozen=True)
+class PictureMetadata:
+    """What a picture file holds beside its pixels and travels from picture to picture; all of it describes the
+    upright picture."""
+
+    icc: bytes | None = None
+    """ICC profile of R'G'B' pixels."""
+    exif: bytes | None = None
+    """EXIF as a TIFF structure, with orientation 1 if it has one, and without a thumbnail."""
+    xmp: bytes | None = None
+    """An XMP packet."""
+    dpi: tuple[float, float] | None = None
+    """(horizontal, vertical) pixels per inch."""
+    text: tuple[tuple[str, str], ...] = ()
+    """Notes of a PNG file, as (key, text)."""
+
+
+@dataclass(frozen=True)
 class SourceInfo:
     """A clip, a picture, or a numbered sequence of pictures; measured once, when it is opened."""
 
@@ -206,6 +223,12 @@ class SourceInfo:
     """Index of the first frame that is read, counted from 0."""
     selected_frames: int = 0
     """Number of frames that are read from there."""
+    metadata: PictureMetadata | None = None
+    """What the first picture's file says beside its pixels; None for clips."""
+    pictures: tuple[str, ...] = ()
+    """Names of the files of a sequence, without folders, in the order of the frames of the whole source."""
+    loop_count: int | None = None
+    """How often an animated picture is shown, 0 for ever; None where the file does not say."""
 
     @property
     def is_trimmed_at_start(self) -> bool:
@@ -230,3 +253,5 @@ class Frame:
     """Presentation time in ticks of `SourceInfo.time_base`; strictly increasing from frame to frame."""
     duration: int
     """Ticks until the next frame, as the container promises; at least 1."""
+    metadata: PictureMetadata | None = None
+    """What this picture's file says beside its pixels; None for frames of a clip."""

@@ -27,8 +27,8 @@ _YUV = re.compile(r"yuv[aj]?(\d{3})p(\d*)(le|be)?")
 _GBR = re.compile(r"gbra?p(\d*)(le|be)?")
 _GREY = re.compile(r"(?:gray|ya)(\d*)(le|be)?")
 _PACKED = re.compile(r"(rgb|bgr|rgba|bgra|argb|abgr|rgb0|bgr0|0rgb|0bgr)(24|48|64)?(le|be)?")
-# AV_FRAME_DATA_EXIF of libavutil 60.
-_EXIF_SIDE_DATA = 31
+# All of enum AVFrameSideDataType, and room for more, but for AV_FRAME_DATA_DISPLAYMATRIX.
+_OTHER_SIDE_DATA = [kind for kind in range(48) if kind != 6]
 _CHROMA_STEPS = {"410": (4, 4), "411": (4, 1), "420": (2, 2), "422": (2, 1), "440": (1, 2), "444": (1, 1)}
 
 
@@ -67,14 +67,14 @@ def has_alpha(pix_fmt: av.VideoFormat) -> bool:
 
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
-    """Return the turn that FFmpeg's display matrix asks for (container rotation, or EXIF orientation of a picture)."""
+    """Return the turn that FFmpeg's display matrix asks for (container rotation, or EXIF orientation of a picture).
+
+    All other side data is removed from a copy first: PyAV frees the metadata of a piece of side data, such as the
+    name of an ICC profile, which FFmpeg then frees again; and it refuses to list kinds that it has no name for.
+    """
+    deletions = [("sidedata", f"mode=delete:type={kind}") for kind in _OTHER_SIDE_DATA]
     try:
-        side_data = frame.side_data
-    except ValueError:
-        # PyAV 18.1 has no name for EXIF and then lists no side data at all.
-        side_data = filtered(frame, ("sidedata", f"mode=delete:type={_EXIF_SIDE_DATA}")).side_data
-    try:
-        matrix = side_data["DISPLAYMATRIX"]  # type: ignore[typeddict-item]  # PyAV's stub lists one key
+        matrix = filtered(frame, *deletions).side_data["DISPLAYMATRIX"]  # type: ignore[typeddict-item]  # stub: one key
     except KeyError:
         return Orientation()
     a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5].tolist()

@@ -151,7 +151,22 @@ def test_a_sequence_of_pictures(models, tmp_path):
     target = tmp_path / "out"
     result = seedvr2("upscale", folder, target, *models, "--scale", "1.5", "--color", "adain")
     assert result.exit_code == 0, result.stderr
-    assert sorted(path.name for path in target.iterdir()) == ["000001.png", "000002.png", "000003.png"]
+    assert sorted(path.name for path in target.iterdir()) == ["0.png", "1.png", "2.png"]
+
+
+def test_a_rate_is_for_sequences(models, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in (7, 9):
+        write_picture(folder / f"{number}.png", ramp(number, 32, 24), "rgb24")
+    target = tmp_path / "out.mkv"
+    result = seedvr2("upscale", folder, target, *models, "--scale", "1", "--color", "none", "--rate", "29.97")
+    assert result.exit_code == 0, result.stderr
+    with open_source(target) as clip:
+        assert [frame.pts * clip.info.time_base for frame in clip] == pytest.approx([0, 1001 / 30000], abs=0.001)
+    result = seedvr2("upscale", folder / "7.png", tmp_path / "out.png", *models, "--rate", "25")
+    assert result.exit_code == 2
+    assert "rate: expected a sequence of pictures" in " ".join(result.stderr.split())
 
 
 def test_pictures_that_change_their_size_midway(models, tmp_path):

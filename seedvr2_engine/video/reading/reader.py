@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
@@ -10,20 +10,20 @@ from itertools import islice
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 import av
 import torch
 
 from ...errors import InvalidArgumentError, VideoError
-from ..color import resolve
 from ..info import Frame, Orientation, SourceInfo
-from ..planes import as_direct, cropped, decode_frame, family_of, orientation_of, source_tags, upright
+from ..planes import as_direct, cropped, decode_frame, upright
+from .animation import ANIMATED_CODECS, describe_animation, is_transparent, loop_count, read_animation
 from .damage import missing_bytes
+from .picture_file import Damaged, check_readable, header_or_none, read_picture, refuse_misread, unreadable
 from .pictures import list_pictures
-from .probe import codec_name, describe_video, first_frame, main_video, opened
+from .probe import describe_video, main_video, opened
+from .sequence import describe_sequence, read_sequence
 
-Damaged = Literal["refuse", "keep"]
 DEFAULT_SEQUENCE_RATE = Fraction(24)
 
 
@@ -33,9 +33,11 @@ class FrameSource:
     `info` describes the whole source; `warnings` collects sentences about what was found damaged or odd on the way.
     """
 
-    def __init__(self, info: SourceInfo, frames: Callable[[FrameSource], Iterator[Frame]]) -> None:
+    def __init__(
+        self, info: SourceInfo, frames: Callable[[FrameSource], Iterator[Frame]], warnings: Iterable[str] = ()
+    ) -> None:
         self.info = info
-        self.warnings: list[str] = []
+        self.warnings: list[str] = list(warnings)
         self._frames = frames(self)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -65,13 +67,14 @@ def open_source(
     start: int = 0,
     frames: int | None = None,
     damaged: Damaged = "refuse",
-    sequence_rate: Fraction = DEFAULT_SEQUENCE_RATE,
+    sequence_rate: Fraction | None = None,
 ) -> FrameSource:
     """Open a clip, a picture, a folder of pictures, a printf pattern or a glob.
 
     `start` skips that many frames (they are decoded, so that the choice is exact), `frames` limits how many follow.
     Rotation stored in the file is applied; interlaced frames come as they are stored. Pictures of a sequence follow
-    each other at `sequence_rate` frames per second.
+    each other at `sequence_rate` frames per second, DEFAULT_SEQUENCE_RATE if None; clips have their own times, so
+    that asking for a rate is an error with them.
     `damaged="refuse"` raises VideoError for a truncated file and, naming the frame, at the first damage that the
     decoder reports, since patched pictures would be upscaled into believable detail; "keep" goes on with what the
     decoder makes of it and records a sentence in `warnings`. Decoders do not report everything that they patch.
@@ -84,25 +87,50 @@ def open_source(
         raise InvalidArgumentError(
             f"frames: expected at least 1 frame to take, got {frames}; leave it out to take all."
         )
-    if sequence_rate <= 0:
+    if sequence_rate is not None and sequence_rate <= 0:
         raise InvalidArgumentError(f"sequence_rate: expected more than 0 frames per second, got {sequence_rate}.")
     pictures = list_pictures(path)
-    if pictures is None:
-        _check_complete(path, damaged)
+    found: list[str] = []
+    if pictures is not None:
+        if start < len(pictures):
+            chosen = slice(start, None if frames is None else start + frames)
+            info = describe_sequence(path, pictures, chosen, sequence_rate or DEFAULT_SEQUENCE_RATE, damaged, found)
+            info = _trimmed(info, start, frames)
+            wanted = pictures[chosen]
+            return FrameSource(info, lambda source: read_sequence(info, wanted, damaged, source.warnings), found)
+        raise VideoError(f"{path}: expected more than {start} frames to start there, found {len(pictures)}.")
+    if sequence_rate is not None and path.exists():
+        raise InvalidArgumentError(
+            f"rate: expected a sequence of pictures (a folder or a pattern), got {path}, which has its own times; "
+            "leave the rate out."
+        )
+    _check_complete(path, damaged)
+    header = header_or_none(path)
+    if header is not None and not header.is_animated:
+        picture = read_picture(path, header, damaged)
+        info = _trimmed(picture.describe(path), start, frames)
+        found += [f"{path}: {remark}." for remark in picture.remarks]
+        return FrameSource(info, lambda source: iter([picture.frame(0)]), found)
+    if header is not None and header.format in ("WEBP", "AVIF"):
+        check_readable(path, header)
+        info = _trimmed(describe_animation(path, header), start, frames)
+        return FrameSource(info, lambda source: read_animation(info))
+    refuse_misread(path)
+    try:
         info = describe_video(path)
-    else:
-        info = _describe_sequence(path, pictures, sequence_rate)
+    except VideoError as error:
+        raise unreadable(path, error) from error
+    if info.codec in ANIMATED_CODECS:
+        info = replace(info, has_alpha=info.has_alpha and is_transparent(path), loop_count=loop_count(path))
+    info = _trimmed(info, start, frames)
+    return FrameSource(info, lambda source: _read_video(source, damaged))
+
+
+def _trimmed(info: SourceInfo, start: int, frames: int | None) -> SourceInfo:
     if start >= info.frame_count:
-        raise VideoError(f"{path}: expected more than {start} frames to start there, found {info.frame_count}.")
+        raise VideoError(f"{info.path}: expected more than {start} frames to start there, found {info.frame_count}.")
     selected = info.frame_count - start if frames is None else min(frames, info.frame_count - start)
-    info = replace(info, first_frame=start, selected_frames=selected)
-
-    def read(source: FrameSource) -> Iterator[Frame]:
-        if pictures is not None:
-            return _read_sequence(info, pictures[start : start + selected])
-        return _read_video(source, damaged)
-
-    return FrameSource(info, read)
+    return replace(info, first_frame=start, selected_frames=selected)
 
 
 def _check_complete(path: Path, damaged: Damaged) -> None:
@@ -132,6 +160,8 @@ def _read_video(source: FrameSource, damaged: Damaged) -> Iterator[Frame]:
             last_pts = pts
             yielded += 1
             picture = decode_frame(as_direct(frame), info.conversion, info.codec)
+            if not info.has_alpha:
+                picture = picture[0], None
             yield _finished(cropped(picture, info.crop), info.orientation, pts, frame.duration or step)
     if yielded < info.selected_frames:
         source.warnings.append(
@@ -173,42 +203,6 @@ def _report_damage(source: FrameSource, damaged: Damaged, index: int, error: av.
             "damaged frames to be kept."
         ) from error
     source.warnings.append(f"{source.info.path}: {place} or one close to it is damaged ({cause}); kept what decodes.")
-
-
-def _describe_sequence(path: Path, pictures: list[Path], rate: Fraction) -> SourceInfo:
-    first = describe_video(pictures[0])
-    return replace(
-        first,
-        path=path,
-        kind="sequence",
-        frame_count=len(pictures),
-        count_method="files",
-        average_rate=rate,
-        time_base=1 / rate,
-        start_s=Fraction(0),
-        variable_rate=False,
-        duration_s=float(len(pictures) / rate),
-    )
-
-
-def _read_sequence(info: SourceInfo, pictures: list[Path]) -> Iterator[Frame]:
-    for index, picture in enumerate(pictures, info.first_frame):
-        with opened(picture) as container:
-            stream = main_video(container, picture)
-            frame = first_frame(container, stream, picture)
-            codec = codec_name(stream)
-            tags = source_tags(frame, stream.codec_context)
-        family = family_of(frame.format)
-        tags = resolve(tags, family=family, size=(frame.width, frame.height), codec=codec)
-        decoded = decode_frame(as_direct(frame), tags, codec)
-        finished = _finished(decoded, orientation_of(frame), pts=index, duration=1)
-        height, width = finished.rgb.shape[1:]
-        if (width, height) != (info.width, info.height):
-            raise VideoError(
-                f"{picture}: expected {info.width}x{info.height} like the first picture, found {width}x{height}; "
-                "use pictures of one size, or upscale them one by one (--each)."
-            )
-        yield finished
 
 
 def _check_size(frame: av.VideoFrame, info: SourceInfo, index: int) -> None:

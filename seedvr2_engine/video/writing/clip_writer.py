@@ -11,7 +11,7 @@ import torch
 
 from ...errors import InvalidArgumentError
 from ..hdr_metadata import HdrMetadata
-from ..info import SourceInfo
+from ..info import PictureMetadata, SourceInfo
 from ..planes import encode_frame
 from ..streams.matroska_header import set_display_size
 from ..streams.mp4_cover import add_covers
@@ -62,9 +62,10 @@ class VideoSink(FrameSink):
         with metadata_template(self._plan.encoder, (self.width, self.height), hdr) as template:
             self._stream = _add_video_stream(self._output, self._plan, self._rate, self._time_base, template)
         self._stream.width, self._stream.height = self.width, self.height
-        if self._source is not None and self._source.kind == "video":
+        if self._source is not None:
             self._stream.codec_context.sample_aspect_ratio = self._source.sample_aspect_ratio
-            self._stream.metadata.update(plan.video_tags)
+        self._stream.metadata.update(plan.video_tags)
+        if self._source is not None and self._source.kind == "video":
             self._stream.disposition = av.stream.Disposition(plan.video_disposition)
             self._output.metadata.update(plan.file_tags)
             self._side = SideStreams(self._output, self._source, kind, plan.streams, self.warnings.append)
@@ -77,7 +78,14 @@ class VideoSink(FrameSink):
         # Opens the other encoders and writes the header, so that bad settings fail before hours of work.
         self._output.start_encoding()
 
-    def _write(self, rgb: torch.Tensor, alpha: torch.Tensor | None, pts: int | None, duration: int | None) -> None:
+    def _write(
+        self,
+        rgb: torch.Tensor,
+        alpha: torch.Tensor | None,
+        pts: int | None,
+        duration: int | None,
+        metadata: PictureMetadata | None,
+    ) -> None:
         pts = pts if pts is not None and self._follows_source else self._end_pts
         if self._last_pts is None:
             self._begin(pts)

@@ -11,6 +11,7 @@ import av
 
 from ...errors import InvalidArgumentError, OutputError
 from ..info import ColorRange, ColorTags, Matrix, SourceInfo
+from ..profiles import name_of, tags_of
 from .hdr_output import BANDING_BITS, hdr_losses, with_hdr10
 
 CodecChoice = Literal["auto", "h264", "h265", "ffv1", "prores", "vp9"]
@@ -166,7 +167,7 @@ def plan_encoder(path: Path, size: tuple[int, int], source: SourceInfo | None, o
         color=output_tags(size, source, is_rgb=chroma == "rgb"),
         options=with_hdr10(codec.encoder, _encoder_options(name, chroma, options), source),
         warnings=(
-            *filter(None, (depth_warning, chroma_warning, alpha_warning)),
+            *filter(None, (depth_warning, chroma_warning, alpha_warning, _profile_warning(path, source))),
             *hdr_losses(name, depth, source),
         ),
     )
@@ -256,6 +257,17 @@ def _chroma(
     if odd.get(known[0]):
         return "444", f"{size[0]}x{size[1]} is odd, which {known[0]} chroma cannot hold; written as 4:4:4."
     return known[0], None
+
+
+def _profile_warning(path: Path, source: SourceInfo | None) -> str | None:
+    """A sentence about an ICC profile of pictures that a clip's colour tags cannot say."""
+    profile = None if source is None or source.metadata is None else source.metadata.icc
+    if profile is None or tags_of(profile) is not None:
+        return None
+    return (
+        f"The pictures' colour profile ({name_of(profile)}) is left out, because {path.suffix} has no tags for it, so "
+        "colours will look different; convert the pictures to sRGB or Display P3 first."
+    )
 
 
 def _pix_fmt(chroma: str, depth: int, alpha: bool) -> str:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from ...errors import OutputError
-from ..info import SourceInfo
-from ..reading.pictures import printf_field
+from ..info import PictureMetadata, SourceInfo
 from .options import SinkOptions
 from .partial import PartialFile, check_target, write_errors
 from .picture_format import PictureFormat, encode_picture, require_picture
+from .picture_names import PictureNames, matching
 from .sink import FrameSink
-
-DEFAULT_PICTURE_NAME = "%06d.png"
 
 
 class PictureSink(FrameSink):
@@ -26,16 +23,22 @@ class PictureSink(FrameSink):
         super().__init__(path, width, height)
         self._suffix = require_picture(path)
         self._format = PictureFormat.of(self._suffix, (width, height), source, options)
-        self.warnings += self._format.warnings
         self._file = PartialFile(path, overwrite=options.overwrite)
 
-    def _write(self, rgb: torch.Tensor, alpha: torch.Tensor | None, pts: int | None, duration: int | None) -> None:
+    def _write(
+        self,
+        rgb: torch.Tensor,
+        alpha: torch.Tensor | None,
+        pts: int | None,
+        duration: int | None,
+        metadata: PictureMetadata | None,
+    ) -> None:
         if self.frames_written:
             raise OutputError(
                 f"{self.path}: expected one frame for a picture, got more; name a folder or a pattern such as %05d"
                 f"{self._suffix} instead."
             )
-        self._file.file.write(encode_picture(rgb, alpha, self._format))
+        self._file.file.write(encode_picture(rgb, alpha, self._format, metadata))
 
     def _finish(self) -> None:
         self._file.commit()
@@ -49,7 +52,7 @@ class PictureSink(FrameSink):
 
 
 class SequenceSink(FrameSink):
-    """Numbered pictures, counted from 1, in a folder.
+    """Pictures in a folder, under the names of `PictureNames`.
 
     A new folder is filled under the name `<folder>.partial` and renamed at the end. Into a folder that exists, the
     pictures are moved at the end; others that match the pattern are replaced if `options.overwrite`, which removes
@@ -58,9 +61,10 @@ class SequenceSink(FrameSink):
 
     def __init__(self, path: Path, width: int, height: int, source: SourceInfo | None, options: SinkOptions) -> None:
         super().__init__(path, width, height)
-        self._folder, self._pattern = _split(path)
-        self._format = PictureFormat.of(require_picture(Path(self._pattern)), (width, height), source, options)
-        self.warnings += self._format.warnings
+        self._names = PictureNames.of(path, source)
+        self._folder = self._names.folder
+        suffix = require_picture(Path(self._names.pattern))
+        self._format = PictureFormat.of(suffix, (width, height), source, options)
         if self._old_pictures() and not options.overwrite:
             raise OutputError(
                 f"{path}: such pictures exist already; choose another name, or ask to overwrite them (--overwrite)."
@@ -74,9 +78,16 @@ class SequenceSink(FrameSink):
             self._staging.mkdir(exist_ok=True)
             self._clear_staging()
 
-    def _write(self, rgb: torch.Tensor, alpha: torch.Tensor | None, pts: int | None, duration: int | None) -> None:
-        name = self._pattern % (self.frames_written + 1)
-        (self._staging / name).write_bytes(encode_picture(rgb, alpha, self._format))
+    def _write(
+        self,
+        rgb: torch.Tensor,
+        alpha: torch.Tensor | None,
+        pts: int | None,
+        duration: int | None,
+        metadata: PictureMetadata | None,
+    ) -> None:
+        name = self._names.name(self.frames_written)
+        (self._staging / name).write_bytes(encode_picture(rgb, alpha, self._format, metadata))
 
     def _finish(self) -> None:
         if not self._folder.exists():
@@ -84,8 +95,8 @@ class SequenceSink(FrameSink):
             return
         for old in self._old_pictures():
             old.unlink()
-        for number in range(1, self.frames_written + 1):
-            name = self._pattern % number
+        for index in range(self.frames_written):
+            name = self._names.name(index)
             (self._staging / name).replace(self._folder / name)
         self._staging.rmdir()
 
@@ -98,27 +109,9 @@ class SequenceSink(FrameSink):
         return None
 
     def _old_pictures(self) -> list[Path]:
-        return matching(self._folder, self._pattern)
+        return self._names.existing()
 
     def _clear_staging(self) -> None:
-        for leftover in matching(self._staging, self._pattern):
+        kept = [path for name in self._names.names if (path := self._staging / name).exists()]
+        for leftover in kept or matching(self._staging, self._names.pattern):
             leftover.unlink()
-
-
-def pictures_of(path: Path) -> list[Path]:
-    """Return what a `SequenceSink` of this path would replace."""
-    return matching(*_split(path))
-
-
-def _split(path: Path) -> tuple[Path, str]:
-    """Return the folder of a sequence and its pattern."""
-    return (path.parent, path.name) if printf_field(path.name) else (path, DEFAULT_PICTURE_NAME)
-
-
-def matching(folder: Path, pattern: str) -> list[Path]:
-    """Return the files of a folder whose names a printf pattern can produce; none if there is no such folder."""
-    field = printf_field(pattern)
-    if field is None or not folder.is_dir():
-        return []
-    name = re.compile(re.escape(pattern[: field.start()]) + r"\d+" + re.escape(pattern[field.end() :]))
-    return [entry for entry in folder.iterdir() if name.fullmatch(entry.name)]

@@ -13,7 +13,10 @@ from ..streams.immersion import immersion_tags
 from ..streams.matroska_header import display_size, with_room
 from ..streams.metadata import file_tags, moved_timecode, muxer_options, stream_tags
 from ..streams.plan import StreamPlan, plan_streams
+from .animation_sink import animation_losses, is_animation
 from .options import EncoderPlan, SinkOptions, container_for, plan_encoder
+from .picture_format import PictureFormat, require_picture
+from .picture_names import PictureNames
 
 # PyAV crashes after it has shown the side data of a PNG with a colour profile.
 _WITHOUT_SIDE_DATA = frozenset(("png", "apng"))
@@ -60,13 +63,24 @@ def plan_output(path: Path, size: tuple[int, int], source: SourceInfo | None, op
 
     Raises OutputError where `plan_encoder` does, and VideoError if the source cannot be opened any more.
     """
-    if is_sequence_target(path) or is_picture(path):
-        return OutputPlan(None, losses=tuple(_picture_losses(source, options)))
+    if is_sequence_target(path) or is_picture(path) or is_animation(path, source):
+        return OutputPlan(None, losses=tuple(_picture_losses(path, size, source, options)))
     encoder = plan_encoder(path, size, source, options)
     kind = container_for(path)
     follows = source is not None and source.average_rate is not None and options.rate is None
+    shown, video_tags = None, {}
+    if source is not None and source.sample_aspect_ratio != 1 and kind.muxer in ("matroska", "webm"):
+        shown = display_size(size, source.sample_aspect_ratio)
+        video_tags["title"] = with_room(None)
     if source is None or source.kind != "video":
-        return OutputPlan(encoder, muxer_options=kind.options, follows_time=follows, losses=encoder.warnings)
+        return OutputPlan(
+            encoder,
+            video_tags=video_tags,
+            muxer_options=kind.options,
+            follows_time=follows,
+            display_size=shown,
+            losses=encoder.warnings,
+        )
     losses = list(encoder.warnings)
     is_trimmed = source.is_trimmed_at_start or source.is_trimmed_at_end
     with opened(source.path) as container:
@@ -88,9 +102,7 @@ def plan_output(path: Path, size: tuple[int, int], source: SourceInfo | None, op
     losses += [plan.note for plan in streams if plan.note is not None]
     if lost_tags:
         losses.append(f"Tags are left out, which {path.suffix} has no place for: {', '.join(lost_tags)}.")
-    shown = None
-    if source.sample_aspect_ratio != 1 and kind.muxer in ("matroska", "webm"):
-        shown = display_size(size, source.sample_aspect_ratio)
+    if shown is not None:
         video_tags["title"] = with_room(video_tags.get("title"))
     losses += _timecode_losses(tags, video_tags, source)
     return OutputPlan(
@@ -107,21 +119,31 @@ def plan_output(path: Path, size: tuple[int, int], source: SourceInfo | None, op
     )
 
 
-def _picture_losses(source: SourceInfo | None, options: SinkOptions) -> Iterator[str]:
+def _picture_losses(
+    path: Path, size: tuple[int, int], source: SourceInfo | None, options: SinkOptions
+) -> Iterator[str]:
     """What pictures have no place for."""
+    if is_animation(path, source):
+        yield from animation_losses(path, source, options)
+    elif is_sequence_target(path):
+        names = PictureNames.of(path, source)
+        yield from names.warnings
+        yield from PictureFormat.of(require_picture(Path(names.pattern)), size, source, options).warnings
+    else:
+        yield from PictureFormat.of(require_picture(path), size, source, options).warnings
     if source is None or source.kind != "video":
         return
-    if source.sample_aspect_ratio != 1:
-        yield f"The pixel aspect ratio {source.sample_aspect_ratio} is left out: the pictures' pixels count as square."
-    sound = bool(source.audio) and options.copy_audio
-    subtitles = bool(source.subtitles) and options.copy_subtitles
-    if sound or subtitles:
-        what = " and ".join(name for name, has in (("Sound", sound), ("subtitles", subtitles)) if has)
-        yield (
-            f"{what[0].upper()}{what[1:]} are left out, which pictures have no place for."
-            if subtitles
-            else ("Sound is left out, which pictures have no place for.")
+    lost = [
+        name
+        for name, has in (
+            ("sound", bool(source.audio) and options.copy_audio),
+            ("subtitles", bool(source.subtitles) and options.copy_subtitles),
         )
+        if has
+    ]
+    if lost:
+        what, verb = " and ".join(lost).capitalize(), "is" if lost == ["sound"] else "are"
+        yield f"{what} {verb} left out, which pictures have no place for."
 
 
 def _timecode_losses(tags: dict[str, str], video_tags: dict[str, str], source: SourceInfo) -> Iterator[str]:

@@ -9,6 +9,7 @@ from types import TracebackType
 import torch
 
 from ...errors import InvalidArgumentError, OutputError
+from ..info import PictureMetadata
 from .partial import write_errors
 
 
@@ -28,7 +29,14 @@ class FrameSink(ABC):
         self._is_closed = False
 
     @abstractmethod
-    def _write(self, rgb: torch.Tensor, alpha: torch.Tensor | None, pts: int | None, duration: int | None) -> None: ...
+    def _write(
+        self,
+        rgb: torch.Tensor,
+        alpha: torch.Tensor | None,
+        pts: int | None,
+        duration: int | None,
+        metadata: PictureMetadata | None,
+    ) -> None: ...
 
     @abstractmethod
     def _finish(self) -> None: ...
@@ -43,13 +51,15 @@ class FrameSink(ABC):
         pts: int | None = None,
         duration: int | None = None,
         alpha: torch.Tensor | None = None,
+        metadata: PictureMetadata | None = None,
     ) -> None:
         """Append a frame: float (3,H,W) in [0,1] on any device, rounded to the nearest code value.
 
         `pts` and `duration` are in ticks of the source's time base, as `Frame` gives them; without `pts` the frame
         follows the one before. `alpha` is (1,H,W) in [0,1]; where the file holds none it is left out, which a
-        warning has said when the sink was opened. Raises OutputError if the disk is full or the encoder fails, and
-        InvalidArgumentError for a wrong shape or a time that does not come after the last one.
+        warning has said when the sink was opened. `metadata` is what the frame's own picture file said; without it
+        pictures take that of the whole source, and clips never need it. Raises OutputError if the disk is full or the
+        encoder fails, and InvalidArgumentError for a wrong shape or a time that does not come after the last one.
         """
         if self._is_closed:
             raise InvalidArgumentError(f"{self.path}: the sink is closed; open another one to write more.")
@@ -61,7 +71,7 @@ class FrameSink(ABC):
         if alpha is not None and tuple(alpha.shape) != (1, self.height, self.width):
             raise InvalidArgumentError(f"alpha: expected shape {(1, *expected[1:])}, got {tuple(alpha.shape)}.")
         with write_errors(self.path):
-            self._write(rgb, alpha, pts, duration)
+            self._write(rgb, alpha, pts, duration, metadata)
         self.frames_written += 1
 
     def finish(self) -> Path:

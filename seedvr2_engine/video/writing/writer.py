@@ -8,10 +8,12 @@ from pathlib import Path
 from ...errors import InvalidArgumentError, OutputError
 from ..info import SourceInfo
 from ..reading.pictures import is_picture, list_pictures
+from .animation_sink import AnimationSink, is_animation
 from .clip_writer import VideoSink
 from .options import SinkOptions
-from .picture_sinks import PictureSink, SequenceSink, pictures_of
-from .plan import is_sequence_target
+from .picture_names import PictureNames
+from .picture_sinks import PictureSink, SequenceSink
+from .plan import is_sequence_target, plan_output
 from .sink import FrameSink
 
 
@@ -25,10 +27,12 @@ def open_sink(
 ) -> FrameSink:
     """Open an output: a clip, a picture, a printf pattern (`a_%05d.png`), or a folder (a path without an ending).
 
+    .gif and .apng are animated pictures, and .webp for a source of several frames is one.
+
     `source` gives what is carried over: frame rate, times, colour tags, bit depth, alpha, pixel aspect ratio, audio,
-    subtitles, chapters and metadata. Raises OutputError if the target is the source itself, or exists and may not be
-    replaced, its folder is missing or not writable, its ending is unknown, or the codec is not available or does not
-    fit.
+    subtitles, chapters and metadata; names or numbers of pictures, see `PictureNames`. Raises OutputError if the
+    target is the source itself, or exists and may not be replaced, its folder is missing or not writable, its ending
+    is unknown, or the codec is not available or does not fit.
     """
     path = Path(path)
     options = options or SinkOptions()
@@ -36,12 +40,18 @@ def open_sink(
         raise InvalidArgumentError(f"width and height: expected at least 1 pixel, got {width}x{height}.")
     is_sequence = is_sequence_target(path)
     if source is not None:
-        _check_not_source(path, pictures_of(path) if is_sequence else [path], source)
+        _check_not_source(path, PictureNames.of(path, source).existing() if is_sequence else [path], source)
+    sink: FrameSink
     if is_sequence:
-        return SequenceSink(path, width, height, source, options)
-    if is_picture(path):
-        return PictureSink(path, width, height, source, options)
-    return VideoSink(path, width, height, source, options)
+        sink = SequenceSink(path, width, height, source, options)
+    elif is_animation(path, source):
+        sink = AnimationSink(path, width, height, source, options)
+    elif is_picture(path):
+        sink = PictureSink(path, width, height, source, options)
+    else:
+        return VideoSink(path, width, height, source, options)
+    sink.warnings += plan_output(path, (width, height), source, options).losses
+    return sink
 
 
 def _check_not_source(path: Path, replaced: list[Path], source: SourceInfo) -> None:
