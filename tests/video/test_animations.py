@@ -72,7 +72,7 @@ def test_how_often_it_is_shown(tmp_path):
 def test_a_clip_becomes_an_animation_that_goes_on_for_ever(tmp_path):
     clip = write_clip(tmp_path / "a.mkv", [ramp(index) for index in range(5)], ClipSpec(audio="flac"))
     said = through(clip, tmp_path / "b.webp", quality=100)
-    assert [sentence for sentence in said if "no sound" in sentence]
+    assert [sentence for sentence in said if "Sound is left out" in sentence]
     pictures, times, loop = shown(tmp_path / "b.webp")
     assert (times, loop) == ([40] * 5, 0)
     assert all(np.array_equal(picture[..., :3], ramp(index)) for index, picture in enumerate(pictures))

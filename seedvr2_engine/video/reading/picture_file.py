@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -16,8 +16,10 @@ from PIL import Image
 from ...errors import VideoError
 from .. import profiles
 from ..color import resolve
+from ..hdr_metadata import HdrMetadata
 from ..info import ColorRange, ColorTags, Frame, Matrix, Orientation, PictureMetadata, SourceInfo
 from ..planes import as_direct, bit_depth, decode_frame, family_of, orientation_of, source_tags, upright
+from .hdr_side_data import read_hdr
 from .picture_damage import lacks_end
 from .picture_header import PictureHeader, open_picture, read_header
 from .probe import codec_name, first_frame, main_video, opened
@@ -55,6 +57,7 @@ class Picture:
     metadata: PictureMetadata
     remarks: tuple[str, ...]
     """What is read in part or changed, as sentences without the file's name."""
+    hdr: HdrMetadata = field(default_factory=HdrMetadata)
 
     def frame(self, pts: int) -> Frame:
         """The picture as a frame that lasts one tick."""
@@ -84,6 +87,7 @@ class Picture:
             duration_s=0.0,
             selected_frames=1,
             metadata=self.metadata,
+            hdr=self.hdr,
         )
 
 
@@ -101,6 +105,7 @@ class _Stored:
     aspect: Fraction
     orientation: Orientation
     remarks: tuple[str, ...] = ()
+    hdr: HdrMetadata = field(default_factory=HdrMetadata)
 
 
 def header_or_none(path: Path, *, is_whole: bool = True) -> PictureHeader | None:
@@ -156,6 +161,7 @@ def read_picture(path: Path, header: PictureHeader | None, damaged: Damaged = "r
         orientation=stored.orientation,
         metadata=metadata,
         remarks=tuple(remarks),
+        hdr=stored.hdr,
     )
 
 
@@ -253,7 +259,8 @@ def _by_ffmpeg(path: Path, header: PictureHeader | None, damaged: Damaged) -> _S
         rgb = torch.where(alpha > 0, rgb / alpha, 0).clamp_(0, 1)
     if header is None and orientation.transpose:
         aspect = 1 / aspect
-    return _Stored(rgb, alpha, bits, codec, frame.format.name, tags, conversion, aspect, orientation)
+    hdr = read_hdr(frame, "") if tags.is_hdr else HdrMetadata()
+    return _Stored(rgb, alpha, bits, codec, frame.format.name, tags, conversion, aspect, orientation, hdr=hdr)
 
 
 def _by_pillow(path: Path, header: PictureHeader) -> _Stored:
