@@ -2,16 +2,20 @@
 
 import errno
 import io
+import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from seedvr2_engine.errors import OutputError
+from seedvr2_engine.output import names
+from seedvr2_engine.output.unfinished import PartialFile
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
-from seedvr2_engine.video.writing.partial import PartialFile
 
 from .test_writer import FAST, scene, write_scene
 
@@ -36,21 +40,28 @@ def test_an_aborted_clip_can_be_kept(tmp_path):
     for index in range(7):
         sink.write(scene(index))
     kept = sink.abort(keep_partial=True)
-    assert kept == tmp_path / "a.partial.mp4"
+    assert re.fullmatch(r"a\.partial-[0-9a-f]{8}\.mp4", kept.name)
+    assert sink.kept == kept
+    assert os.listdir(tmp_path) == [kept.name]
     with open_source(kept) as source:
         assert len(list(source)) == 7
     assert sink.abort(keep_partial=True) is None
 
 
-def test_an_exception_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
+def test_an_exception_of_any_kind_keeps_what_was_written(tmp_path, error):
     def fail():
+        nonlocal sink
         with open_sink(tmp_path / "a.mp4", width=64, height=48) as sink:
             sink.write(scene(0))
-            raise ZeroDivisionError
+            raise error
 
-    with pytest.raises(ZeroDivisionError):
+    sink = None
+    with pytest.raises(error):
         fail()
-    assert list(tmp_path.iterdir()) == []
+    assert os.listdir(tmp_path) == [sink.kept.name]
+    with open_source(sink.kept) as source:
+        assert len(list(source)) == 1
 
 
 def test_no_frames_is_an_error(tmp_path):
@@ -59,44 +70,54 @@ def test_no_frames_is_an_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_leftover_link_is_not_written_through(tmp_path):
+def test_what_has_a_partial_s_name_is_left_alone(tmp_path, monkeypatch):
+    """Should two runs ever draw the same random name, the second draws again."""
     (tmp_path / "precious").write_text("keep")
-    (tmp_path / "a.partial.mp4").symlink_to(tmp_path / "precious")
+    (tmp_path / "a.partial-00.mp4").symlink_to(tmp_path / "precious")
+    (tmp_path / "a.partial-01.mp4").write_text("keep")
+    (tmp_path / "a.partial.mp4").write_text("keep")
+    drawn = iter(["00", "01", "02"])
+    monkeypatch.setattr(names.secrets, "token_hex", lambda _: next(drawn))
     write_scene(tmp_path / "a.mp4")
-    assert (tmp_path / "precious").read_text() == "keep"
+    assert [(tmp_path / name).read_text() for name in ("precious", "a.partial-01.mp4", "a.partial.mp4")] == ["keep"] * 3
+    assert len(os.listdir(tmp_path)) == 5
 
 
-class FullDisk(io.BytesIO):
-    """A file on a disk with room for 20,000 bytes; what did not fit waits in its buffer, so that all else fails too."""
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A disk with room for 20,000 bytes, which takes what fits of the last write, as real ones do."""
 
-    is_full = False
+    class Full(io.FileIO):
+        def write(self, data) -> int:
+            room = 20_000 - self.tell()
+            if room <= 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(memoryview(data)[:room])
 
-    def write(self, data) -> int:
-        self.is_full |= self.tell() + len(data) > 20_000
-        self.flush()
-        return super().write(data)
-
-    def seek(self, *where) -> int:
-        self.flush()
-        return super().seek(*where)
-
-    def flush(self) -> None:
-        if self.is_full:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    def fileno(self) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.png"])
-def test_a_full_disk_gets_one_sentence(tmp_path, monkeypatch, capfd, name):
     normal = Path.open
-    monkeypatch.setattr(Path, "open", lambda self, mode="r", *a: FullDisk() if mode == "xb" else normal(self, mode, *a))
-    with pytest.raises(OutputError, match="the disk is full"):
-        write_scene(tmp_path / name, 1 if name.endswith("png") else 13, (640, 360), quality=1)
-    monkeypatch.undo()
+    monkeypatch.setattr(
+        Path, "open", lambda self, mode="r", *a: Full(self, "xb") if mode == "xb" else normal(self, mode, *a)
+    )
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.webm"])
+def test_a_full_disk_gets_one_sentence_and_keeps_what_plays(tmp_path, full_disk, capfd, name):
+    sink = open_sink(tmp_path / name, width=160, height=96, options=SinkOptions(quality=1))
+    with pytest.raises(OutputError, match="the disk is full"), sink:
+        for _ in range(60):
+            sink.write(torch.rand(3, 96, 160, generator=torch.Generator().manual_seed(1)))
     assert capfd.readouterr() == ("", "")
-    assert list(tmp_path.iterdir()) == []
+    assert os.listdir(tmp_path) == [sink.kept.name]
+    with open_source(sink.kept) as source:
+        assert len(list(source)) >= 1
+
+
+def test_a_full_disk_keeps_no_half_picture(tmp_path, full_disk):
+    with pytest.raises(OutputError, match="the disk is full"):
+        write_scene(tmp_path / "a.png", 1, (640, 360))
+    with pytest.raises(OutputError, match="the disk is full"):
+        write_scene(tmp_path / "frames", 1, (640, 360))
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_unwritable_folder_gets_one_sentence(tmp_path, monkeypatch):
@@ -110,7 +131,7 @@ def test_an_unwritable_folder_gets_one_sentence(tmp_path, monkeypatch):
 
 def test_a_folder_with_a_clip_s_name_is_refused(tmp_path):
     (tmp_path / "a.mp4").mkdir()
-    with pytest.raises(OutputError, match="no ordinary file"):
+    with pytest.raises(OutputError, match="it is a folder"):
         PartialFile(tmp_path / "a.mp4", overwrite=True)
 
 
@@ -147,7 +168,7 @@ def test_a_killed_run_leaves_a_playable_file_and_the_old_one(tmp_path, name):
     (tmp_path / name).write_bytes(b"precious")
     assert run_script("kill", tmp_path / name).returncode == -signal.SIGKILL
     assert (tmp_path / name).read_bytes() == b"precious"
-    partial = (tmp_path / name).with_stem("a.partial")
+    (partial,) = tmp_path.glob("a.partial-*")
     with open_source(partial, damaged="keep") as source:
         assert len(list(source)) >= 48
 
@@ -159,4 +180,8 @@ def test_a_file_size_limit_gets_one_sentence(tmp_path, name):
     result = run_script("limit", tmp_path / name)
     assert (result.returncode, result.stderr) == (2, "")
     assert "the file grew past what this file system or account allows" in result.stdout
-    assert [entry.read_bytes() for entry in tmp_path.iterdir()] == [b"precious"]
+    assert (tmp_path / name).read_bytes() == b"precious"
+    (kept,) = tmp_path.glob("a.partial-*")
+    with open_source(kept) as source:
+        assert len(list(source)) >= 1
+    assert len(os.listdir(tmp_path)) == 2

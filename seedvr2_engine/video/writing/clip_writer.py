@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -10,11 +11,12 @@ import av
 import torch
 
 from ...errors import InvalidArgumentError
+from ...output.unfinished import PartialFile
 from ..info import SourceInfo
 from ..planes import encode_frame
 from ..streams.side_streams import SideStreams
 from .options import Container, EncoderPlan, SinkOptions, container_for, plan_encoder
-from .partial import PartialFile, write_errors
+from .partial import PartialWriter, write_errors
 from .sink import FrameSink
 
 DEFAULT_RATE = Fraction(24)
@@ -41,7 +43,10 @@ class VideoSink(FrameSink):
         self._shift = 0
         self._durations: dict[int, int] = {}
         self._side: SideStreams | None = None
+        self._packets_written = 0
+        self._is_flushed = False
         self._file = PartialFile(path, overwrite=options.overwrite)
+        self._writer = PartialWriter(self._file)
         try:
             with write_errors(path):
                 self._open(options)
@@ -51,7 +56,7 @@ class VideoSink(FrameSink):
 
     def _open(self, options: SinkOptions) -> None:
         kind = container_for(self.path)
-        self._output = av.open(self._file.writer, "w", format=kind.muxer, options=kind.options)
+        self._output = av.open(self._writer, "w", format=kind.muxer, options=kind.options)
         self._stream = _add_video_stream(self._output, self._plan, self._rate, self._time_base)
         self._stream.width, self._stream.height = self.width, self.height
         if self._source is not None and self._source.kind == "video":
@@ -107,32 +112,40 @@ class VideoSink(FrameSink):
             if frame is None and self.frames_written < _SHORTEST_REORDERED:
                 packet.dts = packet.pts
             self._output.mux(packet)
-
-    def _close_streams(self, *, with_rest: bool) -> None:
-        self._mux(None)
-        if self._side is not None:
-            if with_rest:
-                is_cut = self._source is not None and self._source.is_trimmed_at_end
-                self._side.advance(self._end_pts * self._time_base if is_cut else None)
-            self._side.finish()
-        self._output.close()
+            self._packets_written += 1
 
     def _finish(self) -> None:
-        self._close_streams(with_rest=True)
+        self._is_flushed = True
+        self._mux(None)
+        if self._side is not None:
+            is_cut = self._source is not None and self._source.is_trimmed_at_end
+            self._side.advance(self._end_pts * self._time_base if is_cut else None)
+            self._side.finish()
+        self._output.close()
+        if self._writer.error is not None:
+            raise self._writer.error
         self._release()
         self._file.commit()
 
     def _abort(self, *, keep_partial: bool) -> Path | None:
-        try:
-            if keep_partial:
-                with write_errors(self.path):
-                    self._close_streams(with_rest=False)
-                return self._file.keep()
-        finally:
-            self._release()
-            if not keep_partial:
-                self._discard()
+        if keep_partial:
+            self._close_what_goes()
+        self._release()
+        if keep_partial and self._packets_written and self._file.size_bytes:
+            return self._file.keep()
+        self._discard()
         return None
+
+    def _close_what_goes(self) -> None:
+        """Bring what the encoders hold into the file and complete it; what fails keeps nothing else from it."""
+        steps: list[Callable[[], object]] = [self._output.close]
+        if not self._is_flushed:
+            finish_side = [] if self._side is None else [self._side.finish]
+            steps = [lambda: self._mux(None), *finish_side, *steps]
+        for step in steps:
+            # Whatever a codec, a container or a disk has to say: what is in the file is worth more.
+            with suppress(Exception):
+                step()
 
     def _discard(self) -> None:
         output = getattr(self, "_output", None)
