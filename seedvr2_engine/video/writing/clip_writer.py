@@ -56,7 +56,8 @@ class VideoSink(FrameSink):
 
     def _open(self, options: SinkOptions) -> None:
         kind = container_for(self.path)
-        self._output = av.open(self._writer, "w", format=kind.muxer, options=kind.options)
+        muxer_options = {**kind.options, **kind.unit_options(self._rate)}
+        self._output = av.open(self._writer, "w", format=kind.muxer, options=muxer_options)
         self._stream = _add_video_stream(self._output, self._plan, self._rate, self._time_base)
         self._stream.width, self._stream.height = self.width, self.height
         if self._source is not None and self._source.kind == "video":
@@ -169,7 +170,8 @@ def _add_video_stream(
     stream.pix_fmt = plan.pix_fmt
     context = stream.codec_context
     context.time_base = time_base
-    context.thread_type = "AUTO"
+    # Threads that each work on a frame of their own would hold as many frames back as there are cores.
+    context.thread_type = "SLICE" if plan.encoder in ("ffv1", "prores_ks") else "AUTO"
     context.color_range = int(plan.color.range)
     context.colorspace = int(plan.color.matrix)
     context.color_primaries = plan.color.primaries

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import av
@@ -26,20 +26,34 @@ def write_errors(target: Path) -> Iterator[None]:
         raise OutputError(system_sentence(target, error)) from error
 
 
+# How a box of MP4 (type behind its size) and an element of Matroska begin, which are whole or worth nothing.
+_BOXES = (b"styp", b"moof", b"moov", b"mdat", b"mfra")
+_ELEMENTS = (b"\x1f\x43\xb6\x75", b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67")
+
+
 class PartialWriter:
     """What FFmpeg is given: an error is raised once, since PyAV prints those that follow on it.
 
-    After an error nothing is written any more, so that what a full disk has taken stays as it is: neither a trailer
-    nor an index that was to be put at the start.
+    After an error nothing is written any more, so that what a full disk has taken stays as it is, without the
+    fragment or cluster that did not fit: neither a trailer nor an index that was to be put at the start.
     """
 
     def __init__(self, file: PartialFile) -> None:
         self._file = file
+        self._size = 0
+        self._whole = 0
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
         """Write, or do as if."""
-        return len(data) if self.error is not None else self._once(self._file.write, data)
+        if self.error is not None:
+            return len(data)
+        place = self._file.tell()
+        if place == self._size and (bytes(data[4:8]) in _BOXES or bytes(data[:4]) in _ELEMENTS):
+            self._whole = place
+        count = self._once(self._file.write, data)
+        self._size = max(self._size, place + count)
+        return count
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Move, or do as if."""
@@ -54,4 +68,6 @@ class PartialWriter:
             return operation(*arguments)
         except OSError as error:
             self.error = error
+            with suppress(OSError):
+                self._file.truncate(self._whole)
             raise
