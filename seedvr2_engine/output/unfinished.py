@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
+from types import TracebackType
 
 from ..errors import OutputError
 from .lock import TargetLock
@@ -75,6 +76,7 @@ class PartialFile:
             self.target = target
             self._place = target.resolve() if target.is_symlink() else target
             self._overwrite = overwrite
+            self._is_committed = False
             self._lock = TargetLock(self._place)
             try:
                 self.path, self._file = self._create(keeps_ending)
@@ -132,6 +134,7 @@ class PartialFile:
                 f"{self.target}: another file took this name in the meantime and was left as it is; choose another "
                 "name, or ask to overwrite it (--overwrite)."
             ) from None
+        self._is_committed = True
         _flush_folder(self._place.parent)
         self._lock.release()
 
@@ -158,6 +161,22 @@ class PartialFile:
         finally:
             self._lock.release()
 
+    def __enter__(self) -> PartialFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Commit after an ordinary end, and remove the file after an error: half of it is of no use."""
+        with held_signals():
+            try:
+                if error is None:
+                    with system_errors(self.target):
+                        self.commit()
+            finally:
+                if not self._is_committed:
+                    self.discard()
+
     def _is_own(self) -> bool:
         """Whether the name still is this file's."""
         if sys.platform == "win32":
@@ -170,15 +189,8 @@ class PartialFile:
 
 def write_whole(target: Path, data: bytes, *, overwrite: bool) -> None:
     """Write a small file at once, or not at all."""
-    with held_signals():
-        file = PartialFile(target, overwrite=overwrite, keeps_ending=False)
-        try:
-            with system_errors(target):
-                file.write(data)
-                file.commit()
-        except BaseException:
-            file.discard()
-            raise
+    with held_signals(), PartialFile(target, overwrite=overwrite, keeps_ending=False) as file, system_errors(target):
+        file.write(data)
 
 
 def new_folder(target: Path, mark: str = PARTIAL_MARK) -> Path:
