@@ -199,3 +199,32 @@ def test_a_file_size_limit_gets_one_sentence(tmp_path, name):
     with open_source(kept) as source:
         assert len(list(source)) >= 1
     assert len(listed(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("codec", "name", "most"),
+    [
+        ("h264", "a.mp4", 18),
+        ("h264", "a.mov", 18),
+        ("h264", "a.mkv", 22),
+        ("h265", "a.mp4", 24),
+        ("h265", "a.mkv", 27),
+        ("vp9", "a.mp4", 18),
+        ("vp9", "a.webm", 18),
+        ("ffv1", "a.mkv", 4),
+        ("prores", "a.mov", 4),
+        ("prores", "a.mkv", 4),
+    ],
+)
+def test_what_a_kill_may_lose_is_bounded_in_frames(tmp_path, codec, name, most):
+    """What is in the file at any moment is all that is left after a kill; it depends on no core count, and no clock."""
+    sink = open_sink(tmp_path / name, width=64, height=48, options=SinkOptions(codec=codec, preset="medium"))
+    (partial,) = tmp_path.glob("a.partial-*")
+    copy = tmp_path / f"copy{partial.suffix}"
+    for index in range(60):
+        sink.write(scene(index % 12))
+        if index + 1 in (most + 2, 43, 50, 57):
+            copy.write_bytes(partial.read_bytes())
+            with open_source(copy, damaged="keep") as source:
+                assert index + 1 - sum(1 for _ in source) <= most
+    sink.finish()

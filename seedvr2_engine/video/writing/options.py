@@ -85,8 +85,8 @@ UNIT_FRAMES = 4
 """Frames of a fragment (MP4, MOV) or cluster (Matroska, WebM); a killed process loses those of the last one."""
 MOST_LOOKAHEAD = 10
 """Frames that an encoder may hold back to decide on the others; a killed process loses them."""
-_FRAME_THREADS = 4
-"""Frames that x264 and x265 work on at a time."""
+_FRAME_THREADS = {"h264": 4, "h265": 2}
+"""Frames that x264 and x265 work on at a time; x265 also works on the rows of each."""
 # delay_moov keeps the offset between audio and video; hybrid files turn into ordinary ones when they are closed.
 _FRAGMENTS = {"movflags": "+hybrid_fragmented+delay_moov", "flush_packets": "1"}
 # Without bitexact, FFmpeg gives every file and each of its tracks a random identity.
@@ -280,12 +280,13 @@ def _encoder_options(name: str, chroma: str, options: SinkOptions) -> dict[str, 
     default = CODECS[name].default_quality
     quality = default if options.quality is None else options.quality
     lookahead = _SHORT_LOOKAHEAD.get(name, {}).get(options.preset, MOST_LOOKAHEAD)
+    threads = _FRAME_THREADS.get(name)
     if name == "h264":
         # x264's mbtree reads memory that nobody wrote where AVX-512 is found; this takes its plain C in place of that.
-        params = f"cpu-independent=1:threads={_FRAME_THREADS}:rc-lookahead={lookahead}:sync-lookahead=0"
+        params = f"cpu-independent=1:threads={threads}:rc-lookahead={lookahead}:sync-lookahead=0"
         return {"crf": f"{quality:g}", "preset": options.preset, "x264-params": params}
     if name == "h265":
-        params = f"log-level=none:frame-threads={_FRAME_THREADS}:rc-lookahead={lookahead}"
+        params = f"log-level=none:frame-threads={threads}:rc-lookahead={lookahead}"
         return {"crf": f"{quality:g}", "preset": options.preset, "x265-params": params}
     if name == "vp9":
         speed = {"row-mt": "1", "cpu-used": "2", "deadline": "good"}
