@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from seedvr2_engine.output import names
 from seedvr2_engine.output.unfinished import PartialFile
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
 
+from .clips import ClipSpec, ramp, write_clip
 from .test_writer import FAST, scene, write_scene
 
 
@@ -227,4 +229,21 @@ def test_what_a_kill_may_lose_is_bounded_in_frames(tmp_path, codec, name, most):
             copy.write_bytes(partial.read_bytes())
             with open_source(copy, damaged="keep") as source:
                 assert index + 1 - sum(1 for _ in source) <= most
+    sink.finish()
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm"])
+def test_sound_that_ends_early_holds_no_frames_back(tmp_path, name):
+    """FFmpeg would wait for more of it, for ten seconds of the clip, before it writes a frame."""
+    spec = ClipSpec("libx264", "yuv420p", Fraction(10), audio="aac", audio_s=0.5)
+    write_clip(tmp_path / "in.mkv", [ramp(index) for index in range(60)], spec)
+    with open_source(tmp_path / "in.mkv") as source:
+        sink = open_sink(tmp_path / name, width=64, height=48, source=source.info)
+        for frame in source:
+            sink.write(frame.rgb, pts=frame.pts, duration=frame.duration)
+    (partial,) = tmp_path.glob("a.partial-*")
+    copy = tmp_path / f"copy{partial.suffix}"
+    copy.write_bytes(partial.read_bytes())
+    with open_source(copy, damaged="keep") as source:
+        assert sum(1 for _ in source) >= 30
     sink.finish()

@@ -92,8 +92,6 @@ class VideoSink(FrameSink):
         self._last_pts = pts
         self._end_pts = pts + (duration if duration is not None and self._follows_source else self._step)
         self._durations[pts] = self._end_pts - pts
-        if self._side is not None:
-            self._side.advance(pts * self._time_base)
         self._mux(frame)
 
     def _begin(self, first_pts: int) -> None:
@@ -112,6 +110,9 @@ class VideoSink(FrameSink):
                 packet.duration = self._durations.pop(packet.pts + self._shift, self._step)
             if frame is None and self.frames_written < _SHORTEST_REORDERED:
                 packet.dts = packet.pts
+            if self._side is not None and packet.dts is not None:
+                # In step with what comes out of the encoder, or the file would wait for one or the other.
+                self._side.advance((packet.dts + self._shift) * self._time_base)
             self._output.mux(packet)
             self._packets_written += 1
 

@@ -76,9 +76,12 @@ class Container:
         Measured in frames and not on the clock, so that the same frames give the same bytes.
         """
         unit_s = UNIT_FRAMES / rate
+        unit_us = str(max(1, round(unit_s * 1_000_000)))
+        # FFmpeg waits ten seconds of the clip for a packet of every stream, be it sound that has ended or subtitles.
+        waiting = {"max_interleave_delta": unit_us}
         if self.is_fragmented:
-            return {"frag_duration": str(max(1, round(unit_s * 1_000_000)))}
-        return {"cluster_time_limit": str(max(1, round(unit_s * 1000)))}
+            return {**waiting, "frag_duration": unit_us}
+        return {**waiting, "cluster_time_limit": str(max(1, round(unit_s * 1000)))}
 
 
 UNIT_FRAMES = 4

@@ -166,7 +166,7 @@ def _move(path: Path, target: Path, moved: list[tuple[Path, Path]]) -> None:
 def is_sequence(path: Path) -> bool:
     """Return whether an output of this name is many pictures: a pattern, a folder, or a name without an ending.
 
-    Raises OutputError for a folder that is named like a clip or a picture, and for a pattern that no picture fits.
+    Raises OutputError for a pattern without a picture's ending.
     """
     suffix = path.suffix.lower()
     if suffix in CONTAINERS:
@@ -176,7 +176,7 @@ def is_sequence(path: Path) -> bool:
         return False
     if path.is_dir():
         return True
-    if field is not None and not is_picture(path):
+    if field is not None and not suffix:
         raise OutputError(
             f"{path}: expected a picture's ending behind the number, such as %05d.png; rename the output."
         )
