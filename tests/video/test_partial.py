@@ -127,6 +127,15 @@ def test_a_full_disk_gets_one_sentence_and_keeps_what_plays(tmp_path, full_disk,
         assert len(list(source)) >= 1
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_a_disk_that_takes_no_frame_keeps_nothing(tmp_path, full_disk, name):
+    sink = open_sink(tmp_path / name, width=320, height=240, options=SinkOptions(quality=0))
+    with pytest.raises(OutputError, match="the disk is full"):
+        write_all(sink, torch.rand(8, 3, 240, 320))
+    assert sink.kept is None
+    assert listed(tmp_path) == []
+
+
 def test_a_full_disk_keeps_no_half_picture(tmp_path, full_disk):
     noise = torch.rand(1, 3, 360, 640)
     for name in ("a.png", "frames"):

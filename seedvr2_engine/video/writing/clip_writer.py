@@ -133,7 +133,7 @@ class VideoSink(FrameSink):
         if keep_partial:
             self._close_what_goes()
         self._release()
-        if keep_partial and self._packets_written and self._file.size_bytes:
+        if keep_partial and self._packets_written and self._writer.holds_frames:
             return self._file.keep()
         self._discard()
         return None

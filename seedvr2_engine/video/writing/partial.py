@@ -27,8 +27,8 @@ def write_errors(target: Path) -> Iterator[None]:
 
 
 # How a box of MP4 (type behind its size) and an element of Matroska begin, which are whole or worth nothing.
-_BOXES = (b"styp", b"moof", b"moov", b"mdat", b"mfra")
-_ELEMENTS = (b"\x1f\x43\xb6\x75", b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67")
+_FRAGMENT, _BOXES = b"moof", (b"styp", b"moof", b"moov", b"mdat", b"mfra")
+_CLUSTER, _ELEMENTS = b"\x1f\x43\xb6\x75", (b"\x1f\x43\xb6\x75", b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67")
 
 
 class PartialWriter:
@@ -42,7 +42,13 @@ class PartialWriter:
         self._file = file
         self._size = 0
         self._whole = 0
+        self._first_unit: int | None = None
         self.error: OSError | None = None
+
+    @property
+    def holds_frames(self) -> bool:
+        """Whether a whole fragment or cluster is in the file; without an error that is the muxer's affair."""
+        return self.error is None or (self._first_unit is not None and self._whole > self._first_unit)
 
     def write(self, data: bytes) -> int:
         """Write, or do as if."""
@@ -51,6 +57,8 @@ class PartialWriter:
         place = self._file.tell()
         if place == self._size and (bytes(data[4:8]) in _BOXES or bytes(data[:4]) in _ELEMENTS):
             self._whole = place
+            if self._first_unit is None and (data[4:8] == _FRAGMENT or data[:4] == _CLUSTER):
+                self._first_unit = place
         count = self._once(self._file.write, data)
         self._size = max(self._size, place + count)
         return count
