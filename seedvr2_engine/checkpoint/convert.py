@@ -7,7 +7,6 @@ type: ggml knows four axes and quantises along the last one, and those loaders p
 import hashlib
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -22,6 +21,7 @@ import torch
 
 from ..errors import CheckpointError, InvalidArgumentError, OutputError
 from ..models.config import Shape, VAEConfig
+from ..output.unfinished import PartialFile
 from .detect import detect_vae, load_finite, vae_tensor_names
 from .gguf import ORIGINAL_SHAPE_KEY
 from .reader import Checkpoint, open_checkpoint
@@ -106,11 +106,9 @@ def convert_to_gguf(
         entries = _entries(config, vae_tensor_names(checkpoint, config), gguf_type)
         _check_space(target, sum(entry.nbytes for entry in entries))
         digest = _sha256(source)
-        with _output_errors(target), tempfile.TemporaryDirectory(dir=target.parent, prefix=".seedvr2-") as folder:
-            partial = Path(folder) / "converting.gguf"
-            relative_rms = _write(checkpoint, partial, entries, _Notes(gguf_type, digest), on_progress)
-            target_bytes = partial.stat().st_size
-            partial.replace(target)
+        with _output_errors(target), PartialFile(target, overwrite=overwrite, keeps_ending=False) as partial:
+            relative_rms = _write(checkpoint, partial.path, entries, _Notes(gguf_type, digest), on_progress)
+            target_bytes = partial.size_bytes
     return ConversionReport(
         target=target,
         config=config,

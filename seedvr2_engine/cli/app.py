@@ -3,7 +3,6 @@
 import ctypes
 import functools
 import logging
-import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -14,6 +13,8 @@ from .. import __version__
 from ..errors import SeedVR2Error
 from . import bench, bench_upscale, clips, compare, doctor, files, plan, upscale
 from .console import EXIT_BAD_INPUT, EXIT_INTERRUPTED, fail
+from .interruption import keep_what_is_finished, was_interrupted
+from .streams import drop_what_waits, fill_closed_streams
 
 _M_MMAP_THRESHOLD = -3
 """Its number in glibc's malloc.h."""
@@ -26,7 +27,7 @@ def _with_exit_codes(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: object, **kwargs: object) -> None:
         try:
-            command(*args, **kwargs)
+            _interruptible(command, *args, **kwargs)
         except SeedVR2Error as error:
             raise typer.Exit(fail(str(error), EXIT_BAD_INPUT)) from None
         except BrokenPipeError:
@@ -39,6 +40,18 @@ def _with_exit_codes(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(fail("interrupted.", EXIT_INTERRUPTED)) from None
 
     return run
+
+
+def _interruptible(command: Callable[..., None], *args: object, **kwargs: object) -> None:
+    """Run a command; an interruption that comes out of a half-imported module or a callback as an error is one."""
+    try:
+        command(*args, **kwargs)
+    except typer.Exit:
+        raise
+    except Exception:
+        if was_interrupted():
+            raise KeyboardInterrupt from None
+        raise
 
 
 app = typer.Typer(
@@ -86,17 +99,13 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit."""
+    fill_closed_streams()
     _keep_memory_steady()
-    _keep_what_is_finished()
-    app()
-
-
-def _keep_what_is_finished() -> None:
-    """Let a request to end, and a terminal that closes, do what Ctrl-C does; who ignores them, as nohup does, may."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP.
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
+    keep_what_is_finished()
+    try:
+        app()
+    finally:
+        drop_what_waits()
 
 
 def _keep_memory_steady() -> None:

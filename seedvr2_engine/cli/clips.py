@@ -15,7 +15,8 @@ import typer
 
 from ..errors import InvalidArgumentError
 from .choices import check_count, choose_vae
-from .console import EXIT_INTERRUPTED, err, fail, frame_progress, out, warn
+from .console import err, frame_progress, out, warn
+from .outputs import kept_output
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +79,11 @@ def reconstruct(
         check_count(len(clip), target)
         info = clip.info
         meter = QualityMeter()
-        with open_sink(target, width=info.width, height=info.height, source=info, options=options) as sink:
+
+        def open_output() -> FrameSink:
+            return open_sink(target, width=info.width, height=info.height, source=info, options=options)
+
+        with kept_output(open_output) as (sink, signals), signals.let_through():
             model = _load(vae, place, number_format, precision, vram_gb)
             began = time.perf_counter()
             restored = _paired(clip, lambda pictures: run(pictures, model, slice_frames=slice_frames, tile=spec))
@@ -132,16 +137,10 @@ def _paired(
 def _write(pairs: Iterable[tuple[Frame, Tensor]], sink: FrameSink, meter: QualityMeter, *, total: int) -> None:
     with frame_progress() as bar:
         task = bar.add_task("reconstruct", total=total)
-        try:
-            for frame, picture in pairs:
-                meter.add(picture, frame.rgb)
-                sink.write(picture, pts=frame.pts, alpha=frame.alpha, metadata=frame.metadata)
-                bar.advance(task)
-        except KeyboardInterrupt:
-            kept = sink.abort(keep_partial=True)
-            bar.stop()
-            done = "nothing was finished" if kept is None else f"what was finished is in {kept}"
-            raise typer.Exit(fail(f"interrupted; {done}.", EXIT_INTERRUPTED)) from None
+        for frame, picture in pairs:
+            meter.add(picture, frame.rgb)
+            sink.write(picture, pts=frame.pts, alpha=frame.alpha, metadata=frame.metadata)
+            bar.advance(task)
 
 
 def _report(target: Path, meter: QualityMeter, seconds: float, *, as_json: bool) -> None:

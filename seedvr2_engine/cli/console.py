@@ -1,15 +1,22 @@
 """What the command line prints: results on standard output, everything else on standard error."""
 
+from typing import IO, cast
+
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from .streams import Errors
+
+EXIT_UNTOLD = 1
+"""The work is done, but standard output did not take the result."""
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
 out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+err = Console(file=cast(IO[str], Errors()), stderr=True, highlight=False, soft_wrap=True)
+"""Nothing that is printed here fails."""
 
 
 def wide() -> Console:
@@ -26,6 +33,11 @@ def fail(sentence: str, exit_code: int) -> int:
 def warn(sentence: str) -> None:
     """Print one sentence about something the user gets other than asked."""
     err.print(f"[yellow]warning:[/] {escape(sentence)}")
+
+
+def note(sentence: str) -> None:
+    """Print one sentence that the user will want to know."""
+    err.print(sentence, markup=False)
 
 
 class FrameRate(ProgressColumn):

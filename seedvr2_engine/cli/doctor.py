@@ -33,10 +33,10 @@ def doctor(
     """Say what this machine has and what will be used, and check every kernel on its GPU against plain PyTorch."""
     from ..device import resolve_device
     from ..engine.doctor import DoctorReport, inspect_machine, what_is_used
-    from ..errors import OutputError
+    from ..output.unfinished import check_target, write_whole
 
-    if report is not None and report.exists():
-        raise OutputError(f"{report}: exists already; name another file or remove it.")
+    if report is not None:
+        check_target(report, overwrite=False)
     place = resolve_device(device)
     machine = inspect_machine(place)
     _print_machine(machine, what_is_used(machine))
@@ -49,7 +49,7 @@ def doctor(
             checks = _check(machine, tuple(format or ()), device)
     findings = DoctorReport(machine, what_is_used(machine), checks, round(time.monotonic() - began, 1))
     if report is not None:
-        report.write_text(findings.to_json())
+        write_whole(report, findings.to_json().encode(), overwrite=False)
         err.print(f"Written: {report}", markup=False)
     _conclude(findings)
 

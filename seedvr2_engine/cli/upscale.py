@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 
 from ..errors import InvalidArgumentError, SeedVR2Error
 from .choices import choose_models, parse_rate
-from .console import EXIT_BAD_INPUT, err, fail, out, warn
+from .console import EXIT_BAD_INPUT, EXIT_UNTOLD, err, fail, warn
 from .machine import plan_machine, print_plan
 from .upscale_files import Cut, Job, Request, Result, jobs_for, run_job
 
@@ -196,9 +197,9 @@ def upscale(
 
 
 def _make_folder(folder: Path) -> None:
-    from ..video.writing.partial import write_errors
+    from ..output.unfinished import system_errors
 
-    with write_errors(folder):
+    with system_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -206,6 +207,7 @@ def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:
     """Run every job; of several, one that fails does not keep the others from running."""
     results: list[Result] = []
     failed = 0
+    is_told = True
     for job in jobs:
         if job.makes_folder:
             _make_folder(job.target.parent)
@@ -219,11 +221,23 @@ def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:
             continue
         results.append(result)
         if not as_json:
-            out.print(result.describe(), markup=False)
+            is_told &= _told(result.describe())
     if as_json:
         facts = [
             {**asdict(result), "output": str(result.output), "seconds": round(result.seconds, 3)} for result in results
         ]
-        typer.echo(dumps(facts[0] if len(jobs) == 1 else facts, indent=2))
+        is_told = _told(dumps(facts[0] if len(jobs) == 1 else facts, indent=2))
     if failed:
         raise typer.Exit(fail(f"{failed} of {len(jobs)} inputs failed; the others are done.", EXIT_BAD_INPUT))
+    if not is_told:
+        raise typer.Exit(EXIT_UNTOLD)
+
+
+def _told(text: str) -> bool:
+    """Print a result, and say whether standard output took it; who does not read it still gets the other files."""
+    try:
+        typer.echo(text)
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        return False
+    return True

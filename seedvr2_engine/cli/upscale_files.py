@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,17 +11,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from ..errors import DeviceMemoryError, InvalidArgumentError
 from .choices import check_count
-from .console import EXIT_INTERRUPTED, err, fail, warn
+from .console import err, warn
 from .hdr import hdr_sentence
+from .interruption import waiting
+from .outputs import keep, kept_output
 from .progress import UpscaleBar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..output.signals import HeldSignals
     from ..pipeline.options import UpscaleOptions
     from ..pipeline.upscaler import Progress, Upscaler
     from ..video import Frame, FrameSink, FrameSource, PictureMetadata, SinkOptions
@@ -136,7 +136,7 @@ def jobs_for(source: str, target: Path, *, each: bool = False) -> list[Job]:
 
 
 def run_job(job: Job, request: Request) -> Result:
-    """Upscale one input into one output; what was finished is kept and named when it is interrupted."""
+    """Upscale one input into one output; whatever it ends with, what was finished is kept and named."""
     from ..video import open_sink
 
     with request.cut.open(job.source) as clip:
@@ -146,15 +146,25 @@ def run_job(job: Job, request: Request) -> Result:
             err.print(f"HDR: {hdr}", markup=False)
         resize = request.options.resize((info.height, info.width))
         height, width = resize.output
-        with open_sink(job.target, width=width, height=height, source=info, options=request.sink) as sink:
-            upscaler = request.upscaler((info.height, info.width))
-            plan = upscaler.division((info.height, info.width)).chunks
+        told = _Told(clip)
+
+        def open_output() -> FrameSink:
+            return open_sink(job.target, width=width, height=height, source=info, options=request.sink)
+
+        with kept_output(open_output) as (sink, signals):
+            told.also(sink)
+            told.tell()  # What is known now is said before the work, not after.
+            with signals.let_through():
+                upscaler = request.upscaler((info.height, info.width))
+                plan = upscaler.division((info.height, info.width)).chunks
             began = time.perf_counter()
-            with _memory_errors(upscaler, job, plan.chunk_frames):
-                _pass_frames(clip, upscaler, sink, job)
-            seconds = time.perf_counter() - began
-    for sentence in (*clip.warnings, *sink.warnings):
-        warn(sentence)
+            try:
+                with _memory_errors(upscaler, job, plan.chunk_frames):
+                    _pass_frames(clip, upscaler, sink, signals, job)
+            finally:
+                seconds = time.perf_counter() - began
+                told.tell()
+        told.tell()
     return Result(
         output=job.target,
         frames=sink.frames_written,
@@ -179,32 +189,59 @@ def _memory_errors(upscaler: Upscaler, job: Job, chunk_frames: int) -> Iterator[
         ) from error
 
 
-def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, job: Job) -> None:
+class _Told:
+    """Prints the warnings of a source and a sink, each once."""
+
+    def __init__(self, *places: FrameSource | FrameSink) -> None:
+        self._places: list[tuple[FrameSource | FrameSink, int]] = [(place, 0) for place in places]
+
+    def also(self, place: FrameSource | FrameSink) -> None:
+        """Add one."""
+        self._places.append((place, 0))
+
+    def tell(self) -> None:
+        """Print what is new."""
+        for index, (place, told) in enumerate(self._places):
+            for sentence in place.warnings[told:]:
+                warn(sentence)
+            self._places[index] = (place, len(place.warnings))
+
+
+def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, signals: HeldSignals, job: Job) -> None:
+    """Read, upscale and write every frame.
+
+    Signals are held back and looked for: an interruption anywhere would tear a frame that is being written, and lose
+    those that are finished and wait for it.
+    """
     from ..pipeline.ahead import made_ahead
 
     times: deque[_Passed] = deque()
-    cancelled = threading.Event()
+    is_over = False
     with UpscaleBar(Path(job.source).name, len(clip)) as bar:
 
         def step(progress: Progress) -> None:
-            if cancelled.is_set():
+            if is_over or signals.is_pending:
                 raise KeyboardInterrupt
             bar.step(progress)
 
         pictures = made_ahead(_pictures(clip, times), READ_AHEAD_FRAMES)
-        upscaled = made_ahead(upscaler.upscale(pictures, step, transfer=clip.info.color.transfer), WRITE_BEHIND_FRAMES)
-        try:
-            with closing(upscaled):  # type: ignore[type-var]
-                try:
-                    _write(upscaled, times, sink, bar)
-                except BaseException:
-                    cancelled.set()
-                    raise
-        except KeyboardInterrupt:
-            kept = sink.abort(keep_partial=True)
-            bar.stop()
-            done = "nothing was finished" if kept is None else f"what was finished is in {kept}"
-            raise typer.Exit(fail(f"interrupted; {done}.", EXIT_INTERRUPTED)) from None
+        frames = upscaler.upscale(pictures, step, transfer=clip.info.color.transfer)
+        upscaled = made_ahead(frames, WRITE_BEHIND_FRAMES, lambda: signals.is_pending)
+        # The source is closed when nobody reads any more, or what went wrong would be hidden behind that.
+        with closing(pictures), closing(upscaled):
+            try:
+                _write(upscaled, times, sink, bar)
+            except BaseException as error:
+                is_over = True
+                bar.stop()
+                # Kept before the step at hand is waited for, which can take minutes; nothing is lost from here on.
+                if isinstance(error, KeyboardInterrupt):
+                    keep(sink, signals)
+                else:
+                    sink.abort(keep_partial=True)
+                with waiting(), signals.let_through():
+                    upscaled.close()
+                raise
 
 
 def _pictures(clip: Iterable[Frame], times: deque[_Passed]) -> Iterator[Tensor]:

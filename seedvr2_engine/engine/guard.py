@@ -20,8 +20,10 @@ from torch import Tensor
 
 from .. import __version__
 from ..checkpoint.hub import user_cache
+from ..errors import OutputError
 from ..metrics import decibel
 from ..models.vae import VideoVAE
+from ..output.unfinished import write_whole
 from ..quant import QuantRecipe
 from .probes import probe_clips
 from .sensitivity import decoder_layers, layer_errors, mean_squared_error, picture
@@ -223,10 +225,8 @@ def _read(path: Path, min_psnr_db: float) -> GuardResult | None:
 
 def _write(path: Path, result: GuardResult) -> None:
     facts = asdict(replace(result, from_cache=False))
-    temporary = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(facts, indent=1) + "\n")
-        temporary.replace(path)
-    except OSError as error:
+        write_whole(path, f"{json.dumps(facts, indent=1)}\n".encode(), overwrite=True)
+    except (OSError, OutputError) as error:
         log.info("The guard's choice is not kept for the next run: %s (%s).", path, error)

@@ -14,11 +14,12 @@ import av
 import torch
 
 from ...errors import InvalidArgumentError, OutputError
+from ...output.unfinished import PartialFile
 from ..info import ColorRange, ColorTags, Matrix, PictureMetadata, SourceInfo
 from ..planes import encode_frame
 from ..profiles import name_of, tags_of
 from .options import SinkOptions
-from .partial import PartialFile, write_errors
+from .partial import PartialWriter, write_errors
 from .sink import FrameSink
 
 _SRGB = (1, 13)
@@ -71,6 +72,7 @@ class AnimationSink(FrameSink):
         self._last_tick = -1
         self._last_length = 1
         self._file = PartialFile(path, overwrite=options.overwrite)
+        self._writer = PartialWriter(self._file, has_units=False)
         try:
             with write_errors(path):
                 self._open(_plays(source), options, rate)
@@ -91,7 +93,7 @@ class AnimationSink(FrameSink):
             container_options = {"loop": str(0 if plays == 0 else -1 if plays == 1 else plays - 1)}
         else:
             container_options = {"plays" if self._kind.encoder == "apng" else "loop": str(plays)}
-        self._output = av.open(self._file.writer, "w", format=self._kind.muxer, options=container_options)
+        self._output = av.open(self._writer, "w", format=self._kind.muxer, options=container_options)
         quality = 95.0 if options.quality is None else max(1.0, options.quality)
         settings = {}
         if self._kind.encoder == "libwebp_anim":
@@ -166,20 +168,22 @@ class AnimationSink(FrameSink):
 
     def _finish(self) -> None:
         self._close()
+        if self._writer.error is not None:
+            raise self._writer.error
         self._file.commit()
 
     def _close(self) -> None:
         for packet in self._stream.encode(None):
             self._output.mux(packet)
         self._output.close()
-        self._file.file.flush()
         if self._kind.encoder != "gif":
             with self._file.path.open("r+b") as file:
                 _set_right(file, self._last_length, has_alpha=self._alpha)
 
     def _abort(self, *, keep_partial: bool) -> Path | None:
         if keep_partial:
-            with write_errors(self.path):
+            # Whatever the codec or a full disk has to say: what is in the file is worth more.
+            with suppress(Exception):
                 self._close()
             return self._file.keep()
         output = getattr(self, "_output", None)

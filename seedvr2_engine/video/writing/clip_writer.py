@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ import av
 import torch
 
 from ...errors import InvalidArgumentError
+from ...output.unfinished import PartialFile
 from ..hdr_metadata import HdrMetadata
 from ..info import PictureMetadata, SourceInfo
 from ..planes import encode_frame
@@ -18,7 +20,7 @@ from ..streams.mp4_cover import add_covers
 from ..streams.side_streams import SideStreams
 from .hdr_output import metadata_template
 from .options import EncoderPlan, SinkOptions, container_for
-from .partial import PartialFile, write_errors
+from .partial import PartialWriter, write_errors
 from .plan import plan_output
 from .sink import FrameSink
 
@@ -47,7 +49,10 @@ class VideoSink(FrameSink):
         self._shift = 0
         self._durations: dict[int, int] = {}
         self._side: SideStreams | None = None
+        self._packets_written = 0
+        self._is_flushed = False
         self._file = PartialFile(path, overwrite=options.overwrite)
+        self._writer = PartialWriter(self._file)
         try:
             with write_errors(path):
                 self._open()
@@ -57,7 +62,8 @@ class VideoSink(FrameSink):
 
     def _open(self) -> None:
         kind, plan = container_for(self.path), self._output_plan
-        self._output = av.open(self._file.writer, "w", format=kind.muxer, options=plan.muxer_options)
+        muxer_options = {**plan.muxer_options, **kind.unit_options(self._rate)}
+        self._output = av.open(self._writer, "w", format=kind.muxer, options=muxer_options)
         hdr = self._source.hdr if self._source is not None else HdrMetadata()
         with metadata_template(self._plan.encoder, (self.width, self.height), hdr) as template:
             self._stream = _add_video_stream(self._output, self._plan, self._rate, self._time_base, template)
@@ -97,8 +103,6 @@ class VideoSink(FrameSink):
         self._last_pts = pts
         self._end_pts = pts + (duration if duration is not None and self._follows_source else self._step)
         self._durations[pts] = self._end_pts - pts
-        if self._side is not None:
-            self._side.advance(pts * self._time_base)
         self._mux(frame)
 
     def _begin(self, first_pts: int) -> None:
@@ -118,22 +122,14 @@ class VideoSink(FrameSink):
                 packet.duration = self._durations.pop(packet.pts + self._shift, self._step)
             if frame is None and self.frames_written < _SHORTEST_REORDERED:
                 packet.dts = packet.pts
+            if self._side is not None and packet.dts is not None:
+                # In step with what comes out of the encoder, or the file would wait for one or the other.
+                self._side.advance((packet.dts + self._shift) * self._time_base)
             self._output.mux(packet)
-
-    def _close_streams(self, *, with_rest: bool) -> None:
-        self._mux(None)
-        if self._side is not None:
-            if with_rest:
-                is_cut = self._source is not None and self._source.is_trimmed_at_end
-                self._side.finish(self._end_pts * self._time_base if is_cut else None)
-            else:
-                self._side.flush()
-        self._output.close()
-        self._complete_header()
+            self._packets_written += 1
 
     def _complete_header(self) -> None:
         """Write what FFmpeg's muxers cannot: the pixel aspect of Matroska, and covers in an MP4 made of fragments."""
-        self._file.file.flush()
         shown, covers = self._output_plan.display_size, self._side.covers if self._side is not None else []
         if shown is not None and not set_display_size(self._file.path, shown):
             self.warnings.append("The pixel aspect ratio is left out, because the file's header has no room for it.")
@@ -141,21 +137,39 @@ class VideoSink(FrameSink):
             self.warnings.append("The cover art is left out, because the file's index cannot grow.")
 
     def _finish(self) -> None:
-        self._close_streams(with_rest=True)
+        self._is_flushed = True
+        self._mux(None)
+        if self._side is not None:
+            is_cut = self._source is not None and self._source.is_trimmed_at_end
+            self._side.finish(self._end_pts * self._time_base if is_cut else None)
+        self._output.close()
+        if self._writer.error is not None:
+            raise self._writer.error
+        self._complete_header()
         self._release()
         self._file.commit()
 
     def _abort(self, *, keep_partial: bool) -> Path | None:
-        try:
-            if keep_partial:
-                with write_errors(self.path):
-                    self._close_streams(with_rest=False)
-                return self._file.keep()
-        finally:
-            self._release()
-            if not keep_partial:
-                self._discard()
+        if keep_partial:
+            self._close_what_goes()
+        self._release()
+        if keep_partial and self._packets_written and self._writer.holds_frames:
+            return self._file.keep()
+        self._discard()
         return None
+
+    def _close_what_goes(self) -> None:
+        """Bring what the encoders hold into the file and complete it; what fails keeps nothing else from it."""
+        steps: list[Callable[[], object]] = [self._output.close]
+        if not self._is_flushed:
+            finish_side = [] if self._side is None else [self._side.flush]
+            steps = [lambda: self._mux(None), *finish_side, *steps]
+        if self._writer.error is None:
+            steps.append(self._complete_header)
+        for step in steps:
+            # Whatever a codec, a container or a disk has to say: what is in the file is worth more.
+            with suppress(Exception):
+                step()
 
     def _discard(self) -> None:
         output = getattr(self, "_output", None)
@@ -190,7 +204,8 @@ def _add_video_stream(
         context.flags |= av.codec.context.Flags.global_header
     stream.pix_fmt = plan.pix_fmt
     context.time_base = time_base
-    context.thread_type = "AUTO"
+    # Threads that each work on a frame of their own would hold as many frames back as there are cores.
+    context.thread_type = "SLICE" if plan.encoder in ("ffv1", "prores_ks") else "AUTO"
     context.color_range = int(plan.color.range)
     context.colorspace = int(plan.color.matrix)
     context.color_primaries = plan.color.primaries

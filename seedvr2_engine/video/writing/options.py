@@ -65,18 +65,37 @@ class Container:
     audio_encoder: str
     """What audio becomes when its own codec does not fit in."""
     options: dict[str, str] = field(default_factory=dict)
-    """Muxer options; they make a file that is cut off at any moment playable up to about a second before."""
+    """Muxer options; with those of `unit_options` they make a file that is cut off at any moment playable."""
 
     @property
     def is_fragmented(self) -> bool:
         """Whether it is MP4 or MOV, which is written in fragments until it is complete."""
         return "movflags" in self.options
 
+    def unit_options(self, rate: Fraction) -> dict[str, str]:
+        """Muxer options that have every UNIT_FRAMES frames written to the file as soon as the encoder gives them.
 
+        Measured in frames and not on the clock, so that the same frames give the same bytes.
+        """
+        unit_s = UNIT_FRAMES / rate
+        unit_us = str(max(1, round(unit_s * 1_000_000)))
+        # FFmpeg waits ten seconds of the clip for a packet of every stream, be it sound that has ended or subtitles.
+        waiting = {"max_interleave_delta": unit_us}
+        if self.is_fragmented:
+            return {**waiting, "frag_duration": unit_us}
+        return {**waiting, "cluster_time_limit": str(max(1, round(unit_s * 1000)))}
+
+
+UNIT_FRAMES = 4
+"""Frames of a fragment (MP4, MOV) or cluster (Matroska, WebM); a killed process loses those of the last one."""
+MOST_LOOKAHEAD = 10
+"""Frames that an encoder may hold back to decide on the others; a killed process loses them."""
+_FRAME_THREADS = {"h264": 4, "h265": 2}
+"""Frames that x264 and x265 work on at a time; x265 also works on the rows of each."""
 # delay_moov keeps the offset between audio and video; hybrid files turn into ordinary ones when they are closed.
-_FRAGMENTS = {"movflags": "+hybrid_fragmented+delay_moov", "frag_duration": "1000000"}
+_FRAGMENTS = {"movflags": "+hybrid_fragmented+delay_moov", "flush_packets": "1"}
 # Without bitexact, FFmpeg gives every file and each of its tracks a random identity.
-_CLUSTERS = {"cluster_time_limit": "1000", "fflags": "+bitexact"}
+_CLUSTERS = {"fflags": "+bitexact", "flush_packets": "1"}
 CONTAINERS: dict[str, Container] = {
     ".mp4": Container("mp4", ("h264", "h265", "vp9"), "aac", _FRAGMENTS),
     ".m4v": Container("mp4", ("h264", "h265"), "aac", _FRAGMENTS),
@@ -278,16 +297,31 @@ def _pix_fmt(chroma: str, depth: int, alpha: bool) -> str:
     return planes if depth == 8 else f"{planes}{depth}le"
 
 
+# Frames that the presets of x264 and x265 look ahead where MOST_LOOKAHEAD would be more; 10 is theirs and others'.
+_SHORT_LOOKAHEAD = {"h264": {"ultrafast": 0, "superfast": 0}, "h265": {"ultrafast": 5}}
+
+
 def _encoder_options(name: str, chroma: str, options: SinkOptions) -> dict[str, str]:
+    """What each encoder is told.
+
+    All of them are kept from holding many frames back, in lookahead and in threads that each work on a frame of their
+    own: what a process holds is lost when it is killed, and at a frame a second that is minutes of work. The numbers
+    are fixed, so that bytes depend neither on time nor on the machine's cores.
+    """
     default = CODECS[name].default_quality
     quality = default if options.quality is None else options.quality
+    lookahead = _SHORT_LOOKAHEAD.get(name, {}).get(options.preset, MOST_LOOKAHEAD)
+    threads = _FRAME_THREADS.get(name)
     if name == "h264":
         # x264's mbtree reads memory that nobody wrote where AVX-512 is found; this takes its plain C in place of that.
-        return {"crf": f"{quality:g}", "preset": options.preset, "x264-params": "cpu-independent=1"}
+        params = f"cpu-independent=1:threads={threads}:rc-lookahead={lookahead}:sync-lookahead=0"
+        return {"crf": f"{quality:g}", "preset": options.preset, "x264-params": params}
     if name == "h265":
-        return {"crf": f"{quality:g}", "preset": options.preset, "x265-params": "log-level=none"}
+        params = f"log-level=none:frame-threads={threads}:rc-lookahead={lookahead}"
+        return {"crf": f"{quality:g}", "preset": options.preset, "x265-params": params}
     if name == "vp9":
-        return {"crf": f"{quality:.0f}", "b": "0", "row-mt": "1", "cpu-used": "2", "deadline": "good"}
+        speed = {"row-mt": "1", "cpu-used": "2", "deadline": "good"}
+        return {"crf": f"{quality:.0f}", "b": "0", "lag-in-frames": str(MOST_LOOKAHEAD), **speed}
     if name == "ffv1":
         return {"level": "3", "g": "1", "slicecrc": "1"}
     return {"profile": "4444" if chroma == "444" else "hq", "vendor": "apl0"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -10,12 +11,15 @@ from pathlib import Path
 
 from ...errors import OutputError
 from ..info import SourceInfo
-from ..reading.pictures import printf_field
+from ..reading.pictures import is_picture, printf_field
+from .options import CONTAINERS
 
 DEFAULT_PICTURE_NAME = "%06d.png"
 """Pictures of a clip in a folder."""
 _KEPT_SUFFIX = ".png"
-_LAST_NUMBER = re.compile(r"(\d+)\D*$")
+_LAST_NUMBER = re.compile(r"([0-9]+)[^0-9]*$")
+_LONGEST_NUMBER = 18
+"""Most digits that a pattern may ask for."""
 
 
 @dataclass(frozen=True)
@@ -31,24 +35,27 @@ class PictureNames:
     """printf pattern with one number field; its ending is that of all names."""
     names: tuple[str, ...] = ()
     """Names of the frames that are read, in order; numbers are counted from 1 where there are none."""
+    most: int | None = None
+    """Frames that will come, as far as is known."""
     warnings: tuple[str, ...] = ()
 
     @staticmethod
     def of(path: Path, source: SourceInfo | None) -> PictureNames:
         """Return the names for a folder or pattern `path`; raises OutputError if two pictures would get one name."""
         chosen: tuple[str, ...] = ()
+        most = None if source is None else source.selected_frames
         if source is not None:
             chosen = source.pictures[source.first_frame : source.first_frame + source.selected_frames]
-        if not printf_field(path.name):
-            return _kept(path, chosen)
+        if _field(path.name) is None or path.is_dir():
+            return _kept(path, chosen, most)
         if not chosen:
-            return PictureNames(path.parent, path.name)
+            return PictureNames(path.parent, path.name, most=most)
         found = [_LAST_NUMBER.search(Path(name).stem) for name in chosen]
         numbers = [int(match[1]) for match in found if match is not None]
         if len(numbers) < len(chosen) or any(after <= before for before, after in pairwise(numbers)):
             warning = f"The names of {source.path if source else path} hold no rising numbers; counted from 1."
-            return PictureNames(path.parent, path.name, warnings=(warning,))
-        return PictureNames(path.parent, path.name, tuple(numbered(path.name, number) for number in numbers))
+            return PictureNames(path.parent, path.name, most=most, warnings=(warning,))
+        return PictureNames(path.parent, path.name, tuple(numbered(path.name, number) for number in numbers), most)
 
     def name(self, index: int) -> str:
         """Return the name of the `index`-th frame that is written, counted from 0."""
@@ -57,27 +64,62 @@ class PictureNames:
     def existing(self) -> list[Path]:
         """Return the files that the sequence would replace."""
         if self.names:
-            return [path for name in self.names if (path := self.folder / name).exists()]
-        return matching(self.folder, self.pattern)
+            return [path for name in self.names if os.path.lexists(path := self.folder / name)]
+        return producible(self.folder, self.pattern, self.most)
+
+
+def is_sequence(path: Path) -> bool:
+    """Return whether an output of this name is many pictures: a pattern, a folder, or a name without an ending.
+
+    Raises OutputError for a pattern without a picture's ending.
+    """
+    suffix = path.suffix.lower()
+    if suffix in CONTAINERS:
+        return False
+    field = _field(path.name)
+    if field is None and is_picture(path):
+        return False
+    if path.is_dir():
+        return True
+    if field is not None and not suffix:
+        raise OutputError(
+            f"{path}: expected a picture's ending behind the number, such as %05d.png; rename the output."
+        )
+    return field is not None or not suffix
+
+
+def producible(folder: Path, pattern: str, most: int | None = None) -> list[Path]:
+    """Return the files of a folder with a name that the pattern gives to a frame, of the first `most` if given."""
+    field = _field(pattern)
+    if field is None or not folder.is_dir():
+        return []
+    name = re.compile(re.escape(pattern[: field.start()]) + r"([0-9]+)" + re.escape(pattern[field.end() :]))
+    matches = ((entry, name.fullmatch(entry.name)) for entry in folder.iterdir())
+    numbers = [(entry, int(match[1])) for entry, match in matches if match and len(match[1]) <= _LONGEST_NUMBER]
+    return [
+        entry
+        for entry, number in numbers
+        if 1 <= number <= (most or number) and entry.name == numbered(pattern, number)
+    ]
 
 
 def numbered(pattern: str, number: int) -> str:
-    """Return the file name that a printf pattern makes of a number."""
-    field = printf_field(pattern)
+    """Return the name of a frame: ("a_%03d.png", 7) -> "a_007.png"; every other percent sign stands for itself."""
+    field = _field(pattern)
     assert field is not None
-    return pattern[: field.start()] + field[0] % number + pattern[field.end() :]
+    width = int(field[2] or 0)
+    text = f"{number:0{width}d}" if field[1] else f"{number:{width}d}"
+    return f"{pattern[: field.start()]}{text}{pattern[field.end() :]}"
 
 
-def matching(folder: Path, pattern: str) -> list[Path]:
-    """Return the files of a folder whose names a printf pattern can produce; none if there is no such folder."""
-    field = printf_field(pattern)
-    if field is None or not folder.is_dir():
-        return []
-    name = re.compile(re.escape(pattern[: field.start()]) + r"\d+" + re.escape(pattern[field.end() :]))
-    return [entry for entry in folder.iterdir() if name.fullmatch(entry.name)]
+def _field(name: str) -> re.Match[str] | None:
+    field = printf_field(name)
+    if field is not None and int(field[2] or 0) > _LONGEST_NUMBER:
+        raise OutputError(f"{name}: expected at most {_LONGEST_NUMBER} digits, found a field of {field[2]}; use %05d.")
+    return field
 
 
-def _kept(folder: Path, chosen: tuple[str, ...]) -> PictureNames:
+def _kept(folder: Path, chosen: tuple[str, ...], most: int | None) -> PictureNames:
     names = tuple(f"{Path(name).stem}{_KEPT_SUFFIX}" for name in chosen)
     # File systems of Windows and macOS do not tell A.png from a.png.
     twice = next((name for name, count in Counter(map(str.lower, names)).items() if count > 1), None)
@@ -86,4 +128,4 @@ def _kept(folder: Path, chosen: tuple[str, ...]) -> PictureNames:
             f"{folder}: expected pictures of different names, found two that would become {twice}; rename one, or "
             "number them by a pattern such as %05d.png."
         )
-    return PictureNames(folder, DEFAULT_PICTURE_NAME, names)
+    return PictureNames(folder, DEFAULT_PICTURE_NAME, names, most)

@@ -16,7 +16,7 @@ from ..streams.plan import StreamPlan, plan_streams
 from .animation_sink import animation_losses, is_animation
 from .options import EncoderPlan, SinkOptions, container_for, plan_encoder
 from .picture_format import PictureFormat, require_picture
-from .picture_names import PictureNames
+from .picture_names import PictureNames, is_sequence
 
 # PyAV crashes after it has shown the side data of a PNG with a colour profile.
 _WITHOUT_SIDE_DATA = frozenset(("png", "apng"))
@@ -53,17 +53,12 @@ class OutputPlan:
         return "; ".join(parts)
 
 
-def is_sequence_target(path: Path) -> bool:
-    """Whether a path means many pictures: a pattern, or a folder."""
-    return "%" in path.name or not path.suffix or path.is_dir()
-
-
 def plan_output(path: Path, size: tuple[int, int], source: SourceInfo | None, options: SinkOptions) -> OutputPlan:
     """Plan an output of `size` (width, height); reads the source's headers, writes nothing.
 
     Raises OutputError where `plan_encoder` does, and VideoError if the source cannot be opened any more.
     """
-    if is_sequence_target(path) or is_picture(path) or is_animation(path, source):
+    if is_sequence(path) or is_picture(path) or is_animation(path, source):
         return OutputPlan(None, losses=tuple(_picture_losses(path, size, source, options)))
     encoder = plan_encoder(path, size, source, options)
     kind = container_for(path)
@@ -125,7 +120,7 @@ def _picture_losses(
     """What pictures have no place for."""
     if is_animation(path, source):
         yield from animation_losses(path, source, options)
-    elif is_sequence_target(path):
+    elif is_sequence(path):
         names = PictureNames.of(path, source)
         yield from names.warnings
         yield from PictureFormat.of(require_picture(Path(names.pattern)), size, source, options).warnings
