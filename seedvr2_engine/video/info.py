@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
 import torch
+
+from .reading.timeline import Timeline
 
 SourceKind = Literal["video", "image", "sequence"]
 PixelFamily = Literal["yuv", "rgb", "grey"]
@@ -180,6 +182,10 @@ class SourceInfo:
     """Index of the first frame that is read, counted from 0."""
     selected_frames: int = 0
     """Number of frames that are read from there."""
+    stream_index: int = 0
+    """Index of the video stream that is read, among all streams of the file."""
+    timeline: Timeline = field(default_factory=Timeline)
+    """How the times in the file became the ones given here; what reads other streams of it moves them alike."""
 
     @property
     def is_trimmed_at_start(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -19,27 +20,43 @@ from ...errors import InvalidArgumentError, VideoError
 from ..color import resolve
 from ..info import Frame, Orientation, SourceInfo
 from ..planes import as_direct, decode_frame, family_of, orientation_of, source_tags, upright
+from .choice import codec_name, is_repeat, main_video
 from .damage import missing_bytes
+from .one_file import OneFile, opened, opened_file
 from .pictures import list_pictures
-from .probe import codec_name, describe_video, first_frame, main_video, opened
+from .probe import Probed, describe_video, first_frame, probe
 
 Damaged = Literal["refuse", "keep"]
 DEFAULT_SEQUENCE_RATE = Fraction(24)
+# Pictures that an open group of pictures at the start of a recording can leave without what they refer to.
+_LEFT_OUT_AT_JOIN = 16
 
 
 class FrameSource:
     """Frames in order, read once, in constant memory; close it, or use it in a `with` statement.
 
-    `info` describes the whole source; `warnings` collects sentences about what was found damaged or odd on the way.
+    `info` describes the whole source; `warnings` collects sentences about what was found damaged or odd on the way,
+    what is known before the first frame being there from the start. It may be closed from another thread than the one
+    that reads, whose iteration then ends.
     """
 
     def __init__(self, info: SourceInfo, frames: Callable[[FrameSource], Iterator[Frame]]) -> None:
         self.info = info
         self.warnings: list[str] = []
+        self.missing_frames = 0
+        """Frames that the file promises and that could not be read; complete when all frames have been read."""
+        self.is_closed = False
+        self._lock = threading.RLock()
         self._frames = frames(self)
 
     def __iter__(self) -> Iterator[Frame]:
-        return self._frames
+        return self
+
+    def __next__(self) -> Frame:
+        with self._lock:
+            if self.is_closed:
+                raise StopIteration
+            return next(self._frames)
 
     def __len__(self) -> int:
         return self.info.selected_frames
@@ -53,10 +70,13 @@ class FrameSource:
         self.close()
 
     def close(self) -> None:
-        """Close the file; frames that were not read yet are gone."""
-        close = getattr(self._frames, "close", None)
-        if close is not None:
-            close()
+        """Close the file, after the frame that is being read; frames that were not read yet are gone."""
+        self.is_closed = True
+        with self._lock:
+            close = getattr(self._frames, "close", None)
+            # Within the reading thread itself, from a signal's handler say, the frame in progress ends it.
+            if close is not None and not getattr(self._frames, "gi_running", False):
+                close()
 
 
 def open_source(
@@ -87,9 +107,12 @@ def open_source(
     if sequence_rate <= 0:
         raise InvalidArgumentError(f"sequence_rate: expected more than 0 frames per second, got {sequence_rate}.")
     pictures = list_pictures(path)
+    probed = None
     if pictures is None:
         _check_complete(path, damaged)
-        info = describe_video(path)
+        probed = probe(path)
+        _check_faults(probed, damaged)
+        info = probed.info
     else:
         info = _describe_sequence(path, pictures, sequence_rate)
     if start >= info.frame_count:
@@ -98,11 +121,17 @@ def open_source(
     info = replace(info, first_frame=start, selected_frames=selected)
 
     def read(source: FrameSource) -> Iterator[Frame]:
-        if pictures is not None:
+        if probed is None:
+            assert pictures is not None
             return _read_sequence(info, pictures[start : start + selected])
-        return _read_video(source, damaged)
+        return _read_video(source, probed, damaged)
 
-    return FrameSource(info, read)
+    source = FrameSource(info, read)
+    if probed is not None:
+        source.warnings += probed.notes
+        source.warnings += [f"{path}: {fault}; taken as far as it can be read." for fault in probed.faults]
+        source.missing_frames = probed.missing
+    return source
 
 
 def _check_complete(path: Path, damaged: Damaged) -> None:
@@ -113,54 +142,106 @@ def _check_complete(path: Path, damaged: Damaged) -> None:
         )
 
 
-def _read_video(source: FrameSource, damaged: Damaged) -> Iterator[Frame]:
+def _check_faults(probed: Probed, damaged: Damaged) -> None:
+    if damaged == "refuse" and probed.faults:
+        raise VideoError(
+            f"{probed.info.path}: the file is damaged: {', and '.join(probed.faults[:2])}; copy it again, or take what "
+            "can be read (`upscale --keep-damaged`)."
+        )
+
+
+def _read_video(source: FrameSource, probed: Probed, damaged: Damaged) -> Iterator[Frame]:
     """Decode, drop the frames before the first wanted one, and make timestamps strictly increasing."""
     info = source.info
     step = max(1, round(1 / (info.average_rate * info.time_base))) if info.average_rate else 1
     last_pts: int | None = None
-    yielded = 0
-    with closing(_decoded(source, damaged)) as decoded:
+    yielded = moved = 0
+    with closing(_decoded(source, probed, damaged)) as decoded:
         for frame in islice(decoded, info.first_frame, info.first_frame + info.selected_frames):
-            pts = frame.pts if frame.pts is not None else frame.dts
-            if pts is None:
+            pts, duration = frame.pts if frame.pts is not None else frame.dts, frame.duration or step
+            if info.timeline.by_rate:
+                pts, duration = info.first_frame + yielded, step
+            elif pts is None:
                 pts = 0 if last_pts is None else last_pts + step
             if last_pts is not None and pts <= last_pts:
-                source.warnings.append(
-                    f"Frame {info.first_frame + yielded} has timestamp {pts} after {last_pts}; moved behind it."
-                )
+                moved += 1
                 pts = last_pts + 1
             last_pts = pts
             yielded += 1
             picture = decode_frame(as_direct(frame), info.conversion, info.codec)
-            yield _finished(picture, info.orientation, pts, frame.duration or step)
-    if yielded < info.selected_frames:
+            yield _finished(picture, info.orientation, pts, duration)
+    if moved:
         source.warnings.append(
-            f"{info.path}: expected {info.selected_frames} frames, found {yielded} that decode; the rest is missing."
+            f"{moved} frame{'s' if moved > 1 else ''} had a time that does not come after the frame before; moved "
+            "right behind it."
         )
+    if yielded < info.selected_frames and not source.is_closed:
+        _report_missing(source, probed, damaged, yielded)
 
 
-def _decoded(source: FrameSource, damaged: Damaged) -> Generator[av.VideoFrame]:
+def _report_missing(source: FrameSource, probed: Probed, damaged: Damaged, found: int) -> None:
+    info = source.info
+    missing = info.selected_frames - found
+    if missing <= probed.leading + _LEFT_OUT_AT_JOIN * len(info.timeline.joins_s):
+        source.warnings.append(
+            f"{missing} picture{'s' if missing > 1 else ''} refer to others before the start of the recording, which "
+            "the file does not hold; left out."
+        )
+        return
+    sentence = f"{info.path}: expected {info.selected_frames} frames, found {found} that decode; the rest is missing"
+    if damaged == "refuse":
+        raise VideoError(f"{sentence}; copy it again, or take what can be read (`upscale --keep-damaged`).")
+    source.missing_frames += missing
+    source.warnings.append(f"{sentence}.")
+
+
+def _decoded(source: FrameSource, probed: Probed, damaged: Damaged) -> Generator[av.VideoFrame]:
     info = source.info
     count = 0
-    with opened(info.path) as container:
+    with opened_file(info.path) as (container, file):
+        if file.identity != probed.identity:
+            raise VideoError(f"{info.path}: the file was changed after it was looked at; start again.")
         stream = main_video(container, info.path)
         stream.thread_type = "AUTO"
+        clock = info.timeline.clock(stream.index)
         packets = container.demux(stream)
-        while True:
+        while not source.is_closed:
             try:
                 packet = next(packets, None)
                 if packet is None:
-                    return
+                    break
+                if is_repeat(packet):
+                    continue
+                if packet.size:
+                    clock.move(packet)
                 frames = packet.decode()
             except av.FFmpegError as error:
+                _check_unchanged(source, file, damaged)
                 _report_damage(source, damaged, count, error)
                 continue
             for frame in frames:
                 if frame.is_corrupt:
+                    _check_unchanged(source, file, damaged)
                     _report_damage(source, damaged, count, None)
                 _check_size(frame, info, count)
                 yield frame
                 count += 1
+        _check_unchanged(source, file, damaged)
+
+
+def _check_unchanged(source: FrameSource, file: OneFile, damaged: Damaged) -> None:
+    """Tell a file that somebody writes to or cuts from one that is damaged."""
+    before, now = file.identity, file.current_identity()
+    if now.size_bytes == before.size_bytes:
+        if now != before:
+            sentence = f"{file.path}: its time of writing changed while it was read; check the result."
+            if sentence not in source.warnings:
+                source.warnings.append(sentence)
+        return
+    raise VideoError(
+        f"{file.path}: the file was changed while it was read: expected {before.size_bytes} bytes, found "
+        f"{now.size_bytes}; wait until it is complete and start again."
+    )
 
 
 def _report_damage(source: FrameSource, damaged: Damaged, index: int, error: av.FFmpegError | None) -> None:
