@@ -141,20 +141,23 @@ def _joined_sentence(joins_s: tuple[float, ...]) -> str:
     )
 
 
-def _scan_decoded(path: Path, packets: PacketScan) -> PacketScan:
+def _scan_decoded(path: Path, scan: PacketScan) -> PacketScan:
     with opened(path) as container:
         stream = main_video(container, path)
         stream.thread_type = "AUTO"
         count = 0
-        for packet in container.demux(stream):
-            if is_repeat(packet):
-                continue
+        packets = container.demux(stream)
+        while True:
             try:
-                count += len(packet.decode())
-            except av.error.InvalidDataError:
+                packet = next(packets, None)
+                if packet is None:
+                    break
+                if not is_repeat(packet):
+                    count += len(packet.decode())
+            except av.FFmpegError:
                 # Reading reports the damage with its place; counting only goes on.
                 continue
-    return replace(packets, count=count)
+    return replace(scan, count=count)
 
 
 def first_frame(container: av.container.InputContainer, stream: av.VideoStream, path: Path) -> av.VideoFrame:

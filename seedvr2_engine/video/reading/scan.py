@@ -61,7 +61,7 @@ def scan_packets(path: Path, structure: Structure | None = None) -> PacketScan:
     """Count the coded pictures of a file, put all streams on one timeline, and hold the file against its promises."""
     with opened_file(path) as (container, file):
         stream = main_video(container, path)
-        can_jump = bool(container.format.flags & av.format.Flags.ts_discont.value)
+        can_jump = av.format.Flags.ts_discont in av.format.Flags(container.format.flags)
         # The times of MP4 are sums of steps that cannot be negative.
         builder = TimelineBuilder(stream.index, jumps=can_jump, steps_back="mp4" not in container.format.name)
         collected = _collect(container, stream, builder)
@@ -173,7 +173,7 @@ def _held_against_promises(
     slots = structure.slots[place] if place < len(structure.slots) else 0
     promised = max(counted, _tagged_frames(container, stream))
     if container.format.name != "avi":
-        promised = max(promised, stream.frames)
+        promised = max(promised, stream.frames, _edit_units(container, stream))
     elif slots and slots < stream.frames:
         promised = max(promised, counted + stream.frames - slots)
     missing = max(0, promised - collected.packets)
@@ -193,6 +193,13 @@ def _held_against_promises(
     if torn := _torn(collected, scan):
         faults.append(f"packets are damaged or lost near picture {torn}")
     return tuple(faults), missing
+
+
+def _edit_units(container: av.container.InputContainer, stream: av.VideoStream) -> int:
+    """The length of an MXF file's picture, which counts whole pictures."""
+    rate, time_base = stream.average_rate, stream.time_base
+    is_counted = container.format.name == "mxf" and rate and time_base and rate * time_base == 1
+    return max(0, stream.duration or 0) if is_counted else 0
 
 
 def _tagged_frames(container: av.container.InputContainer, stream: av.VideoStream) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from .parts import Structure, disorder, lacking
+
 _LISTS = frozenset((b"RIFF", b"LIST"))
 _OPENED = frozenset((b"AVI ", b"AVIX", b"hdrl", b"strl", b"movi", b"rec "))
 
 
 @dataclass
-class RiffWalk:
+class _AviWalk:
     """What a walk found."""
 
     end: int = 0
@@ -25,9 +27,23 @@ class RiffWalk:
     is_whole: bool = False
 
 
-def walk_avi(file: BinaryIO, size_bytes: int, budget: int) -> RiffWalk:
-    """Walk from the start; gives up, without a fault, after `budget` chunks."""
-    walk = RiffWalk()
+def walk_riff(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
+    """Walk an AVI file; of other RIFF files, WebP and WAV, only the end is looked at."""
+    file.seek(0)
+    head = file.read(12)
+    if head[8:12] != b"AVI ":
+        end = 8 + int.from_bytes(head[4:8], "little") if head[8:12] == b"WEBP" else 0
+        return Structure(lacking(end, size_bytes))
+    walk = _walk_avi(file, size_bytes, budget)
+    missing = lacking(walk.end, size_bytes)
+    if not walk.is_whole and walk.fault is None:
+        return Structure(missing)
+    pictures = tuple(walk.pictures.get(number, 0) for number in walk.videos)
+    return Structure(missing, walk.fault, pictures, tuple(walk.slots.get(number, 0) for number in walk.videos))
+
+
+def _walk_avi(file: BinaryIO, size_bytes: int, budget: int) -> _AviWalk:
+    walk = _AviWalk()
     ends = [size_bytes]
     position, streams = 0, 0
     while budget > 0 and position + 8 <= size_bytes:
@@ -39,7 +55,7 @@ def walk_avi(file: BinaryIO, size_bytes: int, budget: int) -> RiffWalk:
         kind, length = head[:4], int.from_bytes(head[4:8], "little")
         if not all(32 <= letter < 127 for letter in kind):
             if len(ends) > 1:
-                walk.fault = f"something is out of order at byte {position}"
+                walk.fault = disorder(position)
             # After the last part there may be anything.
             return walk
         end = position + 8 + length

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from .parts import Structure, disorder, lacking
+
 EBML_ID = 0x1A45DFA3
 _SEGMENT, _CLUSTER, _TRACKS, _TRACK = 0x18538067, 0x1F43B675, 0x1654AE6B, 0xAE
 _SIMPLE_BLOCK, _GROUP, _BLOCK, _NUMBER, _KIND = 0xA3, 0xA0, 0xA1, 0xD7, 0x83
@@ -20,7 +22,7 @@ class _OutOfOrderError(Exception):
 
 
 @dataclass
-class MatroskaWalk:
+class _MatroskaWalk:
     """What a walk found."""
 
     end: int = 0
@@ -31,27 +33,27 @@ class MatroskaWalk:
     """Numbers of the video tracks, in the order of the file."""
     blocks: dict[int, int] = field(default_factory=dict)
     """Frames by the number of the track."""
-    is_whole: bool = False
-    """Whether the walk came to the end, so that `blocks` is all there is."""
 
 
-def walk_matroska(file: BinaryIO, size_bytes: int, budget: int) -> MatroskaWalk:
+def walk_matroska(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
     """Walk from the start; gives up, without a fault, after `budget` elements."""
-    walk = MatroskaWalk()
+    walk = _MatroskaWalk()
     walker = _Walker(file, size_bytes, budget, walk)
+    is_counted = True
     try:
         walker.file_level()
-        walk.is_whole = walker.budget > 0
-    except _OutOfOrderError as fault:
-        walk.fault = str(fault)
+        is_counted = walker.budget > 0
+    except _OutOfOrderError as error:
+        walk.fault = str(error)
     except EOFError:
         # Missing bytes at the end are said by `end`.
-        pass
-    return walk
+        is_counted = False
+    pictures = tuple(walk.blocks.get(track, 0) for track in walk.video_tracks) if is_counted else ()
+    return Structure(lacking(walk.end, size_bytes), walk.fault, pictures)
 
 
 class _Walker:
-    def __init__(self, file: BinaryIO, size_bytes: int, budget: int, walk: MatroskaWalk) -> None:
+    def __init__(self, file: BinaryIO, size_bytes: int, budget: int, walk: _MatroskaWalk) -> None:
         self.file = file
         self.size = size_bytes
         self.budget = budget
@@ -66,7 +68,7 @@ class _Walker:
         if identifier in _ANYWHERE and length is not None:
             identifier, length, begin = self._header(begin + length)
         if identifier != _SEGMENT:
-            raise _OutOfOrderError(f"something is out of order at byte {position}")
+            raise _OutOfOrderError(disorder(position))
         end = self.size if length is None else begin + length
         self.walk.end = 0 if length is None else end
         self._children(begin, min(end, self.size), _TOP, self._top, is_open=length is None)
@@ -80,12 +82,12 @@ class _Walker:
         first = head[0]
         id_width = 9 - first.bit_length()
         if id_width > 4:
-            raise _OutOfOrderError(f"something is out of order at byte {position}")
+            raise _OutOfOrderError(disorder(position))
         if len(head) <= id_width:
             raise EOFError
         mark = head[id_width]
         if mark == 0:
-            raise _OutOfOrderError(f"something is out of order at byte {position}")
+            raise _OutOfOrderError(disorder(position))
         width = 9 - mark.bit_length()
         if len(head) < id_width + width:
             raise EOFError
@@ -106,9 +108,9 @@ class _Walker:
             if identifier not in known:
                 if is_open:
                     return position
-                raise _OutOfOrderError(f"something is out of order at byte {position}")
+                raise _OutOfOrderError(disorder(position))
             if length is None and identifier != _CLUSTER:
-                raise _OutOfOrderError(f"something is out of order at byte {position}")
+                raise _OutOfOrderError(disorder(position))
             if length is not None and begin + length > end:
                 if end == self.size:
                     raise EOFError
@@ -161,7 +163,7 @@ class _Walker:
             self.budget -= 1
             identifier, length, data = self._header(position)
             if length is None:
-                raise _OutOfOrderError(f"something is out of order at byte {position}")
+                raise _OutOfOrderError(disorder(position))
             if identifier == _TRACK:
                 self._track(data, data + length)
             position = data + length
@@ -172,7 +174,7 @@ class _Walker:
             self.budget -= 1
             identifier, length, data = self._header(position)
             if length is None or data + length > end:
-                raise _OutOfOrderError(f"something is out of order at byte {position}")
+                raise _OutOfOrderError(disorder(position))
             if identifier in (_NUMBER, _KIND) and length <= 8:
                 self.file.seek(data)
                 values[identifier] = int.from_bytes(self.file.read(length), "big")

@@ -1,0 +1,40 @@
+"""Walk through an FLV file's tags (Adobe's specification, annex E)."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+from .parts import Structure, disorder
+
+_TAGS = frozenset((8, 9, 18))
+
+
+def walk_flv(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
+    """Walk the tags, and count those that hold a picture: no codec header, end of sequence, or command."""
+    file.seek(5)
+    position = int.from_bytes(file.read(4), "big") + 4
+    pictures = 0
+    while position < size_bytes and budget > 0:
+        budget -= 1
+        file.seek(position)
+        tag = file.read(16)
+        if len(tag) < 11:
+            return Structure(11 - len(tag), None, (pictures,))
+        kind, length = tag[0] & 0x1F, int.from_bytes(tag[1:4], "big")
+        if kind not in _TAGS:
+            return Structure(0, disorder(position), (pictures,))
+        end = position + 11 + length
+        if kind == 9 and length > 5 and _holds_picture(tag[11:]):
+            pictures += 1
+        if end > size_bytes:
+            return Structure(end + 4 - size_bytes, None, (pictures,))
+        position = end + 4
+    return Structure(0, None, (pictures,) if budget > 0 and pictures else ())
+
+
+def _holds_picture(data: bytes) -> bool:
+    if data[0] & 0x80:
+        # Enhanced FLV: coded frames are packet types 1 and 3.
+        return data[0] & 0x0F in (1, 3)
+    frame, codec = data[0] >> 4, data[0] & 0x0F
+    return frame != 5 and (codec not in (7, 12) or data[1] == 1)

@@ -1,0 +1,106 @@
+"""Walk through the boxes of an MP4 or MOV file (ISO/IEC 14496-12)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from .parts import Structure, disorder, lacking
+
+FIRST_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp", b"sidx", b"pnot"})
+_MEDIA_BOXES = (b"moof", b"mdat", b"moov")
+_OPENED = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"})
+_FULL_BOX_BYTES = 64
+_SEARCHED_BYTES = 1 << 20
+
+
+@dataclass
+class _Track:
+    """What the boxes say of one track; its samples are None without a table."""
+
+    number: int = 0
+    is_video: bool = False
+    samples: int | None = None
+
+
+@dataclass
+class _Walk:
+    file: BinaryIO
+    size: int
+    budget: int
+    tracks: list[_Track] = field(default_factory=list)
+    fragment_track: int = 0
+    in_fragments: dict[int, int] = field(default_factory=dict)
+    fault: str | None = None
+
+
+def walk_boxes(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
+    """Walk the top-level boxes to the end that the last one claims, and count the samples of the video tracks."""
+    walk = _Walk(file, size_bytes, budget)
+    position = 0
+    while position + 8 <= size_bytes and walk.budget > 0:
+        walk.budget -= 1
+        kind, begin, end = _box(walk, position, size_bytes)
+        if end < begin or not kind.isascii():
+            # Bytes after the last box, which FFmpeg ignores too, unless more boxes follow.
+            file.seek(position)
+            if any(box in file.read(_SEARCHED_BYTES) for box in _MEDIA_BOXES):
+                walk.fault = disorder(position)
+            break
+        if kind in _OPENED:
+            _children(walk, begin, min(end, size_bytes))
+        position = end
+    counts = tuple(
+        (track.samples or 0) + walk.in_fragments.get(track.number, 0) for track in walk.tracks if track.is_video
+    )
+    return Structure(lacking(position, size_bytes), walk.fault, counts if walk.budget > 0 else ())
+
+
+def _box(walk: _Walk, position: int, parent_end: int) -> tuple[bytes, int, int]:
+    """(type, where its data begin, where it ends) of the box at a position; an end before the beginning is wrong."""
+    walk.file.seek(position)
+    header = walk.file.read(16)
+    length, begin = int.from_bytes(header[:4], "big"), position + 8
+    if length == 0:
+        return header[4:8], begin, parent_end
+    if length == 1:
+        length, begin = int.from_bytes(header[8:16], "big"), position + 16
+    return header[4:8], begin, position + length
+
+
+def _children(walk: _Walk, position: int, parent_end: int) -> None:
+    while position + 8 <= parent_end and walk.budget > 0:
+        walk.budget -= 1
+        kind, begin, end = _box(walk, position, parent_end)
+        if end < begin or end > parent_end:
+            # QuickTime ends some of its boxes with four bytes of zeros.
+            walk.fault = walk.fault or disorder(position)
+            return
+        if kind == b"trak":
+            walk.tracks.append(_Track())
+        if kind in _OPENED:
+            _children(walk, begin, end)
+        else:
+            walk.file.seek(begin)
+            _note(walk, kind, walk.file.read(min(end - begin, _FULL_BOX_BYTES)), end - begin)
+        position = end
+
+
+def _note(walk: _Walk, kind: bytes, data: bytes, length: int) -> None:
+    track = walk.tracks[-1] if walk.tracks else None
+    if kind == b"tfhd":
+        walk.fragment_track = int.from_bytes(data[4:8], "big")
+    elif kind == b"trun":
+        count = int.from_bytes(data[4:8], "big")
+        walk.in_fragments[walk.fragment_track] = walk.in_fragments.get(walk.fragment_track, 0) + count
+    elif track is not None and kind == b"tkhd" and data:
+        at = 20 if data[0] == 1 else 12
+        track.number = int.from_bytes(data[at : at + 4], "big")
+    elif track is not None and kind == b"hdlr":
+        track.is_video = track.is_video or data[8:12] == b"vide"
+    elif track is not None and kind == b"stsz":
+        fixed, count = int.from_bytes(data[4:8], "big"), int.from_bytes(data[8:12], "big")
+        if not fixed and 12 + 4 * count > length:
+            walk.fault = walk.fault or "its table of pictures is damaged"
+        else:
+            track.samples = count
