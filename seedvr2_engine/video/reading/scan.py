@@ -170,11 +170,11 @@ def _held_against_promises(
     faults: list[str] = []
     place = clips_of(container).index(stream)
     counted = structure.pictures[place] if place < len(structure.pictures) else 0
-    slots = structure.slots[place] if place < len(structure.slots) else 0
+    slots = structure.slots[place] if place < len(structure.slots) else stream.frames
     promised = max(counted, _tagged_frames(container, stream))
     if container.format.name != "avi":
         promised = max(promised, stream.frames, _edit_units(container, stream))
-    elif slots and slots < stream.frames:
+    elif slots < stream.frames:
         promised = max(promised, counted + stream.frames - slots)
     missing = max(0, promised - collected.packets)
     time_base = stream.time_base or Fraction(1, 25)

@@ -14,10 +14,18 @@ def walk_flv(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
     file.seek(5)
     position = int.from_bytes(file.read(4), "big") + 4
     pictures = 0
+    length_before, is_followed = None, False
     while position < size_bytes and budget > 0:
         budget -= 1
         file.seek(position)
         tag = file.read(16)
+        if length_before is not None:
+            # Each tag is followed by its length; some writers leave that out everywhere.
+            file.seek(position - 4)
+            follows = int.from_bytes(file.read(4), "big") == length_before
+            if is_followed and not follows:
+                return Structure(0, disorder(position - 4), (pictures,))
+            is_followed = is_followed or follows
         if len(tag) < 11:
             return Structure(11 - len(tag), None, (pictures,))
         kind, length = tag[0] & 0x1F, int.from_bytes(tag[1:4], "big")
@@ -28,7 +36,7 @@ def walk_flv(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
             pictures += 1
         if end > size_bytes:
             return Structure(end + 4 - size_bytes, None, (pictures,))
-        position = end + 4
+        position, length_before = end + 4, 11 + length
     return Structure(0, None, (pictures,) if budget > 0 and pictures else ())
 
 

@@ -7,6 +7,8 @@ from typing import BinaryIO
 from .parts import Structure, disorder
 
 _IMAGE, _EXTENSION, _TRAILER = 0x2C, 0x21, 0x3B
+_CONTROL = b"\x21\xf9\x04"  # Starts the next picture of an animation.
+_SEARCHED_BYTES = 1 << 20
 
 
 def walk_gif(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
@@ -23,7 +25,8 @@ def walk_gif(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
         if not head:
             return Structure(1, None, (pictures,))
         if head[0] == _TRAILER:
-            return Structure(0, None, (pictures,))
+            is_early = _CONTROL in head + file.read(_SEARCHED_BYTES)
+            return Structure(0, disorder(position) if is_early else None, (pictures,))
         if head[0] == _IMAGE and len(head) == 10:
             position += 11 + _table_bytes(head[9])
         elif head[0] == _EXTENSION:

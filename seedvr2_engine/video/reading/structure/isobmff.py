@@ -9,6 +9,7 @@ from .parts import Structure, disorder, lacking
 
 FIRST_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp", b"sidx", b"pnot"})
 _MEDIA_BOXES = (b"moof", b"mdat", b"moov")
+_TOP_BOXES = FIRST_BOXES | {b"mfra", b"uuid", b"meta", b"emsg", b"prft", b"ssix", b"udta", b"PICT", b"pict", b"junk"}
 _OPENED = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"})
 _FULL_BOX_BYTES = 64
 _SEARCHED_BYTES = 1 << 20
@@ -41,14 +42,16 @@ def walk_boxes(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
     while position + 8 <= size_bytes and walk.budget > 0:
         walk.budget -= 1
         kind, begin, end = _box(walk, position, size_bytes)
-        if end < begin or not kind.isascii():
-            # Bytes after the last box, which FFmpeg ignores too, unless more boxes follow.
-            file.seek(position)
-            if any(box in file.read(_SEARCHED_BYTES) for box in _MEDIA_BOXES):
-                walk.fault = disorder(position)
-            break
+        if end < begin or kind not in _TOP_BOXES:
+            # Bytes after the last box, or a box of somebody's own, which FFmpeg ignores too, unless more boxes follow.
+            file.seek(begin)
+            rest = file.read(_SEARCHED_BYTES if end < begin else min(end - begin, _SEARCHED_BYTES))
+            if any(box in rest for box in _MEDIA_BOXES):
+                walk.fault = walk.fault or disorder(position)
+            if end < begin or not kind.isascii():
+                break
         if kind in _OPENED:
-            _children(walk, begin, min(end, size_bytes))
+            _children(walk, begin, min(end, size_bytes), is_fragment=kind == b"moof")
         position = end
     counts = tuple(
         (track.samples or 0) + walk.in_fragments.get(track.number, 0) for track in walk.tracks if track.is_video
@@ -68,18 +71,18 @@ def _box(walk: _Walk, position: int, parent_end: int) -> tuple[bytes, int, int]:
     return header[4:8], begin, position + length
 
 
-def _children(walk: _Walk, position: int, parent_end: int) -> None:
+def _children(walk: _Walk, position: int, parent_end: int, *, is_fragment: bool) -> None:
     while position + 8 <= parent_end and walk.budget > 0:
         walk.budget -= 1
         kind, begin, end = _box(walk, position, parent_end)
-        if end < begin or end > parent_end:
-            # QuickTime ends some of its boxes with four bytes of zeros.
+        # A box that reaches to the end of what it lies in is zeros: QuickTime ends some of its boxes with them.
+        if end < begin or end > parent_end or (is_fragment and not kind.isalnum()):
             walk.fault = walk.fault or disorder(position)
             return
         if kind == b"trak":
             walk.tracks.append(_Track())
         if kind in _OPENED:
-            _children(walk, begin, end)
+            _children(walk, begin, end, is_fragment=is_fragment)
         else:
             walk.file.seek(begin)
             _note(walk, kind, walk.file.read(min(end - begin, _FULL_BOX_BYTES)), end - begin)
