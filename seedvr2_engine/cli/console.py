@@ -6,6 +6,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 EXIT_BAD_INPUT = 2
+EXIT_INCOMPLETE = 3
+"""The output is whole, but its damaged source gave fewer frames than it promises."""
 EXIT_INTERRUPTED = 130
 
 out = Console(highlight=False, soft_wrap=True)

@@ -11,7 +11,7 @@ import typer
 
 from ..errors import InvalidArgumentError, SeedVR2Error
 from .choices import choose_models
-from .console import EXIT_BAD_INPUT, err, fail, out, warn
+from .console import EXIT_BAD_INPUT, EXIT_INCOMPLETE, err, fail, out, warn
 from .machine import plan_machine, print_plan
 from .upscale_files import Cut, Job, Request, Result, jobs_for, run_job
 
@@ -212,3 +212,5 @@ def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:
         typer.echo(dumps(facts[0] if len(jobs) == 1 else facts, indent=2))
     if failed:
         raise typer.Exit(fail(f"{failed} of {len(jobs)} inputs failed; the others are done.", EXIT_BAD_INPUT))
+    if missing := sum(result.missing_frames for result in results):
+        raise typer.Exit(fail(f"{missing} frames are missing, which the source does not give.", EXIT_INCOMPLETE))

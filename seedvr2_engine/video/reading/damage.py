@@ -14,14 +14,14 @@ from .structure.ivf import walk_ivf
 from .structure.matroska import EBML_ID, walk_matroska
 from .structure.nut import NUT_SIGNATURE, walk_nut
 from .structure.ogg import walk_ogg
-from .structure.parts import Structure
+from .structure.parts import Budget, Structure, TooManyPartsError
 from .structure.png import PNG_SIGNATURE, walk_png
 from .structure.riff import walk_riff
 from .structure.transport import walk_transport_stream
 
 __all__ = ["Structure", "inspect", "missing_bytes"]
 
-Walk = Callable[[BinaryIO, int, int], Structure]
+Walk = Callable[[BinaryIO, int, Budget], Structure]
 
 
 def inspect(path: Path) -> Structure:
@@ -33,7 +33,10 @@ def inspect(path: Path) -> Structure:
     size_bytes = path.stat().st_size
     with path.open("rb") as file:
         walk = _walk_for(file.read(16))
-        return walk(file, size_bytes, 50_000 + size_bytes // 128)
+        try:
+            return walk(file, size_bytes, Budget(size_bytes))
+        except TooManyPartsError:
+            return Structure(is_forged=True)
 
 
 def missing_bytes(path: Path) -> int:

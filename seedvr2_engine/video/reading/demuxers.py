@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import av
 
@@ -29,6 +30,10 @@ _PICTURES = """
 # Opened so that it can be said that there is only sound in them.
 _SOUND = "aac ac3 aiff amr ape au caf eac3 flac mp3 mpc tta w64 wav wv"
 
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+_NETPBM = (".ppm", ".pgm", ".pnm", ".pbm", ".pam")
+_OTHERS = (".png", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".tga", ".dpx", ".exr", ".jp2", ".j2k", ".jxl", ".qoi")
+PICTURE_SUFFIXES = frozenset((*_JPEG, *_NETPBM, *_OTHERS))
 RAW_STREAMS = frozenset(_STREAMS.split())
 """Demuxers of bare coded pictures without a container, which carry no times: a rate is all that they may know."""
 
@@ -60,6 +65,11 @@ def playlist_kind(head: bytes) -> str | None:
         if text.startswith(mark) or (mark.startswith(b"<") and text.startswith(b"<?xml") and mark in text):
             return kind
     return None
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether the name ends like a picture's."""
+    return path.suffix.lower() in PICTURE_SUFFIXES
 
 
 @cache

@@ -47,16 +47,25 @@ class OneFile:
         # Some demuxers look at a clip's ending; nothing else of the name may mean anything to FFmpeg, which would take
         # a picture's ending for an image sequence.
         self.name = "input" + (ending if ending in clip_endings() else "")
+        self.error: OSError | None = None
+        """What the system said when the file could not be read further."""
         self._file = _open_regular(path)
         self.identity = Identity.of(os.fstat(self._file.fileno()))
 
     def read(self, size: int) -> bytes:
-        """Give up to `size` bytes; b"" at the end."""
-        return self._file.read(size)
+        """Give up to `size` bytes; b"" at the end, and from an error of the disk on, which `error` then holds."""
+        try:
+            return self._file.read(size)
+        except OSError as error:
+            self.error = error
+            return b""
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Move as `io.IOBase.seek` does."""
-        return self._file.seek(offset, whence)
+        """Move as `io.IOBase.seek` does; a negative number, FFmpeg's way to say no, for a place that cannot be."""
+        try:
+            return self._file.seek(offset, whence)
+        except OSError as error:
+            return -(error.errno or errno.EINVAL)
 
     def tell(self) -> int:
         """Say where the next read begins."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ from ..color import resolve
 from ..info import SideStream, SourceInfo
 from ..planes import bit_depth, family_of, has_alpha, orientation_of, source_tags
 from .choice import codec_name, is_repeat, left_out_video, main_video
-from .damage import inspect
+from .damage import Structure
 from .demuxers import RAW_STREAMS
 from .one_file import Identity, opened, opened_file
 from .scan import PacketScan, scan_packets
@@ -25,6 +26,8 @@ __all__ = ["Probed", "codec_name", "describe_video", "first_frame", "main_video"
 _DECODE_TO_COUNT = frozenset({"vp8", "mpeg4", "theora", "dirac"})
 _STILL_FORMATS = frozenset({"image2", "ico", "jpegxl", "bmp", "tiff"})
 _DEFAULT_RATE = Fraction(25)
+# A recording may start in mid-group, and its first key frame come minutes later, but not hours.
+_TRIED_PACKETS = 10_000
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,10 @@ def describe_video(path: Path) -> SourceInfo:
     return probe(path).info
 
 
-def probe(path: Path) -> Probed:
+def probe(path: Path, structure: Structure | None = None) -> Probed:
     """Find out everything about a clip or a single picture; reads all its packets once, decodes one frame.
 
+    `structure` is what the file says of itself; faults are found by it too.
     Raises VideoError if nothing can be decoded.
     """
     with opened_file(path) as (container, file):
@@ -74,7 +78,7 @@ def probe(path: Path) -> Probed:
         time_base = stream.time_base or 1 / _DEFAULT_RATE
         others = left_out_video(container, stream)
         index = stream.index
-    scan, method = scan_packets(path, inspect(path)), "packets"
+    scan, method = scan_packets(path, structure), "packets"
     if codec in _DECODE_TO_COUNT and not still:
         scan, method = _scan_decoded(path, scan), "decoding"
     if scan.count == 0:
@@ -163,7 +167,7 @@ def _scan_decoded(path: Path, scan: PacketScan) -> PacketScan:
 def first_frame(container: av.container.InputContainer, stream: av.VideoStream, path: Path) -> av.VideoFrame:
     """Decode until a picture appears; raises VideoError if none does. `path` is for the message."""
     try:
-        for packet in container.demux(stream):
+        for packet in islice(container.demux(stream), _TRIED_PACKETS):
             if is_repeat(packet):
                 continue
             try:

@@ -21,7 +21,7 @@ from ..color import resolve
 from ..info import Frame, Orientation, SourceInfo
 from ..planes import as_direct, decode_frame, family_of, orientation_of, source_tags, upright
 from .choice import codec_name, is_repeat, main_video
-from .damage import missing_bytes
+from .damage import Structure, inspect
 from .one_file import OneFile, opened, opened_file
 from .pictures import list_pictures
 from .probe import Probed, describe_video, first_frame, probe
@@ -109,8 +109,9 @@ def open_source(
     pictures = list_pictures(path)
     probed = None
     if pictures is None:
-        _check_complete(path, damaged)
-        probed = probe(path)
+        structure = _structure_of(path)
+        _check_complete(path, structure, damaged)
+        probed = probe(path, structure)
         _check_faults(probed, damaged)
         info = probed.info
     else:
@@ -134,11 +135,21 @@ def open_source(
     return source
 
 
-def _check_complete(path: Path, damaged: Damaged) -> None:
-    if damaged == "refuse" and path.is_file() and (missing := missing_bytes(path)):
+def _structure_of(path: Path) -> Structure | None:
+    """What a file says of itself; None where it cannot be read, of which opening it says why."""
+    try:
+        return inspect(path) if path.is_file() else None
+    except OSError:
+        return None
+
+
+def _check_complete(path: Path, structure: Structure | None, damaged: Damaged) -> None:
+    if structure is not None and structure.is_forged:
+        raise VideoError(f"{path}: expected a clip, found a file of countless tiny parts, which no program writes.")
+    if damaged == "refuse" and structure is not None and structure.missing_bytes:
         raise VideoError(
-            f"{path}: the file is truncated, its last {missing} bytes are missing; copy it again, or take "
-            "what can be read (`upscale --keep-damaged`)."
+            f"{path}: the file is truncated, its last {structure.missing_bytes} bytes are missing; copy it again, or "
+            "take what can be read (`upscale --keep-damaged`)."
         )
 
 
@@ -231,6 +242,8 @@ def _decoded(source: FrameSource, probed: Probed, damaged: Damaged) -> Generator
 
 def _check_unchanged(source: FrameSource, file: OneFile, damaged: Damaged) -> None:
     """Tell a file that somebody writes to or cuts from one that is damaged."""
+    if file.error is not None:
+        raise VideoError(f"{file.path}: it cannot be read further ({file.error.strerror}); check the disk.")
     before, now = file.identity, file.current_identity()
     if now.size_bytes == before.size_bytes:
         if now != before:

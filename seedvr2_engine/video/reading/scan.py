@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from ...errors import VideoError
 from .choice import clips_of, main_video, steady_streams
 from .damage import Structure
 from .demuxers import RAW_STREAMS
@@ -70,6 +71,8 @@ def scan_packets(path: Path, structure: Structure | None = None) -> PacketScan:
         scan = _measured(collected, timeline, stream.time_base or Fraction(1, 25))
         if container.format.name in RAW_STREAMS or collected.untimed * 2 > collected.shown:
             scan = replace(scan, timeline=replace(timeline, by_rate=True))
+        if file.error is not None:
+            raise VideoError(f"{path}: it cannot be read further ({file.error.strerror}); check the disk.")
         faults, missing = _held_against_promises(container, stream, collected, scan, structure or Structure())
         if container.format.name == "yuv4mpegpipe" and (rest := file.identity.size_bytes - collected.end_byte):
             # FFmpeg takes a picture that is cut off for the end of the file.

@@ -49,6 +49,7 @@ class SideStreams:
         self._begin_s: Fraction | None = None
         self._filters: dict[int, av.BitStreamFilterContext] = {}
         self._last_dts: dict[int, int] = {}
+        self._clocks = {stream.index: source.timeline.clock(stream.index) for stream in self._input.streams}
 
     def add_streams(self, options: SinkOptions) -> None:
         """Add an output stream for each side stream; before the first packet is muxed."""
@@ -103,6 +104,8 @@ class SideStreams:
             packet, self._waiting = self._waiting, None
             return packet
         for packet in self._packets:
+            if packet.size and not self._clocks[packet.stream.index].move(packet):
+                continue
             if packet.size and packet.dts is not None:
                 return packet
         return None

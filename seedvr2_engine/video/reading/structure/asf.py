@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from .parts import Structure, disorder, lacking
+from .parts import Budget, Structure, disorder, lacking
 
 ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -36,13 +36,13 @@ class _Pictures:
     has_gap: bool = False
 
 
-def walk_asf(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
+def walk_asf(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
     """Walk the objects; the data must be as long as the header promises, and its pictures are counted."""
     position = 0
     header = _Header()
     structure = Structure()
-    while position + 24 <= size_bytes and budget > 0:
-        budget -= 1
+    while position + 24 <= size_bytes:
+        budget.spend()
         file.seek(position)
         head = file.read(24)
         kind, length = head[:16], int.from_bytes(head[16:], "little")
@@ -78,17 +78,15 @@ def _read_header(data: bytes) -> _Header:
     return header
 
 
-def _walk_packets(file: BinaryIO, position: int, end: int, header: _Header, budget: int) -> Structure:
+def _walk_packets(file: BinaryIO, position: int, end: int, header: _Header, budget: Budget) -> Structure:
     if not 16 <= header.packet_bytes <= 1 << 20:
         return Structure()
     found = _Pictures()
     while position + header.packet_bytes <= end:
         file.seek(position)
-        budget -= _note_packet(file.read(header.packet_bytes), found)
+        budget.spend(_note_packet(file.read(header.packet_bytes), found))
         if found.has_gap:
             return Structure(0, disorder(position))
-        if budget <= 0:
-            return Structure()
         position += header.packet_bytes
     return Structure(0, None, tuple(found.counts.get(number, 0) for number in header.videos))
 

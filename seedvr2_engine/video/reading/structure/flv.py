@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from .parts import Structure, disorder
+from .parts import Budget, Structure, disorder
 
 _TAGS = frozenset((8, 9, 18))
 
 
-def walk_flv(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
+def walk_flv(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
     """Walk the tags, and count those that hold a picture: no codec header, end of sequence, or command."""
     file.seek(5)
     position = int.from_bytes(file.read(4), "big") + 4
     pictures = 0
     length_before, is_followed = None, False
-    while position < size_bytes and budget > 0:
-        budget -= 1
+    while position < size_bytes:
+        budget.spend()
         file.seek(position)
         tag = file.read(16)
         if length_before is not None:
@@ -37,7 +37,7 @@ def walk_flv(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
         if end > size_bytes:
             return Structure(end + 4 - size_bytes, None, (pictures,))
         position, length_before = end + 4, 11 + length
-    return Structure(0, None, (pictures,) if budget > 0 and pictures else ())
+    return Structure(0, None, (pictures,) if pictures else ())
 
 
 def _holds_picture(data: bytes) -> bool:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from .parts import Structure, disorder
+from .parts import Budget, Structure, disorder
 
 _IMAGE, _EXTENSION, _TRAILER = 0x2C, 0x21, 0x3B
 _CONTROL = b"\x21\xf9\x04"  # Starts the next picture of an animation.
 _SEARCHED_BYTES = 1 << 20
 
 
-def walk_gif(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
+def walk_gif(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
     """Count the pictures up to the trailer; the length of a picture's data is the sum of its sub-blocks."""
-    # Sub-blocks hold at most 255 bytes, so that an honest file has many.
-    budget += size_bytes // 32
     file.seek(10)
     packed = file.read(3)[:1]
     position = 13 + _table_bytes(packed[0] if packed else 0)
     pictures = 0
     while True:
+        budget.spend()
         file.seek(position)
         head = file.read(10)
         if not head:
@@ -37,12 +36,10 @@ def walk_gif(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
             return Structure(0, disorder(position), (pictures,))
         file.seek(position)
         while length := (file.read(1) or b"\0")[0]:
-            budget -= 1
+            budget.spend()
             position += 1 + length
             if position >= size_bytes:
                 return Structure(position + 1 - size_bytes, None, (pictures,))
-            if budget <= 0:
-                return Structure()
             file.seek(position)
         position += 1
         pictures += head[0] == _IMAGE

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from .parts import Structure, disorder, lacking
+from .parts import Budget, Structure, disorder, lacking
 
 FIRST_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp", b"sidx", b"pnot"})
 _MEDIA_BOXES = (b"moof", b"mdat", b"moov")
 _TOP_BOXES = FIRST_BOXES | {b"mfra", b"uuid", b"meta", b"emsg", b"prft", b"ssix", b"udta", b"PICT", b"pict", b"junk"}
 _OPENED = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"})
+_DEEPEST = 6
 _FULL_BOX_BYTES = 64
 _SEARCHED_BYTES = 1 << 20
 
@@ -28,19 +29,19 @@ class _Track:
 class _Walk:
     file: BinaryIO
     size: int
-    budget: int
+    budget: Budget
     tracks: list[_Track] = field(default_factory=list)
     fragment_track: int = 0
     in_fragments: dict[int, int] = field(default_factory=dict)
     fault: str | None = None
 
 
-def walk_boxes(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
+def walk_boxes(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
     """Walk the top-level boxes to the end that the last one claims, and count the samples of the video tracks."""
     walk = _Walk(file, size_bytes, budget)
     position = 0
-    while position + 8 <= size_bytes and walk.budget > 0:
-        walk.budget -= 1
+    while position + 8 <= size_bytes:
+        walk.budget.spend()
         kind, begin, end = _box(walk, position, size_bytes)
         if end < begin or kind not in _TOP_BOXES:
             # Bytes after the last box, or a box of somebody's own, which FFmpeg ignores too, unless more boxes follow.
@@ -56,7 +57,7 @@ def walk_boxes(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
     counts = tuple(
         (track.samples or 0) + walk.in_fragments.get(track.number, 0) for track in walk.tracks if track.is_video
     )
-    return Structure(lacking(position, size_bytes), walk.fault, counts if walk.budget > 0 else ())
+    return Structure(lacking(position, size_bytes), walk.fault, counts)
 
 
 def _box(walk: _Walk, position: int, parent_end: int) -> tuple[bytes, int, int]:
@@ -71,9 +72,9 @@ def _box(walk: _Walk, position: int, parent_end: int) -> tuple[bytes, int, int]:
     return header[4:8], begin, position + length
 
 
-def _children(walk: _Walk, position: int, parent_end: int, *, is_fragment: bool) -> None:
-    while position + 8 <= parent_end and walk.budget > 0:
-        walk.budget -= 1
+def _children(walk: _Walk, position: int, parent_end: int, *, is_fragment: bool, depth: int = 0) -> None:
+    while position + 8 <= parent_end:
+        walk.budget.spend()
         kind, begin, end = _box(walk, position, parent_end)
         # A box that reaches to the end of what it lies in is zeros: QuickTime ends some of its boxes with them.
         if end < begin or end > parent_end or (is_fragment and not kind.isalnum()):
@@ -81,8 +82,8 @@ def _children(walk: _Walk, position: int, parent_end: int, *, is_fragment: bool)
             return
         if kind == b"trak":
             walk.tracks.append(_Track())
-        if kind in _OPENED:
-            _children(walk, begin, end, is_fragment=is_fragment)
+        if kind in _OPENED and depth < _DEEPEST:
+            _children(walk, begin, end, is_fragment=is_fragment, depth=depth + 1)
         else:
             walk.file.seek(begin)
             _note(walk, kind, walk.file.read(min(end - begin, _FULL_BOX_BYTES)), end - begin)

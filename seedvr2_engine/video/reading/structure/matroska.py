@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from .parts import Structure, disorder, lacking
+from .parts import Budget, Structure, disorder, lacking
 
 EBML_ID = 0x1A45DFA3
 _SEGMENT, _CLUSTER, _TRACKS, _TRACK = 0x18538067, 0x1F43B675, 0x1654AE6B, 0xAE
@@ -35,14 +35,13 @@ class _MatroskaWalk:
     """Frames by the number of the track."""
 
 
-def walk_matroska(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
+def walk_matroska(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
     """Walk from the start; gives up, without a fault, after `budget` elements."""
     walk = _MatroskaWalk()
     walker = _Walker(file, size_bytes, budget, walk)
     is_counted = True
     try:
         walker.file_level()
-        is_counted = walker.budget > 0
     except _OutOfOrderError as error:
         walk.fault = str(error)
     except EOFError:
@@ -53,7 +52,7 @@ def walk_matroska(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
 
 
 class _Walker:
-    def __init__(self, file: BinaryIO, size_bytes: int, budget: int, walk: _MatroskaWalk) -> None:
+    def __init__(self, file: BinaryIO, size_bytes: int, budget: Budget, walk: _MatroskaWalk) -> None:
         self.file = file
         self.size = size_bytes
         self.budget = budget
@@ -97,8 +96,8 @@ class _Walker:
 
     def _children(self, position, end, known, visit, *, is_open=False) -> int:  # type: ignore[no-untyped-def]
         """Visit the elements up to `end`; of an open parent, whose length is unknown, up to what is not its child."""
-        while position < end and self.budget > 0:
-            self.budget -= 1
+        while position < end:
+            self.budget.spend()
             try:
                 identifier, length, begin = self._header(position)
             except _OutOfOrderError:
@@ -159,8 +158,8 @@ class _Walker:
 
     def _tracks(self, begin: int, end: int) -> None:
         position = begin
-        while position < end and self.budget > 0:
-            self.budget -= 1
+        while position < end:
+            self.budget.spend()
             identifier, length, data = self._header(position)
             if length is None:
                 raise _OutOfOrderError(disorder(position))
@@ -170,8 +169,8 @@ class _Walker:
 
     def _track(self, position: int, end: int) -> None:
         values: dict[int, int] = {}
-        while position < end and self.budget > 0:
-            self.budget -= 1
+        while position < end:
+            self.budget.spend()
             identifier, length, data = self._header(position)
             if length is None or data + length > end:
                 raise _OutOfOrderError(disorder(position))

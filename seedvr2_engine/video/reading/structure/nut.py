@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from .parts import Structure
+from .parts import Budget, Structure
 
 NUT_SIGNATURE = b"nut/multimedia container\0"
 _INDEX = bytes.fromhex("4e58dd672f23e64e")
 
 
-def walk_nut(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
+def walk_nut(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
     """A file that was finished ends with an index, which tells where it begins in its last bytes."""
     if size_bytes < 64:
         return Structure(1)

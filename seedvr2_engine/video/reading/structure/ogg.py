@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import BinaryIO
 
-from .parts import Structure, disorder
+from .parts import Budget, Structure, disorder
 
 _FIRST, _LAST = 2, 4
 _THEORA_HEADERS = 3
@@ -22,13 +22,13 @@ class _Logical:
     is_ended: bool = False
 
 
-def walk_ogg(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
+def walk_ogg(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
     """Follow the pages, whose numbers must have no gap, and count the packets of Theora streams."""
     position = 0
     streams: dict[int, _Logical] = {}
     fault = None
-    while position < size_bytes and budget > 0 and fault is None:
-        budget -= 1
+    while position < size_bytes and fault is None:
+        budget.spend()
         file.seek(position)
         head = file.read(27)
         if len(head) < 27 and b"OggS".startswith(head[:4]):
@@ -54,9 +54,9 @@ def walk_ogg(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
         )
         stream.is_ended = bool(head[5] & _LAST)
         position = end
-    if fault is None and budget > 0 and not any(stream.is_ended for stream in streams.values()):
+    if fault is None and not any(stream.is_ended for stream in streams.values()):
         fault = "its end is missing"
-    return Structure(0, fault, _pictures(streams) if budget > 0 else ())
+    return Structure(0, fault, _pictures(streams))
 
 
 def _pictures(streams: dict[int, _Logical]) -> tuple[int, ...]:

@@ -17,6 +17,25 @@ class Structure:
     """Coded pictures of each video stream, in the order of the streams; empty where the format does not say."""
     slots: tuple[int, ...] = ()
     """Places for pictures, which AVI leaves empty where a picture is shown again."""
+    is_forged: bool = False
+    """Whether it is made of so many tiny parts that reading it would take forever, and that no writer makes."""
+
+
+class TooManyPartsError(Exception):
+    """A file of tiny parts that no writer makes, whose walk would take long."""
+
+
+class Budget:
+    """How many parts of a file may be looked at."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._left = 100_000 + size_bytes // 64
+
+    def spend(self, parts: int = 1) -> None:
+        """Count parts; raises TooManyPartsError at the end of the budget."""
+        self._left -= parts
+        if self._left < 0:
+            raise TooManyPartsError
 
 
 def lacking(end: int, size_bytes: int) -> int:

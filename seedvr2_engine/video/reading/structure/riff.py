@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from .parts import Structure, disorder, lacking
+from .parts import Budget, Structure, disorder, lacking
 
 _LISTS = frozenset((b"RIFF", b"LIST"))
 _OPENED = frozenset((b"AVI ", b"AVIX", b"hdrl", b"strl", b"movi", b"rec "))
@@ -27,7 +27,7 @@ class _AviWalk:
     is_whole: bool = False
 
 
-def walk_riff(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
+def walk_riff(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
     """Walk an AVI file; of other RIFF files, WebP and WAV, only the end is looked at."""
     file.seek(0)
     head = file.read(12)
@@ -42,12 +42,12 @@ def walk_riff(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
     return Structure(missing, walk.fault, pictures, tuple(walk.slots.get(number, 0) for number in walk.videos))
 
 
-def _walk_avi(file: BinaryIO, size_bytes: int, budget: int) -> _AviWalk:
+def _walk_avi(file: BinaryIO, size_bytes: int, budget: Budget) -> _AviWalk:
     walk = _AviWalk()
     ends = [size_bytes]
     position, streams = 0, 0
-    while budget > 0 and position + 8 <= size_bytes:
-        budget -= 1
+    while position + 8 <= size_bytes:
+        budget.spend()
         while position >= ends[-1] and len(ends) > 1:
             ends.pop()
         file.seek(position)
@@ -77,5 +77,5 @@ def _walk_avi(file: BinaryIO, size_bytes: int, budget: int) -> _AviWalk:
             walk.slots[number] = walk.slots.get(number, 0) + 1
             walk.pictures[number] = walk.pictures.get(number, 0) + (length > 0)
         position = end + (length & 1)
-    walk.is_whole = budget > 0
+    walk.is_whole = True
     return walk

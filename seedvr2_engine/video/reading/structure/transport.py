@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .parts import Structure, disorder
+from .parts import Budget, Structure, disorder
 
 _PACKETS = (188, 192, 204)
 _SYNC = 0x47
@@ -14,7 +14,7 @@ _NULL_PID = 0x1FFF
 _PACKETS_AT_ONCE = 20_000
 
 
-def walk_transport_stream(file: BinaryIO, size_bytes: int, budget: int) -> Structure:
+def walk_transport_stream(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
     """Look for packets out of step, and for picture or sound of which a packet in the middle is lost.
 
     A stream's packets are numbered modulo 16. A gap before the start of a picture is left alone: there recordings may
@@ -51,29 +51,34 @@ def _first_fault(packets: np.ndarray, last: dict[int, int], carriers: set[int]) 
         return int(stray[0])
     pids = (packets[:, 1].astype(np.int32) & 0x1F) << 8 | packets[:, 2]
     begins = packets[:, 1] & 0x40 != 0
+    # Packets without payload are not numbered. By stream, and within each in the order of the file:
+    chosen = np.flatnonzero((packets[:, 3] & 0x10 != 0) & (pids != _NULL_PID))
+    chosen = chosen[np.argsort(pids[chosen], kind="stable")]
+    if not len(chosen):
+        return None
+    ends = np.append(np.flatnonzero(np.diff(pids[chosen])) + 1, len(chosen))
+    counters = packets[chosen, 3].astype(np.int32) & 0x0F
+    before = np.append(0, counters[:-1])
+    announced = (packets[chosen, 3] & 0x20 != 0) & (packets[chosen, 4] > 0) & (packets[chosen, 5] & 0x80 != 0)
     faults: list[int] = []
-    for pid in np.unique(pids):
-        number = int(pid)
-        # Packets without payload are not numbered.
-        chosen = np.flatnonzero((pids == pid) & (packets[:, 3] & 0x10 != 0))
-        if number == _NULL_PID or not len(chosen):
-            continue
-        if number not in carriers and _carries_picture_or_sound(packets[chosen][begins[chosen]]):
-            carriers.add(number)
-        counters = packets[chosen, 3] & 0x0F
-        before = np.concatenate(([last.get(number, int(counters[0]))], counters[:-1]))
-        last[number] = int(counters[-1])
-        step = (counters.astype(np.int32) - before) & 0x0F
-        announced = (packets[chosen, 3] & 0x20 != 0) & (packets[chosen, 4] > 0) & (packets[chosen, 5] & 0x80 != 0)
-        lost = (step > 1) & ~begins[chosen] & ~announced
-        if number in carriers and lost.any():
-            faults.append(int(chosen[np.argmax(lost)]))
+    start = 0
+    for end in ends:
+        pid = int(pids[chosen[start]])
+        before[start] = last.get(pid, counters[start])
+        last[pid] = int(counters[end - 1])
+        own = chosen[start:end]
+        if pid not in carriers and _carries_picture_or_sound(packets[own[begins[own]][:4]]):
+            carriers.add(pid)
+        lost = ((counters[start:end] - before[start:end]) & 0x0F > 1) & ~begins[own] & ~announced[start:end]
+        if pid in carriers and lost.any():
+            faults.append(int(own[np.argmax(lost)]))
+        start = end
     return min(faults, default=None)
 
 
 def _carries_picture_or_sound(packets: np.ndarray) -> bool:
     """Whether the packets start with the prefix of a PES packet, after their adaptation field."""
-    for packet in packets[:4]:
+    for packet in packets:
         at = 5 + int(packet[4]) if packet[3] & 0x20 else 4
         if bytes(packet[at : at + 3]) == b"\x00\x00\x01":
             return True
