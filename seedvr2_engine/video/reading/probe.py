@@ -19,6 +19,7 @@ from .damage import Structure
 from .demuxers import RAW_STREAMS
 from .one_file import Identity, opened, opened_file
 from .scan import PacketScan, scan_packets
+from .size_change import SizeChange
 
 __all__ = ["Probed", "codec_name", "describe_video", "first_frame", "main_video", "opened", "probe"]
 
@@ -42,6 +43,7 @@ class Probed:
     missing: int = 0
     leading: int = 0
     """Pictures at the start that may not decode, because what they refer to lies before the file's start."""
+    size_change: SizeChange | None = None
     notes: tuple[str, ...] = ()
     """Sentences about what is done otherwise than the file says."""
 
@@ -126,7 +128,7 @@ def probe(path: Path, structure: Structure | None = None) -> Probed:
         stream_index=index,
         timeline=scan.timeline,
     )
-    return Probed(info, identity, scan.faults, scan.missing, scan.leading, tuple(notes))
+    return Probed(info, identity, scan.faults, scan.missing, scan.leading, scan.size_change, tuple(notes))
 
 
 def _checked_rate(rate: Fraction | None, scan: PacketScan, time_base: Fraction) -> Fraction | None:

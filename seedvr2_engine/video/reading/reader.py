@@ -25,6 +25,7 @@ from .damage import Structure, inspect
 from .one_file import OneFile, opened, opened_file
 from .pictures import list_pictures
 from .probe import Probed, describe_video, first_frame, probe
+from .size_change import SizeChange
 
 Damaged = Literal["refuse", "keep"]
 DEFAULT_SEQUENCE_RATE = Fraction(24)
@@ -120,6 +121,8 @@ def open_source(
         raise VideoError(f"{path}: expected more than {start} frames to start there, found {info.frame_count}.")
     selected = info.frame_count - start if frames is None else min(frames, info.frame_count - start)
     info = replace(info, first_frame=start, selected_frames=selected)
+    if probed is not None and probed.size_change is not None:
+        _check_sizes(info, probed.size_change)
 
     def read(source: FrameSource) -> Iterator[Frame]:
         if probed is None:
@@ -151,6 +154,20 @@ def _check_complete(path: Path, structure: Structure | None, damaged: Damaged) -
             f"{path}: the file is truncated, its last {structure.missing_bytes} bytes are missing; copy it again, or "
             "take what can be read (`upscale --keep-damaged`)."
         )
+
+
+def _check_sizes(info: SourceInfo, change: SizeChange) -> None:
+    if change.frame < info.first_frame + info.selected_frames:
+        raise VideoError(_size_sentence(info, change.frame, change.width, change.height))
+
+
+def _size_sentence(info: SourceInfo, frame: int, width: int, height: int) -> str:
+    expected = (info.height, info.width) if info.orientation.transpose else (info.width, info.height)
+    place = f"frame {frame}" + (f" ({float(frame / info.average_rate):.2f} s)" if info.average_rate else "")
+    return (
+        f"{info.path}: expected {expected[0]}x{expected[1]} throughout, found {width}x{height} at {place}; cut the "
+        f"clip there, or take what comes before (--frames {max(1, frame - info.first_frame)})."
+    )
 
 
 def _check_faults(probed: Probed, damaged: Damaged) -> None:
@@ -308,10 +325,7 @@ def _read_sequence(info: SourceInfo, pictures: list[Path]) -> Iterator[Frame]:
 def _check_size(frame: av.VideoFrame, info: SourceInfo, index: int) -> None:
     width, height = (info.height, info.width) if info.orientation.transpose else (info.width, info.height)
     if (frame.width, frame.height) != (width, height):
-        raise VideoError(
-            f"{info.path}: expected {width}x{height} throughout, found {frame.width}x{frame.height} at frame {index}; "
-            "cut the clip where its size changes."
-        )
+        raise VideoError(_size_sentence(info, index, frame.width, frame.height))
 
 
 def _finished(

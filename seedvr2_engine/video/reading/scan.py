@@ -12,10 +12,11 @@ import av
 import numpy as np
 
 from ...errors import VideoError
-from .choice import clips_of, main_video, steady_streams
+from .choice import clips_of, codec_name, main_video, steady_streams
 from .damage import Structure
 from .demuxers import RAW_STREAMS
 from .one_file import opened_file
+from .size_change import SizeChange, SizeWatch
 from .timeline import Timeline, TimelineBuilder
 
 # Pictures that a codec may reorder, and so the packets around a place that a fault can move.
@@ -37,6 +38,7 @@ class PacketScan:
     """What is missing or out of order, each as a clause."""
     missing: int = 0
     """Pictures that the file promises and does not hold."""
+    size_change: SizeChange | None = None
     leading: int = 0
     """Pictures at the start that refer to ones before the file's first key frame; decoders leave them out."""
 
@@ -56,6 +58,7 @@ class _Collected:
     first_key_pts: int | None = None
     odd_order_s: float = 0.0
     error: str | None = None
+    size_change: SizeChange | None = None
 
 
 def scan_packets(path: Path, structure: Structure | None = None) -> PacketScan:
@@ -77,11 +80,12 @@ def scan_packets(path: Path, structure: Structure | None = None) -> PacketScan:
         if container.format.name == "yuv4mpegpipe" and (rest := file.identity.size_bytes - collected.end_byte):
             # FFmpeg takes a picture that is cut off for the end of the file.
             faults, missing = (*faults, f"its last picture is cut off, of which {rest} bytes are there"), missing + 1
-        return replace(scan, faults=faults, missing=missing)
+        return replace(scan, faults=faults, missing=missing, size_change=collected.size_change)
 
 
 def _collect(container: av.container.InputContainer, stream: av.VideoStream, builder: TimelineBuilder) -> _Collected:
     collected = _Collected()
+    watch = SizeWatch(codec_name(stream))
     steady = steady_streams(container)
     tick_s = float(stream.time_base or 1)
     packets = container.demux()
@@ -103,7 +107,9 @@ def _collect(container: av.container.InputContainer, stream: av.VideoStream, bui
         pts, dts, duration = packet.pts, packet.dts, packet.duration or 0
         builder.add(index, pts, dts, duration, packet.time_base, is_steady=index in steady)
         if is_video:
+            watch.note(packet, collected.shown)
             _note(collected, packet, tick_s)
+    collected.size_change = watch.change
     return collected
 
 
