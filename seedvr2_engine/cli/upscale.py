@@ -212,5 +212,7 @@ def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:
         typer.echo(dumps(facts[0] if len(jobs) == 1 else facts, indent=2))
     if failed:
         raise typer.Exit(fail(f"{failed} of {len(jobs)} inputs failed; the others are done.", EXIT_BAD_INPUT))
-    if missing := sum(result.missing_frames for result in results):
-        raise typer.Exit(fail(f"{missing} frames are missing, which the source does not give.", EXIT_INCOMPLETE))
+    if any(result.is_incomplete for result in results):
+        missing = sum(result.missing_frames for result in results)
+        what = f"{missing} frames that could not be read" if missing else "an unknown number of frames"
+        raise typer.Exit(fail(f"done, but damage in the input has cost {what}.", EXIT_INCOMPLETE))

@@ -56,6 +56,8 @@ class Result:
     seconds: float
     missing_frames: int = 0
     """Frames that the source promises and that could not be read."""
+    is_incomplete: bool = False
+    """Whether anything is missing from the source, be it that nobody knows how many frames."""
 
     def describe(self) -> str:
         """One line for people."""
@@ -158,6 +160,7 @@ def run_job(job: Job, request: Request) -> Result:
         overlap=plan.overlap,
         seconds=seconds,
         missing_frames=clip.missing_frames,
+        is_incomplete=clip.is_incomplete,
     )
 
 

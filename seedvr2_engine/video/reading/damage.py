@@ -12,6 +12,7 @@ from .structure.gif import walk_gif
 from .structure.isobmff import FIRST_BOXES, walk_boxes
 from .structure.ivf import walk_ivf
 from .structure.matroska import EBML_ID, walk_matroska
+from .structure.mxf import MXF_KEY, walk_mxf
 from .structure.nut import NUT_SIGNATURE, walk_nut
 from .structure.ogg import walk_ogg
 from .structure.parts import Budget, Structure, TooManyPartsError
@@ -57,6 +58,7 @@ def _walk_for(head: bytes) -> Walk:
         (b"GIF8", walk_gif),
         (PNG_SIGNATURE, walk_png),
         (b"DKIF", walk_ivf),
+        (MXF_KEY, walk_mxf),
         (NUT_SIGNATURE[:16], walk_nut),
     )
     return next((walk for start, walk in starts if head.startswith(start)), walk_transport_stream)

@@ -46,6 +46,8 @@ class FrameSource:
         self.warnings: list[str] = []
         self.missing_frames = 0
         """Frames that the file promises and that could not be read; complete when all frames have been read."""
+        self.is_incomplete = False
+        """Whether anything is missing from the file, be it that nobody knows how many frames."""
         self.is_closed = False
         self._lock = threading.RLock()
         self._frames = frames(self)
@@ -108,7 +110,7 @@ def open_source(
     if sequence_rate <= 0:
         raise InvalidArgumentError(f"sequence_rate: expected more than 0 frames per second, got {sequence_rate}.")
     pictures = list_pictures(path)
-    probed = None
+    probed = structure = None
     if pictures is None:
         structure = _structure_of(path)
         _check_complete(path, structure, damaged)
@@ -133,8 +135,12 @@ def open_source(
     source = FrameSource(info, read)
     if probed is not None:
         source.warnings += probed.notes
-        source.warnings += [f"{path}: {fault}; taken as far as it can be read." for fault in probed.faults]
+        faults = probed.faults
+        if structure is not None and structure.missing_bytes:
+            faults = (f"the file is truncated, its last {structure.missing_bytes} bytes are missing", *faults)
+        source.warnings += [f"{path}: {fault}; taken as far as it can be read." for fault in faults]
         source.missing_frames = probed.missing
+        source.is_incomplete = bool(faults)
     return source
 
 
@@ -220,6 +226,7 @@ def _report_missing(source: FrameSource, probed: Probed, damaged: Damaged, found
     if damaged == "refuse":
         raise VideoError(f"{sentence}; copy it again, or take what can be read (`upscale --keep-damaged`).")
     source.missing_frames += missing
+    source.is_incomplete = True
     source.warnings.append(f"{sentence}.")
 
 
