@@ -50,6 +50,7 @@ class _Collected:
     pts: array[int] = field(default_factory=lambda: array("q"))
     durations: array[int] = field(default_factory=lambda: array("q"))
     numbers: array[int] = field(default_factory=lambda: array("q"))
+    positions: array[int] = field(default_factory=lambda: array("q"))
     packets: int = 0
     untimed: int = 0
     shown: int = 0
@@ -130,6 +131,7 @@ def _note(collected: _Collected, packet: av.Packet, tick_s: float) -> None:
     collected.pts.append(pts)
     collected.durations.append(packet.duration or 0)
     collected.numbers.append(number)
+    collected.positions.append(packet.pos if packet.pos is not None else -1)
 
 
 def _measured(collected: _Collected, timeline: Timeline, time_base: Fraction) -> PacketScan:
@@ -177,7 +179,8 @@ def _held_against_promises(
     structure: Structure,
 ) -> tuple[tuple[str, ...], int]:
     faults: list[str] = []
-    place = clips_of(container).index(stream)
+    # FFmpeg makes a second stream of FLV's only one where a damaged picture claims another codec.
+    place = clips_of(container).index(stream) if len(structure.pictures) != 1 else 0
     counted = structure.pictures[place] if place < len(structure.pictures) else 0
     slots = structure.slots[place] if place < len(structure.slots) else stream.frames
     promised = max(counted, _tagged_frames(container, stream))
@@ -199,7 +202,7 @@ def _held_against_promises(
     rate = stream.average_rate or stream.guessed_rate
     if collected.odd_order_s > 1 + (float(_REORDERED / rate) if rate else 10):
         faults.append("a picture is timed long after its turn")
-    if torn := _torn(collected, scan):
+    if torn := _torn(collected, scan, structure.gaps):
         faults.append(f"packets are damaged or lost near picture {torn}")
     return tuple(faults), missing
 
@@ -235,11 +238,12 @@ def _missing_at_end(
     return max(1, round(lacking)) if lacking > 0.75 and "matroska" in container.format.name else 0
 
 
-def _torn(collected: _Collected, scan: PacketScan) -> int | None:
-    """The picture near which packets are lost: marked as corrupt, away from joins, with a hole in the times."""
+def _torn(collected: _Collected, scan: PacketScan, gaps: tuple[int, ...]) -> int | None:
+    """The picture near which packets are lost: marked so, or after a gap; away from joins, with a hole in the times."""
     pts = np.array(collected.pts, np.int64)
     joins = scan.timeline.joins_packet
-    for place in collected.corrupt:
+    after_gaps = np.searchsorted(np.array(collected.positions, np.int64), np.array(gaps, np.int64)).tolist()
+    for place in [*collected.corrupt, *after_gaps]:
         if any(abs(place - join) <= _REORDERED for join in joins):
             continue
         steps = np.diff(np.sort(pts[max(0, place - _REORDERED) : place + _REORDERED]))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import struct
 from typing import BinaryIO
 
 from .parts import Budget, Structure, disorder
 
 _TAGS = frozenset((8, 9, 18))
+_METADATA_BYTES = 1 << 14
+_FILE_SIZE = b"\0\x08filesize\0"
+_LONGEST_FILE = 1 << 50
 
 
 def walk_flv(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
@@ -37,7 +41,21 @@ def walk_flv(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
         if end > size_bytes:
             return Structure(end + 4 - size_bytes, None, (pictures,))
         position, length_before = end + 4, 11 + length
-    return Structure(0, None, (pictures,) if pictures else ())
+    # A file that is cut between two tags looks whole but for the length that its writer noted.
+    missing = max(0, _noted_bytes(file) - size_bytes)
+    return Structure(missing, None, (pictures,) if pictures else ())
+
+
+def _noted_bytes(file: BinaryIO) -> int:
+    """The length of the file by its first tag's `filesize`, a number in eight bytes; 0 if it is not there."""
+    file.seek(0)
+    head = file.read(_METADATA_BYTES)
+    at = head.find(_FILE_SIZE)
+    data = head[at + len(_FILE_SIZE) : at + len(_FILE_SIZE) + 8]
+    if at < 0 or len(data) < 8:
+        return 0
+    (noted,) = struct.unpack(">d", data)
+    return int(noted) if 0 < noted < _LONGEST_FILE else 0
 
 
 def _holds_picture(data: bytes) -> bool:

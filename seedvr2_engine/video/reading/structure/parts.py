@@ -17,6 +17,8 @@ class Structure:
     """Coded pictures of each video stream, in the order of the streams; empty where the format does not say."""
     slots: tuple[int, ...] = ()
     """Places for pictures, which AVI leaves empty where a picture is shown again."""
+    gaps: tuple[int, ...] = ()
+    """Bytes before which something between two pictures or sounds may be missing, or where recordings were joined."""
     is_forged: bool = False
     """Whether it is made of so many tiny parts that reading it would take forever, and that no writer makes."""
 
