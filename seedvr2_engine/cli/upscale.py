@@ -214,5 +214,5 @@ def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:
         raise typer.Exit(fail(f"{failed} of {len(jobs)} inputs failed; the others are done.", EXIT_BAD_INPUT))
     if any(result.is_incomplete for result in results):
         missing = sum(result.missing_frames for result in results)
-        what = f"{missing} frames that could not be read" if missing else "an unknown number of frames"
-        raise typer.Exit(fail(f"done, but damage in the input has cost {what}.", EXIT_INCOMPLETE))
+        frames = f"{missing} frame{'s' if missing > 1 else ''}" if missing else "an unknown number of frames"
+        raise typer.Exit(fail(f"done, but damage in the input has cost {frames}.", EXIT_INCOMPLETE))

@@ -140,6 +140,9 @@ def run_job(job: Job, request: Request) -> Result:
     with request.cut.open(job.source) as clip:
         check_count(len(clip), job.target)
         info = clip.info
+        for sentence in clip.warnings:
+            warn(sentence)
+        told = len(clip.warnings)
         resize = request.options.resize((info.height, info.width))
         height, width = resize.output
         with open_sink(job.target, width=width, height=height, source=info, options=request.sink) as sink:
@@ -149,7 +152,7 @@ def run_job(job: Job, request: Request) -> Result:
             with _memory_errors(upscaler, job, plan.chunk_frames):
                 _pass_frames(clip, upscaler, sink, job)
             seconds = time.perf_counter() - began
-    for sentence in (*clip.warnings, *sink.warnings):
+    for sentence in (*clip.warnings[told:], *sink.warnings):
         warn(sentence)
     return Result(
         output=job.target,
