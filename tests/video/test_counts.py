@@ -159,3 +159,15 @@ def test_frames_all_of_one_time_follow_each_other_at_the_rate(tmp_path):
         times = [frame.pts * source.info.time_base for frame in source]
     assert times == [Fraction(i, 20) for i in range(8)]
     assert len(source.warnings) == 1
+
+
+def test_a_recording_that_begins_between_key_frames_begins_at_the_first(tmp_path):
+    spec = ClipSpec("mpeg2video", "yuv420p", options={"b": "1M", "g": "50", "sc_threshold": "1000000000"})
+    path = write_clip(tmp_path / "a.ts", [ramp(i) for i in range(70)], spec)
+    data = path.read_bytes()
+    path.write_bytes(data[len(data) // 188 // 3 * 188 :])
+    with open_source(path) as source:
+        assert len(source) > 20
+        assert len(list(source)) == 20
+    (sentence,) = source.warnings
+    assert "before the start of the recording" in sentence

@@ -56,7 +56,7 @@ class _Collected:
     shown: int = 0
     end_byte: int = 0
     corrupt: list[int] = field(default_factory=list)
-    first_key_pts: int | None = None
+    first_key: int | None = None
     odd_order_s: float = 0.0
     error: str | None = None
     size_change: SizeChange | None = None
@@ -126,8 +126,8 @@ def _note(collected: _Collected, packet: av.Packet, tick_s: float) -> None:
     if pts is None:
         collected.untimed += 1
         return
-    if packet.is_keyframe and collected.first_key_pts is None:
-        collected.first_key_pts = pts
+    if packet.is_keyframe and collected.first_key is None:
+        collected.first_key = len(collected.pts)
     collected.pts.append(pts)
     collected.durations.append(packet.duration or 0)
     collected.numbers.append(number)
@@ -139,7 +139,8 @@ def _measured(collected: _Collected, timeline: Timeline, time_base: Fraction) ->
     if not len(pts):
         return PacketScan(collected.shown, None, None, 0, 0, timeline)
     durations, numbers = np.array(collected.durations), np.array(collected.numbers)
-    leading = int((pts[:_REORDERED] < collected.first_key_pts).sum()) if collected.first_key_pts is not None else 0
+    key = collected.first_key
+    leading = int((pts[: key + _REORDERED] < pts[key]).sum()) if key is not None else 0
     for part, (begin, shift) in enumerate(_video_parts(timeline, time_base)):
         end = timeline.joins_packet[part] if part < len(timeline.joins_packet) else None
         chosen = (numbers >= begin) & (numbers < end) if end is not None else numbers >= begin
