@@ -12,6 +12,8 @@ from .streams import Errors
 EXIT_UNTOLD = 1
 """The work is done, but standard output did not take the result."""
 EXIT_BAD_INPUT = 2
+EXIT_INCOMPLETE = 3
+"""The output is whole, but its damaged source gave fewer frames than it promises."""
 EXIT_INTERRUPTED = 130
 
 out = Console(highlight=False, soft_wrap=True)

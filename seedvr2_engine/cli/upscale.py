@@ -12,7 +12,7 @@ import typer
 
 from ..errors import InvalidArgumentError, SeedVR2Error
 from .choices import choose_models, parse_rate
-from .console import EXIT_BAD_INPUT, EXIT_UNTOLD, err, fail, warn
+from .console import EXIT_BAD_INPUT, EXIT_INCOMPLETE, EXIT_UNTOLD, err, fail, warn
 from .machine import plan_machine, print_plan
 from .upscale_files import Cut, Job, Request, Result, jobs_for, run_job
 
@@ -229,6 +229,10 @@ def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:
         is_told = _told(dumps(facts[0] if len(jobs) == 1 else facts, indent=2))
     if failed:
         raise typer.Exit(fail(f"{failed} of {len(jobs)} inputs failed; the others are done.", EXIT_BAD_INPUT))
+    if any(result.is_incomplete for result in results):
+        missing = sum(result.missing_frames for result in results)
+        frames = f"{missing} frame{'s' if missing > 1 else ''}" if missing else "an unknown number of frames"
+        raise typer.Exit(fail(f"done, but damage in the input has cost {frames}.", EXIT_INCOMPLETE))
     if not is_told:
         raise typer.Exit(EXIT_UNTOLD)
 

@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 
 READ_AHEAD_FRAMES = 4
 WRITE_BEHIND_FRAMES = 4
-CLIP_SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".ts", ".m2ts", ".mpg", ".mpeg", ".gif")
-)
-"""Endings of the files that a folder of clips is searched for."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +58,10 @@ class Result:
     chunk_frames: int
     overlap: int
     seconds: float
+    missing_frames: int = 0
+    """Frames that the source promises and that could not be read."""
+    is_incomplete: bool = False
+    """Whether anything is missing from the source, be it that nobody knows how many frames."""
 
     def describe(self) -> str:
         """One line for people."""
@@ -111,6 +111,7 @@ def jobs_for(source: str, target: Path, *, each: bool = False) -> list[Job]:
     A folder or pattern that means pictures alone is one sequence, or, if `each`, as many jobs as pictures. Raises
     InvalidArgumentError for a target that is a file, or for two inputs that would get one name.
     """
+    from ..video.reading.folder import clips_in
     from ..video.reading.pictures import list_pictures
     from ..video.writing.options import CONTAINERS
     from ..video.writing.picture_format import WRITTEN_SUFFIXES
@@ -121,8 +122,11 @@ def jobs_for(source: str, target: Path, *, each: bool = False) -> list[Job]:
         if inputs is None:
             raise InvalidArgumentError(f"each: expected a folder or pattern of pictures, got {source}; leave it out.")
     else:
-        inputs = sorted(p for p in folder.iterdir() if p.suffix.lower() in CLIP_SUFFIXES) if folder.is_dir() else []
+        found = clips_in(folder) if folder.is_dir() else None
+        inputs = found.clips if found is not None else []
         known, other = frozenset(CONTAINERS), ".mkv"
+        if found is not None and (skipped := found.skipped(folder)):
+            warn(skipped)
     if not inputs:
         return [Job(source, target)]
     what = "pictures" if each else "clips"
@@ -173,6 +177,8 @@ def run_job(job: Job, request: Request) -> Result:
         chunk_frames=plan.chunk_frames,
         overlap=plan.overlap,
         seconds=seconds,
+        missing_frames=clip.missing_frames,
+        is_incomplete=clip.is_incomplete,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from .hdr_metadata import HdrMetadata
+from .reading.timeline import Timeline
 
 SourceKind = Literal["video", "image", "sequence"]
 PixelFamily = Literal["yuv", "rgb", "grey"]
@@ -229,6 +230,10 @@ class SourceInfo:
     """Names of the files of a sequence, without folders, in the order of the frames of the whole source."""
     loop_count: int | None = None
     """How often an animated picture is shown, 0 for ever; None where the file does not say."""
+    stream_index: int = 0
+    """Index of the video stream that is read, among all streams of the file."""
+    timeline: Timeline = field(default_factory=Timeline)
+    """How the times in the file became the ones given here; what reads other streams of it moves them alike."""
 
     @property
     def is_trimmed_at_start(self) -> bool:

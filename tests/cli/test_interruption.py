@@ -37,7 +37,7 @@ class Models:
     def division(self, _):
         return SimpleNamespace(chunks=SimpleNamespace(chunk_frames=5, overlap=0))
 
-    def upscale(self, pictures, step):
+    def upscale(self, pictures, step, transfer=None):
         for index, picture in enumerate(pictures):
             if index == self.at:
                 self.happening()

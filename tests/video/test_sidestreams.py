@@ -110,14 +110,16 @@ def test_a_broadcast_stream_starts_at_zero_and_stays_in_step(tmp_path):
             assert sum(frame.samples for frame in container.decode(audio=0)) == pytest.approx(96000, abs=3000)
 
 
-def test_sound_that_steps_back_in_time_is_moved_behind(tmp_path):
+def test_sound_whose_clock_begins_anew_goes_on(tmp_path):
     """Two recordings in one file: the second one's times begin anew."""
     first, second = audio_clip(tmp_path / "1.ts", 25, audio_s=1.0), audio_clip(tmp_path / "2.ts", 25, audio_s=1.0)
     joined = tmp_path / "joined.ts"
     joined.write_bytes(first.read_bytes() + second.read_bytes())
     sink = copy_clip(joined, tmp_path / "b.mkv")
-    assert sum("not later than the ones before" in warning for warning in sink.warnings) == 1
-    assert len(packets_of(tmp_path / "b.mkv", "audio")) == len(packets_of(joined, "audio"))
+    assert not any("not later than the ones before" in warning for warning in sink.warnings)
+    times = [packet.pts for packet in packets_of(tmp_path / "b.mkv", "audio")]
+    assert times == sorted(set(times))
+    assert len(packets_of(joined, "audio")) - 2 <= len(times) <= len(packets_of(joined, "audio"))
 
 
 def test_sound_can_be_left_out(tmp_path):

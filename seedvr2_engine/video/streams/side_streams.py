@@ -53,6 +53,7 @@ class SideStreams:
         self._damaged: set[int] = set()
         self._shift_s = Fraction(0)
         self._begin_s: Fraction | None = None
+        self._clocks = {stream.index: source.timeline.clock(stream.index) for stream in self._input.streams}
 
     def add_streams(self) -> None:
         """Add an output stream for each side stream; before the first packet is muxed."""
@@ -147,6 +148,8 @@ class SideStreams:
                 return None
             if packet is None:
                 return None
+            if packet.size and not self._clocks[packet.stream.index].move(packet):
+                continue  # It overlaps with what came before a place where recordings were joined.
             if packet.size and packet.stream.index in self._tracks:
                 return place(packet, self._shift_s)
 
