@@ -88,6 +88,14 @@ class OneFile:
         self._file.close()
 
 
+def require_file(path: Path) -> None:
+    """Raise VideoError in one sentence unless this is a regular file with something in it, and no playlist.
+
+    Whatever else opens the path by itself comes after this: a pipe would make it wait.
+    """
+    _opened_once(path).close_file()
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[av.container.InputContainer]:
     """Open a local file for reading and close it at the end.

@@ -21,7 +21,7 @@ from ..planes import as_direct, cropped, decode_frame, upright
 from .animation import ANIMATED_CODECS, describe_animation, is_transparent, loop_count, read_animation
 from .choice import is_repeat, main_video
 from .damage import Structure, inspect
-from .one_file import OneFile, opened_file
+from .one_file import OneFile, opened_file, require_file
 from .picture_file import Damaged, check_readable, header_or_none, read_picture, refuse_misread, unreadable
 from .pictures import list_pictures
 from .probe import Probed, probe
@@ -127,9 +127,10 @@ def open_source(
             f"rate: expected a sequence of pictures (a folder or a pattern), got {path}, which has its own times; "
             "leave the rate out."
         )
+    require_file(path)
     structure = _structure_of(path)
     _check_complete(path, structure, damaged)
-    header = header_or_none(path) if path.is_file() else None
+    header = header_or_none(path)
     if header is not None and not header.is_animated:
         picture = read_picture(path, header, damaged)
         info = _trimmed(picture.describe(path), start, frames)
