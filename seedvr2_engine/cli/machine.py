@@ -156,6 +156,7 @@ def print_plan(job: Job, models: UpscaleModels, machine: Machine, options: Upsca
     for name, value in (
         ("clip", f"{job.source} to {job.target}"),
         ("size", size),
+        *(("input", sentence) for sentence in info.remarks),
         ("models", models.describe()),
         ("machine", machine.describe()),
         (

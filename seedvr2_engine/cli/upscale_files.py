@@ -15,7 +15,7 @@ import typer
 
 from ..errors import DeviceMemoryError, InvalidArgumentError
 from .choices import check_count
-from .console import EXIT_INTERRUPTED, fail, warn
+from .console import EXIT_INTERRUPTED, err, fail, warn
 from .progress import UpscaleBar
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..pipeline.options import UpscaleOptions
     from ..pipeline.upscaler import Progress, Upscaler
     from ..video import Frame, FrameSink, FrameSource, SinkOptions
+    from ..video.reading.fields import Deinterlace, Detelecine
     from ..video.reading.reader import Damaged
 
 READ_AHEAD_FRAMES = 4
@@ -80,12 +81,23 @@ class Cut:
     """Frames to take; all if None."""
     damaged: Damaged = "refuse"
     """What happens where it is damaged."""
+    deinterlace: Deinterlace = "auto"
+    """What becomes of interlaced frames."""
+    detelecine: Detelecine = "auto"
+    """What becomes of film with 3:2 pulldown."""
 
     def open(self, source: str) -> FrameSource:
         """These frames of a source."""
         from ..video import open_source
 
-        return open_source(source, start=self.start, frames=self.frames, damaged=self.damaged)
+        return open_source(
+            source,
+            start=self.start,
+            frames=self.frames,
+            damaged=self.damaged,
+            deinterlace=self.deinterlace,
+            detelecine=self.detelecine,
+        )
 
 
 @dataclass(frozen=True)
@@ -136,6 +148,8 @@ def run_job(job: Job, request: Request) -> Result:
     with request.cut.open(job.source) as clip:
         check_count(len(clip), job.target)
         info = clip.info
+        for sentence in info.remarks:
+            err.print(sentence, markup=False)
         resize = request.options.resize((info.height, info.width))
         height, width = resize.output
         with open_sink(job.target, width=width, height=height, source=info, options=request.sink) as sink:

@@ -12,6 +12,8 @@ import torch
 
 SourceKind = Literal["video", "image", "sequence"]
 PixelFamily = Literal["yuv", "rgb", "grey"]
+FieldContent = Literal["progressive", "interlaced", "telecine", "soft telecine", "mixed", "unknown"]
+FieldTreatment = Literal["none", "bwdif", "bwdif-fields", "detelecine", "match"]
 
 
 class ColorRange(IntEnum):
@@ -134,6 +136,27 @@ class SideStream:
 
 
 @dataclass(frozen=True)
+class Fields:
+    """What a clip's frames are made of, as a sample of them shows, and what the reader does about it."""
+
+    content: FieldContent
+    """progressive: whole pictures; interlaced: two moments woven together; telecine: film at 24 frames spread over
+    fields (3:2 pulldown); soft telecine: film frames with marks that have them shown for two and three fields; mixed:
+    telecine and interlaced; unknown: nothing moves in the sample, or nothing of it decodes."""
+    is_flagged: bool
+    """Whether the decoder calls most frames interlaced; broadcasts flag whole pictures, too."""
+    top_first: bool | None
+    """Whether the field that holds the uppermost row is the earlier one; None: see the flags of each frame."""
+    treatment: FieldTreatment = "none"
+    """none: frames as stored; bwdif: one whole frame for each; bwdif-fields: one for each field; detelecine: the film
+    frames; match: fields matched to film frames where there are any, bwdif elsewhere, every frame kept."""
+    only_flagged: bool = False
+    """Whether frames that are not flagged as interlaced pass untouched."""
+    evens_times: bool = False
+    """Whether film frames that are shown for two and three fields in turn get even times."""
+
+
+@dataclass(frozen=True)
 class SourceInfo:
     """A clip, a picture, or a numbered sequence of pictures; measured once, when it is opened."""
 
@@ -180,6 +203,10 @@ class SourceInfo:
     """Index of the first frame that is read, counted from 0."""
     selected_frames: int = 0
     """Number of frames that are read from there."""
+    fields: Fields | None = None
+    """None where it was not looked for: a picture, a sequence, or everything as stored."""
+    remarks: tuple[str, ...] = ()
+    """Sentences about what reading changes, for the user to know before the work."""
 
     @property
     def is_trimmed_at_start(self) -> bool:

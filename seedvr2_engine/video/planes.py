@@ -170,6 +170,15 @@ def as_direct(frame: av.VideoFrame) -> av.VideoFrame:
     return frame.reformat(format=target, threads=1)
 
 
+def first_channel(frame: av.VideoFrame) -> tuple[np.ndarray, int]:
+    """Return the code values (H,W) of Y', grey or R', and their bits; `frame` must be as `as_direct` returns it.
+
+    A view that lives no longer than the frame.
+    """
+    samples = _samples(frame, "")
+    return samples.channels[0], samples.bits
+
+
 def _filtered(frame: av.VideoFrame, name: str, arguments: str | None = None) -> av.VideoFrame:
     """The frame through one filter of libavfilter that leaves its pixels alone."""
     graph = av.filter.Graph()

@@ -18,6 +18,7 @@ from ...errors import VideoError
 from ..color import resolve
 from ..info import SideStream, SourceInfo
 from ..planes import bit_depth, family_of, has_alpha, orientation_of, source_tags
+from .decoders import decoder_of
 from .pictures import is_picture
 
 # Some of their packets hold no picture to show (VP8 alternate references, packed B-frames, repeats).
@@ -190,10 +191,11 @@ def _scan(times: Iterator[tuple[int | None, int]]) -> PacketScan:
 
 def first_frame(container: av.container.InputContainer, stream: av.VideoStream, path: Path) -> av.VideoFrame:
     """Decode until a picture appears; raises VideoError if none does. `path` is for the message."""
+    decode = decoder_of(stream)
     try:
         for packet in container.demux(stream):
             try:
-                frames = packet.decode()
+                frames = decode(packet)
             except av.error.InvalidDataError:
                 # A damaged start; reading decides whether that is an error.
                 continue

@@ -20,8 +20,11 @@ from ..color import resolve
 from ..info import Frame, Orientation, SourceInfo
 from ..planes import as_direct, decode_frame, family_of, orientation_of, source_tags, upright
 from .damage import missing_bytes
+from .decoders import decoder_of
+from .fields import Deinterlace, Detelecine, with_fields
 from .pictures import list_pictures
 from .probe import codec_name, describe_video, first_frame, main_video, opened
+from .undo_fields import undo_fields
 
 Damaged = Literal["refuse", "keep"]
 DEFAULT_SEQUENCE_RATE = Fraction(24)
@@ -66,12 +69,18 @@ def open_source(
     frames: int | None = None,
     damaged: Damaged = "refuse",
     sequence_rate: Fraction = DEFAULT_SEQUENCE_RATE,
+    deinterlace: Deinterlace = "auto",
+    detelecine: Detelecine = "auto",
 ) -> FrameSource:
     """Open a clip, a picture, a folder of pictures, a printf pattern or a glob.
 
     `start` skips that many frames (they are decoded, so that the choice is exact), `frames` limits how many follow.
-    Rotation stored in the file is applied; interlaced frames come as they are stored. Pictures of a sequence follow
-    each other at `sequence_rate` frames per second.
+    Rotation stored in the file is applied. Pictures of a sequence follow each other at `sequence_rate` frames per
+    second.
+    Interlaced clips are deinterlaced (`deinterlace`: "bwdif" at their frame rate, "bwdif-fields" at their field rate)
+    and film is freed of 3:2 pulldown (`detelecine`); "auto" looks at a sample of the frames and at their flags, "off"
+    leaves them as stored. `info.fields` says what was found, and `info.remarks` in words; `start` and `frames` count
+    the frames that come out of it.
     `damaged="refuse"` raises VideoError for a truncated file and, naming the frame, at the first damage that the
     decoder reports, since patched pictures would be upscaled into believable detail; "keep" goes on with what the
     decoder makes of it and records a sentence in `warnings`. Decoders do not report everything that they patch.
@@ -89,9 +98,11 @@ def open_source(
     pictures = list_pictures(path)
     if pictures is None:
         _check_complete(path, damaged)
-        info = describe_video(path)
+        stored = describe_video(path)
+        info = with_fields(stored, deinterlace, detelecine)
+        stored = replace(stored, fields=info.fields)
     else:
-        info = _describe_sequence(path, pictures, sequence_rate)
+        info = stored = _describe_sequence(path, pictures, sequence_rate)
     if start >= info.frame_count:
         raise VideoError(f"{path}: expected more than {start} frames to start there, found {info.frame_count}.")
     selected = info.frame_count - start if frames is None else min(frames, info.frame_count - start)
@@ -100,7 +111,7 @@ def open_source(
     def read(source: FrameSource) -> Iterator[Frame]:
         if pictures is not None:
             return _read_sequence(info, pictures[start : start + selected])
-        return _read_video(source, damaged)
+        return _read_video(source, stored, damaged)
 
     return FrameSource(info, read)
 
@@ -113,14 +124,14 @@ def _check_complete(path: Path, damaged: Damaged) -> None:
         )
 
 
-def _read_video(source: FrameSource, damaged: Damaged) -> Iterator[Frame]:
-    """Decode, drop the frames before the first wanted one, and make timestamps strictly increasing."""
+def _read_video(source: FrameSource, stored: SourceInfo, damaged: Damaged) -> Iterator[Frame]:
+    """Decode, undo interlacing, drop the frames before the first wanted one, make timestamps strictly increasing."""
     info = source.info
     step = max(1, round(1 / (info.average_rate * info.time_base))) if info.average_rate else 1
     last_pts: int | None = None
     yielded = 0
-    with closing(_decoded(source, damaged)) as decoded:
-        for frame in islice(decoded, info.first_frame, info.first_frame + info.selected_frames):
+    with closing(_decoded(source, stored, damaged)) as decoded:
+        for frame in islice(undo_fields(decoded, stored), info.first_frame, info.first_frame + info.selected_frames):
             pts = frame.pts if frame.pts is not None else frame.dts
             if pts is None:
                 pts = 0 if last_pts is None else last_pts + step
@@ -139,32 +150,34 @@ def _read_video(source: FrameSource, damaged: Damaged) -> Iterator[Frame]:
         )
 
 
-def _decoded(source: FrameSource, damaged: Damaged) -> Generator[av.VideoFrame]:
-    info = source.info
+def _decoded(source: FrameSource, info: SourceInfo, damaged: Damaged) -> Generator[av.VideoFrame]:
+    """The frames as stored, which `info` describes."""
     count = 0
     with opened(info.path) as container:
         stream = main_video(container, info.path)
         stream.thread_type = "AUTO"
+        decode = decoder_of(stream)
         packets = container.demux(stream)
         while True:
             try:
                 packet = next(packets, None)
                 if packet is None:
                     return
-                frames = packet.decode()
+                frames = decode(packet)
             except av.FFmpegError as error:
-                _report_damage(source, damaged, count, error)
+                _report_damage(source, info.average_rate, damaged, count, error)
                 continue
             for frame in frames:
                 if frame.is_corrupt:
-                    _report_damage(source, damaged, count, None)
+                    _report_damage(source, info.average_rate, damaged, count, None)
                 _check_size(frame, info, count)
                 yield frame
                 count += 1
 
 
-def _report_damage(source: FrameSource, damaged: Damaged, index: int, error: av.FFmpegError | None) -> None:
-    rate = source.info.average_rate
+def _report_damage(
+    source: FrameSource, rate: Fraction | None, damaged: Damaged, index: int, error: av.FFmpegError | None
+) -> None:
     place = f"frame {index}" + (f" ({float(index / rate):.2f} s)" if rate else "")
     cause = error.strerror if error is not None else "the decoder patched missing parts"
     if damaged == "refuse":
