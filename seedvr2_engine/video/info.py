@@ -154,6 +154,8 @@ class Fields:
     """Whether frames that are not flagged as interlaced pass untouched."""
     evens_times: bool = False
     """Whether film frames that are shown for two and three fields in turn get even times."""
+    is_film_throughout: bool = False
+    """Whether all frames are film, so that even times are of one rate."""
 
 
 @dataclass(frozen=True)

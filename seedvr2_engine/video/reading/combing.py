@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import pairwise
 from typing import Literal
 
@@ -24,10 +23,18 @@ _SAMPLED_PIXELS = 200_000_000
 LARGEST_INTERLACED_HEIGHT = 1152
 _BLOCK = 16
 _STRIPS = 24
-_MOVING_STEP = 4.0
+# Sum of the differences to both neighbours from which a block counts as moving, in codes a pixel.
+_MOVING_STEP = 4
+# Combs with the far field over those with the near one, from which the order of the fields shows.
 _ASYMMETRY = 1.12
+# Combs with either neighbour over the frame's own, from which the frame is one moment.
 _COMBED = 1.08
+_CLEAN = 6
+# Movement over the combs it must leave in a woven frame: there it is about 2; rounding alone is above 80.
+_MOVEMENT_A_COMB = 12
+_RHYTHM_SHARE = 0.7
 _FILM_FIELD_S = 1001 / 60000
+_CLOSE_S = 0.0015
 _CYCLE = 5
 
 Weave = Literal["whole", "top", "bottom", "unknown"]
@@ -56,18 +63,24 @@ class Window:
 
     @property
     def is_film(self) -> bool:
-        """Whether frames are whole and woven in the rhythm of 3:2 pulldown (or 2:3:3:2) for two cycles or more."""
-        return any(_has_cadence(self.weaves[at : at + 2 * _CYCLE]) for at in range(len(self.weaves) - 2 * _CYCLE + 1))
+        """Whether most frames are whole and woven in the rhythm of 3:2 pulldown, or 2:3:3:2, two cycles at a time."""
+        in_rhythm: set[int] = set()
+        for at in range(len(self.weaves) - 2 * _CYCLE + 1):
+            if _has_cadence(self.weaves[at : at + 2 * _CYCLE]):
+                in_rhythm.update(range(at, at + 2 * _CYCLE))
+        covered = sum(self.weaves[at] != "unknown" for at in in_rhythm)
+        return covered > 0 and covered >= _RHYTHM_SHARE * self.known
 
     @property
-    def is_uneven_film(self) -> bool:
-        """Whether whole frames are shown for two and three fields in turn."""
-        fields = [round(step / _FILM_FIELD_S) if step > 0 else 0 for step in self.steps_s]
-        close = [
-            n in (2, 3) and abs(step - n * _FILM_FIELD_S) < 0.0015 for n, step in zip(fields, self.steps_s, strict=True)
+    def uneven(self) -> float:
+        """Share of the frames that are shown for two fields after one of three, or the other way round."""
+        fields = [round(step / _FILM_FIELD_S) for step in self.steps_s]
+        held = [
+            count if abs(step - count * _FILM_FIELD_S) < _CLOSE_S else 0
+            for count, step in zip(fields, self.steps_s, strict=True)
         ]
-        turns = [a != b and p and q for (a, b), (p, q) in zip(pairwise(fields), pairwise(close), strict=True)]
-        return len(turns) >= 4 and sum(turns) >= 0.8 * len(turns)
+        turns = [{first, second} == {2, 3} for first, second in pairwise(held)]
+        return sum(turns) / len(turns) if len(turns) >= 4 else 0.0
 
 
 def sample(info: SourceInfo) -> list[Window]:
@@ -159,36 +172,43 @@ def _strips(frame: av.VideoFrame) -> np.ndarray:
 def classify(previous: np.ndarray, current: np.ndarray, following: np.ndarray) -> Weave:
     """What the frame in the middle of three is; int16 (H,W) luma of 8 bits.
 
-    In its moving blocks the frame's own lines are woven together, and with those of its two neighbours. Of a frame
-    that is one moment, its own lines fit best. Of one that is two, lines of the neighbour that is one field away fit
-    as well as its own or better, and those of the other, three fields away, fit worse. Steady motion, noise and fine
-    patterns weigh equally on both sides, because rows of both parities are summed against both neighbours.
+    Rows are woven into the frame in its moving blocks: its own, and those of its two neighbours. Into a frame that is
+    one moment, its own rows fit best. Into one that is two, rows of the neighbour that is one field away fit about as
+    well as its own, and those of the other, three fields away, worse. Steady movement and noise weigh the same on both
+    sides, because rows of both parities are summed against both neighbours.
     """
     height, width = (current.shape[0] - 2) // _BLOCK * _BLOCK, current.shape[1] // _BLOCK * _BLOCK
     if not height or not width:
         return "unknown"
     inner = slice(1, height + 1)
     own = current[inner, :width]
-    around = current[:height, :width] + current[2 : height + 2, :width]
+    above, below = current[:height, :width], current[2 : height + 2, :width]
+    lowest, highest = np.minimum(above, below), np.maximum(above, below)
     before, after = previous[inner, :width], following[inner, :width]
-    moving = _blocks(np.abs(own - before)) + _blocks(np.abs(after - own)) > _MOVING_STEP * _BLOCK * _BLOCK
+    movement = _blocks(np.abs(own - before)) + _blocks(np.abs(after - own))
+    moving = movement > _MOVING_STEP * _BLOCK * _BLOCK
     count = int(moving.sum())
     if count < max(4, moving.size // 200):
         return "unknown"
-    with_before, with_after = np.abs(around - 2 * before), np.abs(around - 2 * after)
+
+    def combs(rows: np.ndarray) -> np.ndarray:
+        """By how much each row lies outside of its two neighbours in the frame; nothing at an edge or on a slope."""
+        return np.maximum(np.maximum(lowest - rows, rows - highest), 0)
+
+    with_before, with_after = combs(before), combs(after)
     # Row 0 here is row 1 of the picture, of the bottom field.
     odd, even = slice(0, None, 2), slice(1, None, 2)
     crossed, straight = np.empty_like(with_before), np.empty_like(with_before)
     crossed[even], crossed[odd] = with_before[even], with_after[odd]
     straight[even], straight[odd] = with_after[even], with_before[odd]
     # If the top field is first, `crossed` pairs fields that are three fields apart, `straight` neighbours.
-    sums = [int(_blocks(part)[moving].sum()) for part in (crossed, straight, np.abs(around - 2 * own))]
-    top_last, top_first, combs = sums
-    low, high = min(top_last, top_first), max(top_last, top_first)
-    if combs * _COMBED < low:
+    sums = [int(_blocks(part)[moving].sum()) for part in (crossed, straight, combs(own))]
+    far_if_top, near_if_top, inside = sums
+    low, high = min(far_if_top, near_if_top), max(far_if_top, near_if_top)
+    if inside * _COMBED < low or inside * _CLEAN < high:
         return "whole"
-    if high > _ASYMMETRY * low:
-        return "top" if top_first < top_last else "bottom"
+    if high * _MOVEMENT_A_COMB > int(movement[moving].sum()) and high > _ASYMMETRY * low:
+        return "top" if near_if_top < far_if_top else "bottom"
     return "unknown"
 
 
@@ -210,9 +230,3 @@ def _has_cadence(weaves: Sequence[Weave]) -> bool:
             if expected == [woven for _, woven in known] and any(expected):
                 return True
     return False
-
-
-def rate_of_film(count: int, duration_s: float) -> Fraction:
-    """24 or 24000/1001 frames per second, whichever is nearer to `count` frames in `duration_s` seconds."""
-    measured = count / duration_s if duration_s > 0 else 0.0
-    return min((Fraction(24000, 1001), Fraction(24)), key=lambda rate: abs(float(rate) - measured))

@@ -8,17 +8,21 @@ from typing import Literal, get_args
 
 from ...errors import InvalidArgumentError, VideoError
 from ..info import FieldContent, Fields, FieldTreatment, SourceInfo
-from .combing import LARGEST_INTERLACED_HEIGHT, Window, rate_of_film, sample
+from .combing import LARGEST_INTERLACED_HEIGHT, Window, sample
 
 Deinterlace = Literal["auto", "off", "bwdif", "bwdif-fields"]
 Detelecine = Literal["auto", "off", "on"]
 
 # Of frames whose kind shows. Content alone needs more evidence than content that agrees with the flags.
 _WOVEN_SHARE = 0.2
-_WOVEN_SHARE_FLAGGED = 0.04
+_WOVEN_SHARE_FLAGGED = 0.08
 _FEWEST_WOVEN = 3
+_AGREEING_SHARE = 0.75
 _PARITY_SHARE = 0.9
 _FILM_SHARE = 0.8
+# Evening is decided frame by frame, so a part of a clip is enough; its rate is film's only if all of it is.
+_UNEVEN_SHARE = 0.2
+_UNEVEN_THROUGHOUT = 0.9
 _SMALLEST = (4, 4)
 _TELECINE_RATES = (Fraction(30000, 1001), Fraction(30))
 TICKS = 24000
@@ -34,10 +38,12 @@ class _Evidence:
     known: int
     top: int
     bottom: int
+    agreeing: int
+    """Woven frames whose field order is their window's usual one; wrong verdicts fall on both sides."""
     film: float
     """Share of the windows that tell something which have the rhythm of 3:2 pulldown."""
     uneven: float
-    """Share of the windows whose frames are shown for two and three fields in turn."""
+    """Share of the frames that are shown for two and three fields in turn."""
 
     @staticmethod
     def of(windows: list[Window]) -> _Evidence:
@@ -48,8 +54,9 @@ class _Evidence:
             known=sum(window.known for window in windows),
             top=sum(window.weaves.count("top") for window in windows),
             bottom=sum(window.weaves.count("bottom") for window in windows),
+            agreeing=sum(max(window.weaves.count("top"), window.weaves.count("bottom")) for window in windows),
             film=sum(window.is_film for window in telling) / len(telling) if telling else 0.0,
-            uneven=sum(window.is_uneven_film for window in windows) / len(windows) if windows else 0.0,
+            uneven=sum(window.uneven for window in windows) / len(windows) if windows else 0.0,
         )
 
     @property
@@ -62,20 +69,15 @@ class _Evidence:
 
     @property
     def content(self) -> FieldContent:
-        if self.uneven > 0.5:
+        if self.uneven >= _UNEVEN_SHARE:
             return "soft telecine"
         if self.film >= _FILM_SHARE:
             return "telecine"
         least = _WOVEN_SHARE_FLAGGED if self.flagged else _WOVEN_SHARE
         woven = self.top + self.bottom
-        if woven >= _FEWEST_WOVEN and self.woven_share >= least and self._has_parity:
+        if woven >= _FEWEST_WOVEN and self.woven_share >= least and self.agreeing >= _AGREEING_SHARE * woven:
             return "mixed" if self.film else "interlaced"
         return "progressive" if self.known else "unknown"
-
-    @property
-    def _has_parity(self) -> bool:
-        """Wrong verdicts fall on both sides; woven frames are all of one kind, or flagged."""
-        return max(self.top, self.bottom) >= 0.75 * (self.top + self.bottom) or self.flagged > 0
 
     @property
     def top_first(self) -> bool | None:
@@ -124,7 +126,7 @@ def _decide(info: SourceInfo, evidence: _Evidence, deinterlace: Deinterlace, det
     content = evidence.content
     fields = Fields(content, evidence.is_flagged, evidence.top_first)
     if detelecine != "off" and content == "soft telecine":
-        fields = replace(fields, evens_times=True)
+        fields = replace(fields, evens_times=True, is_film_throughout=evidence.uneven >= _UNEVEN_THROUGHOUT)
         woven = evidence.top + evidence.bottom
         if deinterlace == "auto" and evidence.flagged and woven >= _FEWEST_WOVEN:
             return replace(fields, treatment="bwdif", only_flagged=True)
@@ -154,11 +156,15 @@ def _cannot_detelecine(info: SourceInfo) -> str | None:
     """Why 3:2 pulldown cannot be undone, as the middle of a sentence."""
     if (reason := _cannot_match(info)) is not None:
         return reason
-    rate = info.average_rate
-    if rate is None or min(abs(float(rate / known) - 1) for known in _TELECINE_RATES) > 0.005:
-        found = "none" if rate is None else f"{float(rate):.3f}"
-        return f"expected about 29.97 or 30 frames per second to undo 3:2 pulldown, found {found}"
+    rate = _stored_rate(info)
+    if min(abs(rate / float(known) - 1) for known in _TELECINE_RATES) > 0.005:
+        return f"expected about 29.97 or 30 frames per second to undo 3:2 pulldown, found {rate:.3f}"
     return None
+
+
+def _stored_rate(info: SourceInfo) -> float:
+    """Stored frames per second as counted; what containers claim may be the rate after pulldown, or a guess."""
+    return info.frame_count / info.duration_s if info.duration_s > 0 else float(info.average_rate or 0)
 
 
 def _cannot_match(info: SourceInfo) -> str | None:
@@ -178,16 +184,14 @@ def _as_read(info: SourceInfo) -> SourceInfo:
         count = info.frame_count - info.frame_count // 5
         return replace(_counted(info, count, film_rate(info), Fraction(1, TICKS)), variable_rate=False)
     if fields.evens_times:
-        return replace(_counted(info, info.frame_count, film_rate(info), Fraction(1, TICKS)), variable_rate=False)
+        info = replace(info, time_base=Fraction(1, TICKS))
+        return replace(info, average_rate=film_rate(info), variable_rate=False) if fields.is_film_throughout else info
     return info
 
 
 def film_rate(stored: SourceInfo) -> Fraction:
-    """Frames per second of the film in a telecined clip: 24 or 24000/1001."""
-    if stored.fields is not None and stored.fields.evens_times:
-        return rate_of_film(stored.frame_count, stored.duration_s)
-    rate = stored.average_rate or _TELECINE_RATES[0]
-    return Fraction(24) if abs(rate - 30) < abs(rate - _TELECINE_RATES[0]) else Fraction(24000, 1001)
+    """Frames per second of the film in a telecined clip: 24 where the clip runs at whole rates, 24000/1001 if not."""
+    return Fraction(24) if stored.average_rate in (24, 30, 60) else Fraction(24000, 1001)
 
 
 def _counted(info: SourceInfo, count: int, rate: Fraction, time_base: Fraction) -> SourceInfo:
@@ -233,10 +237,8 @@ def _sentences(stored: SourceInfo, fields: Fields) -> tuple[str, ...]:
             )
         return (f"{stored.path.name} {found}; {done}.",)
     if fields.evens_times:
-        return (
-            f"{stored.path.name} {found}; they get even times, {float(read.average_rate or 0):.3f} frames per second "
-            "(--detelecine off keeps their times).",
-        )
+        rate = f", {float(read.average_rate or 0):.3f} frames per second" if fields.is_film_throughout else ""
+        return (f"{stored.path.name} {found}; they get even times{rate} (--detelecine off keeps their times).",)
     if fields.content in ("interlaced", "telecine", "mixed"):
         return (f"{stored.path.name} {found}; as asked, its frames stay as they are, with their combs.",)
     if fields.content == "progressive" and fields.is_flagged:

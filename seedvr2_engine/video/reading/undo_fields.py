@@ -16,7 +16,7 @@ from .fields import TICKS, film_rate
 # Filters get numbers for times, so that damaged timestamps cannot confuse them.
 _UNIT = Fraction(1, 30)
 _CYCLE = 5
-_SNAP_FIELDS = 0.3
+_SNAP_FIELDS = 0.4
 
 
 class Stamp:
@@ -230,7 +230,9 @@ def _even_times(
         is_film = {left, after} == {2, 3}
         # A frame that follows a long one is late by half a field against one that follows a short one.
         pts = round(begin + ((after - left) * field / 4 if is_film else 0))
-        if expected is not None and abs(pts - expected) <= _SNAP_FIELDS * field:
+        if expected is None:
+            pts = round(begin)
+        elif abs(pts - expected) <= _SNAP_FIELDS * field:
             pts = expected
         frame.pts, frame.duration = pts, step if is_film else max(1, round(after * field))
         expected = pts + step
