@@ -90,3 +90,22 @@ def _marked(data: bytes, place: int | None) -> bytes:
             coded[at + 7] = coded[at + 7] & 0x7D | top << 7 | repeat << 1
         at = coded.find(b"\x00\x00\x01\xb5", at + 4)
     return bytes(coded)
+
+
+def write_flagged(path: Path, frames: Sequence[np.ndarray], *, top_first: bool = True, rate: Fraction = NTSC) -> Path:
+    """MPEG-2 whose frames are coded and flagged as interlaced, whatever they show."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("mpeg2video", rate=rate, options={"flags": "+ildct+ilme", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = frames[0].shape[1], frames[0].shape[0], "yuv420p"
+        stream.codec_context.qmin = stream.codec_context.qmax = 2
+        graph = av.filter.Graph()
+        source = graph.add_buffer(width=stream.width, height=stream.height, format="yuv420p", time_base=1 / rate)
+        graph.link_nodes(source, graph.add("setfield", "tff" if top_first else "bff"), graph.add("buffersink"))
+        graph.configure()
+        for index, picture in enumerate(frames):
+            frame = rgb_frame(picture, "yuv420p")
+            frame.pts, frame.time_base = index, 1 / rate
+            graph.vpush(frame)
+            output.mux(stream.encode(graph.vpull()))
+        output.mux(stream.encode(None))
+    return path

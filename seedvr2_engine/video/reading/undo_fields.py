@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from itertools import islice
 
 import av
 
@@ -89,32 +89,52 @@ def _filtered(
     frames: Iterable[av.VideoFrame], stored: SourceInfo, fields: Fields, stamp: Stamp
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """Results with their numbers: counted from 0, which is the stored frame's where every frame is kept."""
+    is_bwdif = fields.treatment in ("bwdif", "bwdif-fields")
+    each = 2 if fields.treatment == "bwdif-fields" else 1
     graph: av.filter.Graph | None = None
-    last: av.VideoFrame | None = None
-    given = 0
-    for frame in frames:
-        number = stamp.take(frame)
-        last = _filterable(frame)
+    held: deque[av.VideoFrame] = deque(maxlen=2)
+    # Results of the frames that are put in front do not count.
+    given = -each if is_bwdif else 0
+    pushed = 0
+
+    def results(frame: av.VideoFrame | None) -> Iterator[tuple[int, av.VideoFrame]]:
+        nonlocal graph, given, pushed
         if graph is None:
-            graph = _graph(last, fields)
-        for result in _passed(graph, last, number):
-            yield given, _checked(result, last, stored)
+            assert frame is not None
+            graph = _graph(frame, fields)
+        pushed += 1
+        for result in _passed(graph, frame, pushed):
             given += 1
-    if graph is None or last is None:
+            if given > 0:
+                yield given - 1, _checked(result, held[-1], stored)
+
+    for frame in frames:
+        stamp.take(frame)
+        held.append(_filterable(frame))
+        if not is_bwdif or stamp.count > 2:
+            yield from results(held[-1])
+        elif stamp.count == 2:
+            # bwdif has no past for the first frame, and would draw half of its rows anew; the future serves as well.
+            for early in (held[1], held[0], held[1]):
+                yield from results(early)
+    if not held:
         return
-    rest = stamp.count * 2 if fields.treatment == "bwdif-fields" else stamp.count
+    if is_bwdif and stamp.count == 1:
+        for _ in range(2):
+            yield from results(held[0])
+    total = stamp.count * each
     if fields.treatment == "detelecine":
-        rest = stamp.count - stamp.count // _CYCLE
-    # fieldmatch swallows frames at its end, decimate waits for whole cycles: the last frame again, not counted.
-    spare = 2 * _CYCLE if fields.treatment in ("detelecine", "match") else 0
-    for extra in range(spare + 1):
-        again = last if extra < spare else None
-        for result in islice(_passed(graph, again, stamp.count + extra), max(0, rest - given)):
-            yield given, _checked(result, last, stored)
-            given += 1
+        total = stamp.count - stamp.count // _CYCLE
+    # bwdif has no future for the last frame, decimate waits for whole cycles, and fieldmatch keeps its last frames.
+    more = [held[0]] if is_bwdif else [held[-1]] * (2 * _CYCLE)
+    for late in (*more, None):
+        for number, result in results(late):
+            if number >= total:
+                return
+            yield number, result
 
 
-def _passed(graph: av.filter.Graph, frame: av.VideoFrame | None, number: int) -> Generator[av.VideoFrame]:
+def _passed(graph: av.filter.Graph, frame: av.VideoFrame | None, number: int) -> Iterator[av.VideoFrame]:
     if frame is not None:
         frame.pts, frame.time_base = number, _UNIT
     graph.vpush(frame)
