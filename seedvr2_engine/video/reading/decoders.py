@@ -15,7 +15,9 @@ _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 def has_hidden_alpha(stream: av.VideoStream) -> bool:
     """Whether the stream is VP8 or VP9 whose container promises alpha beside its packets, and libvpx is here."""
     name = _WITH_ALPHA.get(stream.codec_context.codec.canonical_name)
-    return name is not None and stream.metadata.get("alpha_mode") == "1" and name in av.codecs_available
+    # The track's own field comes in small letters, a tag of that name, as some tools write it, in capitals.
+    promised = any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
+    return name is not None and promised and name in av.codecs_available
 
 
 def decoder_of(stream: av.VideoStream) -> Decoder:
