@@ -15,10 +15,10 @@ from ..info import SourceInfo
 from ..planes import as_direct, first_channel
 from .probe import main_video, opened
 
-# Windows spread over the clip; a window holds four cycles of 3:2 pulldown and more.
-_WINDOW_FRAMES = 24
+# Windows spread over the clip, each of three cycles of 3:2 pulldown and more.
+_WINDOW_FRAMES = (16, 24)
 _WINDOWS = 5
-_SAMPLED_PIXELS = 200_000_000
+_SAMPLED_PIXELS = 100_000_000
 # No television standard interlaces more lines; 1088 is 1080 in whole macroblocks.
 LARGEST_INTERLACED_HEIGHT = 1152
 _BLOCK = 16
@@ -88,7 +88,10 @@ def sample(info: SourceInfo) -> list[Window]:
 
     The cost is bounded by the number of pixels, about a second for 1080 lines, whatever the clip's length.
     """
-    frames = max(_WINDOW_FRAMES, min(_WINDOWS * _WINDOW_FRAMES, _SAMPLED_PIXELS // (info.width * info.height)))
+    least, most = _WINDOW_FRAMES
+    frames = max(least, min(_WINDOWS * most, _SAMPLED_PIXELS // (info.width * info.height)))
+    length = max(least, frames // _WINDOWS)
+    count = frames // length
     windows: list[Window] = []
     try:
         with opened(info.path) as container:
@@ -97,21 +100,21 @@ def sample(info: SourceInfo) -> list[Window]:
             if info.frame_count <= frames:
                 return [_examine(_decoded(container, stream, frames), frames)]
             starts: set[int | None] = set()
-            for place in range(count := frames // _WINDOW_FRAMES):
+            for place in range(count):
                 share = (2 * place + 1) / (2 * count)
                 container.seek(round((float(info.start_s) + share * info.duration_s) / info.time_base), stream=stream)
-                decoded = _decoded(container, stream, _WINDOW_FRAMES)
+                decoded = _decoded(container, stream, length)
                 first = next(decoded, None)
                 if first is None or first.pts in starts:
                     continue
                 starts.add(first.pts)
-                windows.append(_examine(_chained(first, decoded), _WINDOW_FRAMES))
+                windows.append(_examine(_chained(first, decoded), length))
         if len(windows) < count:
             # Without enough places to jump to, a longer look at the start.
             with opened(info.path) as container:
                 stream = main_video(container, info.path)
-                length = (count - len(windows)) * _WINDOW_FRAMES
-                windows.append(_examine(_decoded(container, stream, length), length))
+                rest = (count - len(windows)) * length
+                windows.append(_examine(_decoded(container, stream, rest), rest))
     except (av.FFmpegError, OSError, VideoError):
         # Reading reports what is damaged; here it only cannot be looked at.
         pass
