@@ -28,18 +28,12 @@ def test_the_plan_says_what_becomes_of_fields(woven_clip, tmp_path, monkeypatch)
     said = seedvr2("upscale", woven_clip, tmp_path / "o.mp4", *MODELS, "--scale", "1", "--plan")
     assert said.exit_code == 0, said.stderr
     assert "woven.mkv is interlaced, top field first" in " ".join(said.stdout.split())
-    twice = seedvr2(
-        "upscale", woven_clip, tmp_path / "o.mp4", *MODELS, "--scale", "1", "--plan", "--deinterlace", "bwdif-fields"
-    )
-    assert "12 frames" in twice.stdout
     film = write_clip(
         tmp_path / "film.mkv", telecined(moving(16)), ClipSpec(rate=Fraction(30000, 1001), pix_fmt="yuv420p")
     )
     planned = seedvr2("upscale", film, tmp_path / "o.mp4", *MODELS, "--scale", "1", "--plan")
     assert "16 frames" in planned.stdout
     assert "23.976" in planned.stdout
-    whole = seedvr2("upscale", film, tmp_path / "o.mp4", *MODELS, "--scale", "1", "--plan", "--detelecine", "off")
-    assert "20 frames" in whole.stdout
 
 
 def test_a_wrong_choice_gets_one_sentence(woven_clip, tmp_path):

@@ -186,6 +186,19 @@ def test_whole_frames_flagged_as_interlaced_stay_as_they_are(tmp_path):
         assert np.array_equal(as_read.rgb, as_stored.rgb)
 
 
+def test_an_explicit_choice_outranks_what_is_found(tmp_path):
+    path = write_clip(tmp_path / "t.mkv", telecined(moving(24)), LOSSLESS)
+    info, _ = read(path, deinterlace="bwdif")
+    assert info.fields is not None
+    assert (info.fields.content, info.fields.treatment, info.frame_count) == ("telecine", "bwdif", 30)
+    info, _ = read(path, deinterlace="off", detelecine="off")
+    assert (info.fields, info.remarks, info.frame_count) == (None, (), 30)
+    # Film whose pixels fieldmatch does not take is deinterlaced.
+    info, _ = read(write_clip(tmp_path / "rgb.mkv", telecined(moving(24)), ClipSpec(rate=NTSC)))
+    assert info.fields is not None
+    assert (info.fields.content, info.fields.treatment) == ("telecine", "bwdif")
+
+
 def test_a_picture_that_stands_still_loses_nothing(tmp_path):
     path = write_flagged(tmp_path / "s.mkv", moving(1) * 12)
     info, frames = read(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal, get_args
@@ -24,6 +25,9 @@ _FILM_SHARE = 0.8
 _UNEVEN_SHARE = 0.2
 _UNEVEN_THROUGHOUT = 0.9
 _SMALLEST = (4, 4)
+# Pixel formats: those that `planes.as_direct` brings to what fieldmatch takes, and those that bwdif does not take.
+_MATCHED = re.compile(r"yuv4(20|22|44|10|11)p|nv12|nv16|nv24|p010|p210|uyvy422|yuyv422|yvyu422|uyyvyy411")
+_NO_FILTER = re.compile(r"gray(9|10|12|14)|ya|gbrap1[024]|yuva4..p12|yuv440p1")
 _TELECINE_RATES = (Fraction(30000, 1001), Fraction(30))
 TICKS = 24000
 """Ticks a second of film frames' times: 1001 or 1000 a frame."""
@@ -130,7 +134,12 @@ def _decide(info: SourceInfo, evidence: _Evidence, deinterlace: Deinterlace, det
         woven = evidence.top + evidence.bottom
         if deinterlace == "auto" and evidence.flagged and woven >= _FEWEST_WOVEN:
             return replace(fields, treatment="bwdif", only_flagged=True)
-    elif detelecine == "on" or (detelecine == "auto" and content == "telecine" and not _cannot_detelecine(info)):
+    elif detelecine == "on" or (
+        detelecine == "auto"
+        and not deinterlace.startswith("bwdif")
+        and content == "telecine"
+        and not _cannot_detelecine(info)
+    ):
         if detelecine == "on" and (reason := _cannot_detelecine(info)):
             raise VideoError(f"{info.path}: {reason}; leave --detelecine out, or turn it off.")
         return replace(fields, treatment="detelecine")
@@ -140,8 +149,13 @@ def _decide(info: SourceInfo, evidence: _Evidence, deinterlace: Deinterlace, det
                 f"{info.path}: expected at least {_SMALLEST[0]}x{_SMALLEST[1]} pixels to deinterlace, found "
                 f"{info.width}x{info.height}; leave --deinterlace out."
             )
+        if _NO_FILTER.match(info.pix_fmt):
+            raise VideoError(
+                f"{info.path}: expected a pixel format that FFmpeg's bwdif takes, found {info.pix_fmt}; convert the clip "
+                "first, or leave --deinterlace out."
+            )
         return replace(fields, treatment=deinterlace)
-    if deinterlace == "auto":
+    if deinterlace == "auto" and not _NO_FILTER.match(info.pix_fmt):
         if content == "mixed" and not _cannot_match(info):
             return replace(fields, treatment="match")
         if content in ("interlaced", "mixed", "telecine"):
@@ -168,7 +182,7 @@ def _stored_rate(info: SourceInfo) -> float:
 
 
 def _cannot_match(info: SourceInfo) -> str | None:
-    if info.pix_fmt.startswith(("yuv4", "yuvj4", "nv12", "p010", "uyvy", "yuyv")):
+    if _MATCHED.match(info.pix_fmt):
         return None
     return f"expected Y'CbCr without alpha to match fields, found the pixel format {info.pix_fmt}"
 
@@ -240,7 +254,8 @@ def _sentences(stored: SourceInfo, fields: Fields) -> tuple[str, ...]:
         rate = f", {float(read.average_rate or 0):.3f} frames per second" if fields.is_film_throughout else ""
         return (f"{stored.path.name} {found}; they get even times{rate} (--detelecine off keeps their times).",)
     if fields.content in ("interlaced", "telecine", "mixed"):
-        return (f"{stored.path.name} {found}; as asked, its frames stay as they are, with their combs.",)
+        why = "FFmpeg's filters do not take " + stored.pix_fmt if _NO_FILTER.match(stored.pix_fmt) else "as asked"
+        return (f"{stored.path.name} {found}; {why}, so its frames stay as they are, with their combs.",)
     if fields.content == "progressive" and fields.is_flagged:
         return (
             f"{stored.path.name} is flagged as interlaced, but its frames are whole; they stay as they are "

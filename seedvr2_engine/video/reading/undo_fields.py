@@ -153,6 +153,8 @@ def _filterable(frame: av.VideoFrame) -> av.VideoFrame:
         has_alpha = any(component.is_alpha for component in frame.format.components)
         bits = max(component.bits for component in frame.format.components)
         frame = frame.reformat(format=f"gbr{'a' if has_alpha else ''}p{'16le' if bits > 8 else ''}", threads=1)
+    elif name.endswith("be"):
+        frame = frame.reformat(format=f"{name[:-2]}le", threads=1)
     return frame
 
 
