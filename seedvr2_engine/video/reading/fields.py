@@ -151,8 +151,8 @@ def _decide(info: SourceInfo, evidence: _Evidence, deinterlace: Deinterlace, det
             )
         if _NO_FILTER.match(info.pix_fmt):
             raise VideoError(
-                f"{info.path}: expected a pixel format that FFmpeg's bwdif takes, found {info.pix_fmt}; convert the clip "
-                "first, or leave --deinterlace out."
+                f"{info.path}: expected a pixel format that FFmpeg's bwdif takes, found {info.pix_fmt}; convert the "
+                "clip first, or leave --deinterlace out."
             )
         return replace(fields, treatment=deinterlace)
     if deinterlace == "auto" and not _NO_FILTER.match(info.pix_fmt):
