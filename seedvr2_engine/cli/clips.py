@@ -60,6 +60,8 @@ def reconstruct(
     quality: Annotated[float | None, typer.Option(help="Constant rate factor, or 1 to 100 for JPEG and WebP.")] = None,
     bit_depth: Annotated[int | None, typer.Option(help="Bits per sample; the input's if not given.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+    deinterlace: Annotated[str, typer.Option(help="auto, off, bwdif or bwdif-fields.")] = "auto",
+    detelecine: Annotated[str, typer.Option(help="Undo 3:2 pulldown: auto, off or on.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Encode and decode a clip or picture with the VAE, and measure what that costs in quality."""
@@ -75,9 +77,17 @@ def reconstruct(
     number_format = resolve_dtype(dtype, place)
     if dtype != "auto":
         precision = _plain_precision(precision, dtype)
-    with open_source(source, start=start, frames=frames) as clip:
+    with open_source(
+        source,
+        start=start,
+        frames=frames,
+        deinterlace=deinterlace,  # type: ignore[arg-type]
+        detelecine=detelecine,  # type: ignore[arg-type]
+    ) as clip:
         check_count(len(clip), target)
         info = clip.info
+        for sentence in info.remarks:
+            err.print(sentence, markup=False)
         meter = QualityMeter()
 
         def open_output() -> FrameSink:

@@ -162,6 +162,7 @@ def print_plan(
     for name, value in (
         ("clip", f"{job.source} to {job.target}"),
         ("size", size),
+        *(("input", sentence) for sentence in info.remarks),
         ("output", output.describe()),
         ("models", models.describe()),
         ("machine", machine.describe()),

@@ -137,6 +137,17 @@ def upscale(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
+    deinterlace: Annotated[
+        str,
+        typer.Option(
+            help="auto, off, bwdif (one frame for each stored one) or bwdif-fields (twice the rate).",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = "auto",
+    detelecine: Annotated[
+        str,
+        typer.Option(help="Undo 3:2 pulldown, 29.97 to 23.976 frames: auto, off or on.", rich_help_panel=_OUTPUT),
+    ] = "auto",
     plan: Annotated[bool, typer.Option("--plan", help="Print what would run, its memory and time, and exit.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -172,7 +183,14 @@ def upscale(
         chroma=chroma,  # type: ignore[arg-type]
         overwrite=overwrite,
     )
-    cut = Cut(start, frames, "keep" if keep_damaged else "refuse", None if rate is None else parse_rate(rate))
+    cut = Cut(
+        start,
+        frames,
+        "keep" if keep_damaged else "refuse",
+        None if rate is None else parse_rate(rate),
+        deinterlace,  # type: ignore[arg-type]
+        detelecine,  # type: ignore[arg-type]
+    )
     place = resolve_device(device)
     jobs = jobs_for(source, target, each=each)
     models = choose_models(dit, vae, text)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..pipeline.options import UpscaleOptions
     from ..pipeline.upscaler import Progress, Upscaler
     from ..video import Frame, FrameSink, FrameSource, PictureMetadata, SinkOptions
+    from ..video.reading.fields import Deinterlace, Detelecine
     from ..video.reading.picture_file import Damaged
 
     _Passed = tuple[int, int, PictureMetadata | None]
@@ -86,12 +87,24 @@ class Cut:
     """What happens where it is damaged."""
     rate: Fraction | None = None
     """Frames per second of a sequence of pictures; the usual one if None."""
+    deinterlace: Deinterlace = "auto"
+    """What becomes of interlaced frames."""
+    detelecine: Detelecine = "auto"
+    """What becomes of film with 3:2 pulldown."""
 
     def open(self, source: str) -> FrameSource:
         """These frames of a source."""
         from ..video import open_source
 
-        return open_source(source, start=self.start, frames=self.frames, damaged=self.damaged, sequence_rate=self.rate)
+        return open_source(
+            source,
+            start=self.start,
+            frames=self.frames,
+            damaged=self.damaged,
+            sequence_rate=self.rate,
+            deinterlace=self.deinterlace,
+            detelecine=self.detelecine,
+        )
 
 
 @dataclass(frozen=True)
@@ -146,6 +159,8 @@ def run_job(job: Job, request: Request) -> Result:
     with request.cut.open(job.source) as clip:
         check_count(len(clip), job.target)
         info = clip.info
+        for sentence in info.remarks:
+            err.print(sentence, markup=False)
         if hdr := hdr_sentence(info, request.options.hdr):
             err.print(f"HDR: {hdr}", markup=False)
         resize = request.options.resize((info.height, info.width))

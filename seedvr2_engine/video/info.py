@@ -15,6 +15,8 @@ from .reading.timeline import Timeline
 
 SourceKind = Literal["video", "image", "sequence"]
 PixelFamily = Literal["yuv", "rgb", "grey"]
+FieldContent = Literal["progressive", "interlaced", "telecine", "soft telecine", "mixed", "unknown"]
+FieldTreatment = Literal["none", "bwdif", "bwdif-fields", "detelecine", "match"]
 
 
 class ColorRange(IntEnum):
@@ -174,6 +176,29 @@ class PictureMetadata:
 
 
 @dataclass(frozen=True)
+class Fields:
+    """What a clip's frames are made of, as a sample of them shows, and what the reader does about it."""
+
+    content: FieldContent
+    """progressive: whole pictures; interlaced: two moments woven together; telecine: film at 24 frames spread over
+    fields (3:2 pulldown); soft telecine: film frames with marks that have them shown for two and three fields; mixed:
+    telecine and interlaced; unknown: nothing moves in the sample, or nothing of it decodes."""
+    is_flagged: bool
+    """Whether the decoder calls most frames interlaced; broadcasts flag whole pictures, too."""
+    top_first: bool | None
+    """Whether the field that holds the uppermost row is the earlier one; None: see the flags of each frame."""
+    treatment: FieldTreatment = "none"
+    """none: frames as stored; bwdif: one whole frame for each; bwdif-fields: one for each field; detelecine: the film
+    frames; match: fields matched to film frames where there are any, bwdif elsewhere, every frame kept."""
+    only_flagged: bool = False
+    """Whether frames that are not flagged as interlaced pass untouched."""
+    evens_times: bool = False
+    """Whether film frames that are shown for two and three fields in turn get even times."""
+    is_film_throughout: bool = False
+    """Whether all frames are film, so that even times are of one rate."""
+
+
+@dataclass(frozen=True)
 class SourceInfo:
     """A clip, a picture, or a numbered sequence of pictures; measured once, when it is opened."""
 
@@ -234,6 +259,10 @@ class SourceInfo:
     """Index of the video stream that is read, among all streams of the file."""
     timeline: Timeline = field(default_factory=Timeline)
     """How the times in the file became the ones given here; what reads other streams of it moves them alike."""
+    fields: Fields | None = None
+    """None where it was not looked for: a picture, a sequence, or everything as stored."""
+    remarks: tuple[str, ...] = ()
+    """Sentences about what reading changes, for the user to know before the work."""
 
     @property
     def is_trimmed_at_start(self) -> bool:

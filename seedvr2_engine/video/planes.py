@@ -180,6 +180,15 @@ def as_direct(frame: av.VideoFrame) -> av.VideoFrame:
     return frame.reformat(format=target, threads=1)
 
 
+def first_channel(frame: av.VideoFrame) -> tuple[np.ndarray, int]:
+    """Return the code values (H,W) of Y', grey or R', and their bits; `frame` must be as `as_direct` returns it.
+
+    A view that lives no longer than the frame.
+    """
+    samples = _samples(frame, "")
+    return samples.channels[0], samples.bits
+
+
 def filtered(frame: av.VideoFrame, *filters: tuple[str, str | None]) -> av.VideoFrame:
     """Return the frame through filters of libavfilter, (name, arguments), that leave its pixels alone."""
     graph = av.filter.Graph()

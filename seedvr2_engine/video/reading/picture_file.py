@@ -23,7 +23,7 @@ from .hdr_side_data import read_hdr
 from .picture_damage import lacks_end
 from .picture_header import PictureHeader, open_picture, read_header
 from .probe import codec_name, first_frame, main_video, opened
-from .signatures import misread_tiff, unread_format
+from .signatures import refuse_misread, unreadable
 
 MOST_PIXELS = 1 << 30
 """Pixels of the largest picture that is read: 32768 x 32768, 12 GB as floating point numbers."""
@@ -177,24 +177,6 @@ def check_readable(path: Path, header: PictureHeader) -> None:
             f"{path}: expected whole numbers of at most 16 bits per sample, found {header.unread_samples}; convert it "
             "to a 16-bit TIFF or PNG first."
         )
-
-
-def refuse_misread(path: Path) -> None:
-    """Raise VideoError for a file that Pillow does not know and of which FFmpeg would make something else."""
-    if (known := misread_tiff(path)) is not None:
-        raise VideoError(
-            f"{path}: expected whole numbers of at most 16 bits per sample, in strips, found {known}; convert it to an "
-            "ordinary 16-bit TIFF or PNG first."
-        )
-
-
-def unreadable(path: Path, error: VideoError) -> VideoError:
-    """Return the true reason why a file was not read: a known format that is not supported, or else `error`."""
-    known = unread_format(path)
-    if known is None:
-        return error
-    what, remedy = known
-    return VideoError(f"{path}: expected a picture or clip of a kind that is read, found {what}; {remedy}.")
 
 
 def _decode(path: Path, header: PictureHeader | None, damaged: Damaged) -> _Stored:

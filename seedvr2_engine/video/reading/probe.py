@@ -16,6 +16,7 @@ from ..info import Crop, SideStream, SourceInfo
 from ..planes import bit_depth, family_of, has_alpha, orientation_of, source_tags
 from .choice import clips_of, codec_name, is_repeat, left_out_video, main_video
 from .damage import Structure
+from .decoders import decoder_of
 from .demuxers import RAW_STREAMS
 from .hdr_side_data import read_hdr
 from .matroska import video_tracks
@@ -192,12 +193,13 @@ def _scan_decoded(path: Path, scan: PacketScan) -> PacketScan:
 
 def first_frame(container: av.container.InputContainer, stream: av.VideoStream, path: Path) -> av.VideoFrame:
     """Decode until a picture appears; raises VideoError if none does. `path` is for the message."""
+    decode = decoder_of(stream)
     try:
         for packet in islice(container.demux(stream), _TRIED_PACKETS):
             if is_repeat(packet):
                 continue
             try:
-                frames = packet.decode()
+                frames = decode(packet)
             except av.error.InvalidDataError:
                 # A damaged start; reading decides whether that is an error.
                 continue

@@ -9,6 +9,8 @@ from pathlib import Path
 from PIL import TiffImagePlugin
 from PIL.ExifTags import Base
 
+from ...errors import VideoError
+
 # (offset, bytes, what it is, what to do)
 _PNG_OR_TIFF = "export it as PNG or TIFF first"
 _DEVELOP = "develop it to a 16-bit TIFF first"
@@ -85,6 +87,24 @@ def misread_tiff(path: Path) -> str | None:
     if depth > 16:
         return f"{depth} bits"
     return f"tiles of {depth} bits" if Base.TileOffsets in tags else None
+
+
+def refuse_misread(path: Path) -> None:
+    """Raise VideoError for a file that Pillow does not know and of which FFmpeg would make something else."""
+    if (known := misread_tiff(path)) is not None:
+        raise VideoError(
+            f"{path}: expected whole numbers of at most 16 bits per sample, in strips, found {known}; convert it to an "
+            "ordinary 16-bit TIFF or PNG first."
+        )
+
+
+def unreadable(path: Path, error: VideoError) -> VideoError:
+    """Return the true reason why a file was not read: a known format that is not supported, or else `error`."""
+    known = unread_format(path)
+    if known is None:
+        return error
+    what, remedy = known
+    return VideoError(f"{path}: expected a picture or clip of a kind that is read, found {what}; {remedy}.")
 
 
 def _tiff_tags(path: Path) -> TiffImagePlugin.ImageFileDirectory_v2 | None:

@@ -210,6 +210,9 @@ def _add_video_stream(
     context.colorspace = int(plan.color.matrix)
     context.color_primaries = plan.color.primaries
     context.color_trc = plan.color.transfer
+    if hasattr(context, "field_order"):
+        # Says progressive where the codec itself does not; AV_FIELD_PROGRESSIVE. PyAV 17.1 has no such field.
+        context.field_order = 1
     if plan.encoder == "libx265" and output.format.name in ("mp4", "mov"):
         # Apple's players refuse the hev1 tag that FFmpeg writes by default.
         context.codec_tag = "hvc1"

@@ -67,6 +67,10 @@ class Container:
     options: dict[str, str] = field(default_factory=dict)
     """Muxer options; with those of `unit_options` they make a file that is cut off at any moment playable."""
 
+    def holds_alpha_of(self, codec: str) -> bool:
+        """Whether alpha survives: VP9's is a second picture beside each packet, which only Matroska and WebM have."""
+        return codec != "vp9" or self.muxer in ("matroska", "webm")
+
     @property
     def is_fragmented(self) -> bool:
         """Whether it is MP4 or MOV, which is written in fragments until it is complete."""
@@ -123,7 +127,7 @@ CODECS: dict[str, VideoCodec] = {
     "h265": VideoCodec("libx265", (8, 10, 12), ("420", "422", "444"), default_quality=18),
     "ffv1": VideoCodec("ffv1", (8, 10, 12, 16), ("rgb", "444", "422", "420"), ("rgb", "444", "422", "420")),
     "prores": VideoCodec("prores_ks", (10,), ("422", "444"), ("444",)),
-    "vp9": VideoCodec("libvpx-vp9", (8,), ("420", "422", "444"), default_quality=20),
+    "vp9": VideoCodec("libvpx-vp9", (8,), ("420", "422", "444"), ("420",), default_quality=20),
 }
 
 
@@ -170,7 +174,7 @@ def plan_encoder(path: Path, size: tuple[int, int], source: SourceInfo | None, o
     depth, depth_warning = _depth(name, source, options)
     chroma, chroma_warning = _chroma(name, size, source, options)
     alpha_warning = None
-    if alpha and chroma not in codec.alpha_chroma:
+    if alpha and (chroma not in codec.alpha_chroma or not container.holds_alpha_of(name)):
         alpha = False
         advice = "use prores with chroma 444" if "prores" in container.codecs else "use prores in .mov or ffv1 in .mkv"
         if "ffv1" in container.codecs:
@@ -271,8 +275,9 @@ def _chroma(
         return options.chroma, None
     if name == "ffv1" and source is not None and source.conversion.matrix is not Matrix.RGB:
         return next((kind for kind in ("420", "422") if f"{kind}p" in source.pix_fmt), "444"), None
-    if name == "prores" and source is not None and source.has_alpha:
-        return "444", None
+    if name in ("prores", "vp9") and source is not None and source.has_alpha:
+        # The only kinds of theirs that hold alpha; libvpx takes odd sizes as well.
+        return CODECS[name].alpha_chroma[0], None
     if odd.get(known[0]):
         return "444", f"{size[0]}x{size[1]} is odd, which {known[0]} chroma cannot hold; written as 4:4:4."
     return known[0], None
