@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..errors import SeedVR2Error
 from . import bench, bench_upscale, clips, compare, doctor, files, plan, upscale
-from .console import EXIT_BAD_INPUT, EXIT_INTERRUPTED, fail
+from .console import EXIT_INTERRUPTED, fail
+from .failures import PASSED_ON, sentence_of
+from .shown import ShownFormatter
 
 _M_MMAP_THRESHOLD = -3
 """Its number in glibc's malloc.h."""
@@ -21,24 +22,29 @@ _OWN_PAGES_BYTES = 1 << 20
 
 
 def _with_exit_codes(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn the errors a user can meet into one sentence and an exit code: 2 for bad input, 130 for Ctrl-C."""
+    """Turn every error into one sentence and an exit code: 2 for bad input, 130 for Ctrl-C, 1 for a fault of ours."""
 
     @functools.wraps(command)
     def run(*args: object, **kwargs: object) -> None:
         try:
             command(*args, **kwargs)
-        except SeedVR2Error as error:
-            raise typer.Exit(fail(str(error), EXIT_BAD_INPUT)) from None
+        except PASSED_ON:
+            raise
         except BrokenPipeError:
             raise  # Whoever read our output has gone, which is theirs to decide.
-        except OSError as error:
-            # What a library raises where no sentence of ours fits: a full disk, a folder without permission.
-            sentence = f"{error.filename or 'the file system'}: {error.strerror or error}."
-            raise typer.Exit(fail(sentence, EXIT_BAD_INPUT)) from None
         except KeyboardInterrupt:
             raise typer.Exit(fail("interrupted.", EXIT_INTERRUPTED)) from None
+        except Exception as error:
+            raise typer.Exit(_failed(error)) from None
 
     return run
+
+
+def _failed(error: Exception) -> int:
+    try:
+        return fail(*sentence_of(error))
+    except KeyboardInterrupt:
+        return fail("interrupted.", EXIT_INTERRUPTED)
 
 
 app = typer.Typer(
@@ -81,7 +87,9 @@ def _options(
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")] = False,
 ) -> None:
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(ShownFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, handlers=[handler])
 
 
 def main() -> None:

@@ -73,7 +73,7 @@ def convert(
     if target.suffix.lower() != ".gguf":
         raise InvalidArgumentError(f"{target}: expected a name ending in .gguf, which is what is written; rename it.")
     with Bar(
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=err
+        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=err
     ) as bar:
         task = bar.add_task("convert", total=None, visible=False)
         report = convert_to_gguf(
@@ -101,7 +101,7 @@ def download(
 
     model = find(name)
     with Bar(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),

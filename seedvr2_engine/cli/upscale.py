@@ -1,19 +1,18 @@
-"""`seedvr2 upscale`: the options of an upscaling, and what it prints."""
+"""`seedvr2 upscale`: the options of an upscaling."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InvalidArgumentError, SeedVR2Error
+from ..errors import InvalidArgumentError
 from .choices import choose_models
-from .console import EXIT_BAD_INPUT, err, fail, out, warn
+from .console import err, warn
 from .machine import plan_machine, print_plan
-from .upscale_files import Cut, Job, Request, Result, jobs_for, run_job
+from .upscale_files import Cut, Request, jobs_for
+from .upscale_jobs import plan_jobs, run_jobs
 
 if TYPE_CHECKING:
     from ..pipeline.upscaler import Upscaler
@@ -164,8 +163,7 @@ def upscale(
     for sentence in options.remarks:
         warn(sentence)
     if plan:
-        for job in jobs:
-            print_plan(job, models, machine, options, cut)
+        plan_jobs(jobs, lambda job: print_plan(job, models, machine, options, cut))
         return
 
     loaded: list[Upscaler] = []
@@ -177,38 +175,4 @@ def upscale(
 
     request = Request(load, options, sink, cut)
     err.print(models.describe(), markup=False)
-    _run(jobs, request, as_json=json)
-
-
-def _make_folder(folder: Path) -> None:
-    from ..video.writing.partial import write_errors
-
-    with write_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-
-
-def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:
-    """Run every job; of several, one that fails does not keep the others from running."""
-    results: list[Result] = []
-    failed = 0
-    for job in jobs:
-        if job.makes_folder:
-            _make_folder(job.target.parent)
-        try:
-            result = run_job(job, request)
-        except SeedVR2Error as error:
-            if len(jobs) == 1:
-                raise
-            failed += 1
-            fail(str(error), EXIT_BAD_INPUT)
-            continue
-        results.append(result)
-        if not as_json:
-            out.print(result.describe(), markup=False)
-    if as_json:
-        facts = [
-            {**asdict(result), "output": str(result.output), "seconds": round(result.seconds, 3)} for result in results
-        ]
-        typer.echo(dumps(facts[0] if len(jobs) == 1 else facts, indent=2))
-    if failed:
-        raise typer.Exit(fail(f"{failed} of {len(jobs)} inputs failed; the others are done.", EXIT_BAD_INPUT))
+    run_jobs(jobs, request, as_json=json)

@@ -15,7 +15,7 @@ import typer
 
 from ..errors import DeviceMemoryError, InvalidArgumentError
 from .choices import check_count
-from .console import EXIT_INTERRUPTED, fail, warn
+from .console import EXIT_INTERRUPTED, fail, per_second, readable_size, warn
 from .progress import UpscaleBar
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Result:
         return (
             f"{self.output}: {self.frames} frame{'s' if self.frames > 1 else ''}, "
             f"{self.source_size[0]}x{self.source_size[1]} to {self.size[0]}x{self.size[1]}, in {self.seconds:.1f} s "
-            f"({self.frames / self.seconds:.2f} a second){chunks}{overlap}"
+            f"({per_second(self.frames, self.seconds)}){chunks}{overlap}"
         )
 
 
@@ -142,7 +142,7 @@ def run_job(job: Job, request: Request) -> Result:
             upscaler = request.upscaler((info.height, info.width))
             plan = upscaler.division((info.height, info.width)).chunks
             began = time.perf_counter()
-            with _memory_errors(upscaler, job, plan.chunk_frames):
+            with _memory_errors(upscaler, job, (info.height, info.width)):
                 _pass_frames(clip, upscaler, sink, job)
             seconds = time.perf_counter() - began
     for sentence in (*clip.warnings, *sink.warnings):
@@ -159,15 +159,21 @@ def run_job(job: Job, request: Request) -> Result:
 
 
 @contextmanager
-def _memory_errors(upscaler: Upscaler, job: Job, chunk_frames: int) -> Iterator[None]:
-    import torch
+def _memory_errors(upscaler: Upscaler, job: Job, size: tuple[int, int]) -> Iterator[None]:
+    """Say what was missing; size: (height, width) of the source."""
+    from ..device import is_out_of_memory
 
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        frames = upscaler.division(size).chunks.chunk_frames
+        needed = readable_size(upscaler.memory(size).peak_bytes)
+        device = "this machine" if upscaler.vae.device.type == "cpu" else str(upscaler.vae.device)
         raise DeviceMemoryError(
-            f"{job.source}: expected {upscaler.vae.device} to have enough free memory for chunks of {chunk_frames} "
-            "frames, found too little; try fewer --chunk-frames, --offload blocks, a smaller size, or --tile 512."
+            f"{job.source}: expected {device} to have enough free memory for chunks of {frames} frames, about {needed}, "
+            "found too little; try fewer --chunk-frames, --offload blocks, a smaller size, or --tile 512."
         ) from error
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..device import total_memory_bytes
+from ..device import is_out_of_memory, total_memory_bytes
 from ..engine.vae import VAEEngine
 from ..errors import DeviceMemoryError, InvalidArgumentError, SeedVR2Error
 from ..pipeline.chunks import padded_count
@@ -116,14 +116,16 @@ def upscale_image(image: Tensor, dit: ManagedDiT, vae: ManagedVAE, request: Upsc
     began = time.perf_counter()
     try:
         result = _collect(upscaler, image, resize.output, progress)
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise DeviceMemoryError(
             f"Video Upscaler: expected {vae.device} to have memory for {frames} frames of "
             f"{resize.output[1]}x{resize.output[0]} in batches of {options.chunk_frames}, found too little; lower "
             "batch_size or resolution, or set blocks_to_swap in the DiT loader."
         ) from error
     seconds = time.perf_counter() - began
-    log.info("[SeedVR2] %d frames in %.1f s (%.2f a second)", frames, seconds, frames / seconds)
+    log.info("[SeedVR2] %d frames in %.1f s (%.2f a second)", frames, seconds, frames / max(seconds, 1e-9))
     return result
 
 

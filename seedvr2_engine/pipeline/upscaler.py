@@ -22,7 +22,7 @@ from .chunks import Chunk, ChunkPlan, chunked, filled_up, joined, prepend_mirror
 from .clip_stages import ClipStages, Models, Progress, ProgressCallback
 from .color import SLICE_METHODS
 from .host import on_host
-from .memory import Division, divide
+from .memory import Division, MemoryEstimate, divide, estimate_memory, sizes_of
 from .options import UpscaleOptions
 from .reconstruct import VideoCodec
 
@@ -51,6 +51,11 @@ class Upscaler:
     def division(self, source: tuple[int, int]) -> Division:
         """How clips of (height, width) in pixels are cut: as asked for, or in the longest chunks that fit."""
         return divide(self.dit, self.vae, self.options.resize(source), self.options)
+
+    def memory(self, source: tuple[int, int]) -> MemoryEstimate:
+        """What upscaling clips of (height, width) in pixels is expected to take on the VAE's device."""
+        resize = self.options.resize(source)
+        return estimate_memory(sizes_of(self.dit, self.vae), resize, self.options, self.division(source))
 
     @torch.no_grad()
     def upscale(self, frames: Iterable[Tensor], on_progress: ProgressCallback | None = None) -> Iterator[Tensor]:
