@@ -75,7 +75,13 @@ def total_memory_bytes(device: torch.device) -> int:
     return min(total, int(text)) if text.isdigit() else total
 
 
-_OUT_OF_MEMORY = ("defaultcpuallocator", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+_OUT_OF_MEMORY = (
+    "defaultcpuallocator",
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "bad_alloc",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -41,7 +41,7 @@ class StoredBytes:
         Raises CheckpointError where the file is not as it was when it was opened.
         """
         values = torch.empty(count, dtype=torch.uint8)
-        self._fill(memoryview(values.numpy()), begin)
+        self._fill(values.numpy().data, begin)
         return values
 
     def head(self, count: int) -> bytes:

@@ -25,6 +25,10 @@ class SafeConsole(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **options)
 
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As the base class does it, made safe before anything is measured."""
+        return super().render_str(shown(text, keep="\n"), **options)
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Segments as the base class makes them, their text made safe; line breaks are the layout's."""
         for segment in super().render(renderable, options):

@@ -73,7 +73,11 @@ def convert(
     if target.suffix.lower() != ".gguf":
         raise InvalidArgumentError(f"{target}: expected a name ending in .gguf, which is what is written; rename it.")
     with Bar(
-        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=err
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=err,
     ) as bar:
         task = bar.add_task("convert", total=None, visible=False)
         report = convert_to_gguf(
@@ -124,16 +128,17 @@ def models(
     from ..checkpoint.hub import local_models, search_folders
     from ..checkpoint.registry import MODEL_FILES
 
+    folders = search_folders()  # What is wrong with them comes first.
     out.print("Public files")
     for model in MODEL_FILES:
         _print_model(model.name, f"{readable_size(model.size_bytes)}: {model.description}")
     out.print("\nIn this package")
     _print_model(NANO, "a small VAE and a small transformer, for trying things out; --vae nano, --dit nano")
-    folders = search_folders()
     states = {True: "verified", False: "not the public file", None: "not checked"}
     here = local_models(folders, verify=verify)
     if not here:
-        out.print(f"\nNo public file on this machine; looked in {', '.join(map(str, folders))}.", markup=False)
+        looked = ", ".join(map(str, folders)) or "no folder, since none is known"
+        out.print(f"\nNo public file on this machine; looked in {looked}.")
         return
     out.print("\nOn this machine")
     for local in here:

@@ -172,8 +172,8 @@ def _memory_errors(upscaler: Upscaler, job: Job, size: tuple[int, int]) -> Itera
         needed = readable_size(upscaler.memory(size).peak_bytes)
         device = "this machine" if upscaler.vae.device.type == "cpu" else str(upscaler.vae.device)
         raise DeviceMemoryError(
-            f"{job.source}: expected {device} to have enough free memory for chunks of {frames} frames, about {needed}, "
-            "found too little; try fewer --chunk-frames, --offload blocks, a smaller size, or --tile 512."
+            f"{job.source}: expected {device} to have enough free memory for chunks of {frames} frames, about "
+            f"{needed}, found too little; try fewer --chunk-frames, --offload blocks, a smaller size, or --tile 512."
         ) from error
 
 

@@ -24,7 +24,7 @@ from .color import SLICE_METHODS
 from .host import on_host
 from .memory import Division, MemoryEstimate, divide, estimate_memory, sizes_of
 from .options import UpscaleOptions
-from .reconstruct import VideoCodec
+from .reconstruct import VideoCodec, defined
 
 __all__ = ["Progress", "ProgressCallback", "Upscaler"]
 
@@ -62,7 +62,8 @@ class Upscaler:
         """Upscale frames (3, H, W), or (4, H, W) with alpha, in [0, 1]; yields as many, clamped, FP32 on the CPU.
 
         Frames are taken as they are needed. All must have one shape (InvalidArgumentError). Whether alpha is a mask is
-        decided on the first chunk. The same frames, options and device give the same numbers.
+        decided on the first chunk. NaN counts as 0 and infinities as 0 and 1. The same frames, options and device give
+        the same numbers.
         """
         stream = iter(frames)
         first = next(stream, None)
@@ -167,11 +168,15 @@ def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
     for index, frame in enumerate(frames):
         first = frame if first is None else first
         _check_frame(index, frame, first)
-        yield frame
+        yield defined(frame)
 
 
-def _check_frame(index: int, frame: Tensor, first: Tensor) -> None:
-    if frame.ndim != 3 or frame.shape[0] not in (3, 4) or not frame.is_floating_point():
+def _check_frame(index: int, frame: object, first: Tensor) -> None:
+    if not isinstance(frame, Tensor):
+        raise InvalidArgumentError(
+            f"frame {index}: expected a tensor (3, H, W) or (4, H, W), got {type(frame).__name__}."
+        )
+    if frame.ndim != 3 or frame.shape[0] not in (3, 4) or 0 in frame.shape or not frame.is_floating_point():
         raise InvalidArgumentError(
             f"frame {index}: expected floating point (3, H, W) or (4, H, W), got {frame.dtype} {tuple(frame.shape)}."
         )
