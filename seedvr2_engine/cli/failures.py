@@ -37,9 +37,9 @@ def sentence_of(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError):
         # What a library raises where no sentence of ours fits: a full disk, a folder without permission.
         return f"{_name(error.filename) or 'the file system'}: {error.strerror or error}.", EXIT_BAD_INPUT
-    if isinstance(error, ImportError):
+    if isinstance(error, (ImportError, SystemError)):
         return (
-            f"a library that this needs cannot be loaded ({error}); install it again, or look with `seedvr2 doctor`.",
+            f"a library that this needs cannot be loaded ({error}); give this process more memory, or install it again.",
             EXIT_BAD_INPUT,
         )
     return (
@@ -52,11 +52,10 @@ def sentence_of(error: Exception) -> tuple[str, int]:
 def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError):
         return True
-    if "torch" not in sys.modules:
-        return False
-    from ..device import is_out_of_memory
-
-    return is_out_of_memory(error)
+    # Not imported for this: it may be PyTorch that cannot be loaded.
+    device = sys.modules.get(SeedVR2Error.__module__.replace("errors", "device"))
+    asked = getattr(device, "is_out_of_memory", None)
+    return asked is not None and bool(asked(error))
 
 
 def _name(file: object) -> str:

@@ -19,6 +19,7 @@ from rich.table import Table
 from ..errors import InvalidArgumentError
 from .choices import NANO, model_file
 from .console import Bar, err, out, readable_size, wide
+from .shown import shown
 
 
 def info(
@@ -35,7 +36,7 @@ def info(
     facts = Table.grid(padding=(0, 2, 0, 0))
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
-    facts.add_row("file", f"{description.path} ({readable_size(description.file_bytes)}, {description.format})")
+    facts.add_row("file", f"{shown(str(description.path))} ({readable_size(description.file_bytes)}, {description.format})")
     facts.add_row("architecture", description.architecture)
     if description.vae is not None:
         widths = ", ".join(map(str, description.vae.block_out_channels))
@@ -54,7 +55,7 @@ def info(
     for use in description.types:
         types.add_row(use.type, str(use.tensors), f"{use.parameters:,}", f"{use.nbytes:,}")
     out.print()
-    out.print(types)
+    wide().print(types)
     for problem in description.problems:
         out.print(f"problem: {problem}", markup=False)
 
@@ -89,7 +90,7 @@ def convert(
         )
     counts = ", ".join(f"{count} {name}" for name, count in report.tensors_by_type.items())
     out.print(
-        f"{report.target}: {readable_size(report.target_bytes)} (from {readable_size(report.source_bytes)}), "
+        f"{shown(str(report.target))}: {readable_size(report.target_bytes)} (from {readable_size(report.source_bytes)}), "
         f"tensors: {counts}; relative RMS error of the weights {report.relative_rms:.2e}",
         markup=False,
     )
@@ -118,7 +119,7 @@ def download(
             folder,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
         )
-    out.print(f"{path}: verified", markup=False)
+    out.print(f"{shown(str(path))}: verified")
 
 
 def models(
@@ -148,4 +149,4 @@ def models(
 
 def _print_model(name: str, facts: str) -> None:
     """Two lines, so that a name that must be typed again is never cut off."""
-    out.print(f"  {name}\n      {facts}", markup=False)
+    out.print(f"  {shown(name)}\n      {shown(facts)}")

@@ -12,6 +12,7 @@ import typer
 from ..errors import CheckpointError, EngineUnsupportedError, ModelFileError
 from .console import EXIT_BAD_INPUT, err, fail, out
 from .failures import PASSED_ON, sentence_of
+from .shown import shown
 from .upscale_files import Job, Request, Result, run_job
 
 _OF_ALL = (CheckpointError, ModelFileError, EngineUnsupportedError)
@@ -47,10 +48,10 @@ def run_jobs(jobs: list[Job], request: Request, *, as_json: bool) -> None:
                 continue
             facts.append(_facts(result, job))
             if not as_json:
-                out.print(result.describe())
+                out.print(shown(result.describe()))
     except BaseException:
         if len(jobs) > 1:
-            err.print(f"{_summary(facts)}, {len(jobs) - len(facts)} not begun or not finished.")
+            err.print(f"{_summary(facts)}, {failed} failed, {len(jobs) - len(facts)} not begun or not finished.")
         raise
     if as_json:
         several = len(jobs) > 1 or jobs[0].makes_folder
@@ -117,6 +118,6 @@ def _without(facts: dict[str, object], *keys: str) -> dict[str, object]:
 
 
 def _summary(facts: list[dict[str, object]]) -> str:
-    counts = {status: sum(fact["status"] == status for fact in facts) for status in ("done", "skipped", "failed")}
+    counts = {status: sum(fact["status"] == status for fact in facts) for status in ("done", "skipped")}
     skipped = " (the output is there; --overwrite does it again)" if counts["skipped"] else ""
-    return f"{counts['done']} done, {counts['skipped']} skipped{skipped}, {counts['failed']} failed"
+    return f"{counts['done']} done, {counts['skipped']} skipped{skipped}"

@@ -64,7 +64,7 @@ def test_sentences_tables_and_lines(monkeypatch):
 
 @pytest.mark.parametrize("width", [1, 8, 80, 400])
 def test_the_bar_shows_the_name_as_it_is(monkeypatch, width):
-    made, text = printed(monkeypatch, width)
+    _, text = printed(monkeypatch, width)
     for name in (HOSTILE, "[1080p].mp4", "[/].mp4"):
         with progress.UpscaleBar(name, 3) as bar:
             bar.step(Progress("transform", 2))
