@@ -154,7 +154,9 @@ class _Cursor:
 
     def skip_texts(self, count: int) -> None:
         """Step over `count` texts without looking at them: a language model's vocabulary has a million."""
-        self.data = data = self._stored.head(_MAX_HEADER_BYTES)
+        if len(self.data) < min(self.file_bytes, _MAX_HEADER_BYTES):
+            self.data = self._stored.head(_MAX_HEADER_BYTES)
+        data = self.data
         position, end, length_at = self.position, len(data) - 8, struct.Struct("<Q").unpack_from
         for _ in range(count):
             if position > end:
@@ -255,26 +257,25 @@ def _as_text(value: MetadataValue) -> str:
 
 def _read_tensor(cursor: _Cursor, metadata: Mapping[str, MetadataValue]) -> PlacedTensor:
     name = cursor.text("a tensor name", _MAX_NAME_BYTES)
+    shown = quoted(name)
     axes = cursor.scalar("I", "the number of axes")
     if axes > MAX_DIMENSIONS:
-        raise cursor.damaged(f"at most {MAX_DIMENSIONS} axes for {quoted(name)}", str(axes))
-    begin = cursor.take(8 * axes, f"the shape of {quoted(name)}")
+        raise cursor.damaged(f"at most {MAX_DIMENSIONS} axes for {shown}", str(axes))
+    begin = cursor.take(8 * axes, f"the shape of {shown}")
     # The file counts axes from the fastest one, PyTorch from the slowest.
     shape: Shape = struct.unpack_from(f"<{axes}Q", cursor.data, begin)[::-1]
-    number = cursor.scalar("I", f"the type of {quoted(name)}")
-    offset = cursor.scalar("Q", f"the offset of {quoted(name)}")
+    number = cursor.scalar("I", f"the type of {shown}")
+    offset = cursor.scalar("Q", f"the offset of {shown}")
     try:
         kind = gguf.GGMLQuantizationType(number)
     except ValueError as error:
         raise CheckpointError(
-            f"{quoted(name)} in {cursor.path}: expected a known GGML type, found number {number}; the file "
+            f"{shown} in {cursor.path}: expected a known GGML type, found number {number}; the file "
             "is damaged or needs a newer gguf package."
         ) from error
     block_values, block_bytes = gguf.GGML_QUANT_SIZES[kind]
     if 0 in shape or (shape[-1] if shape else 1) % block_values:
-        raise cursor.damaged(
-            f"axes for {quoted(name)} with whole blocks of {block_values} {kind.name} values", f"{shape}"
-        )
+        raise cursor.damaged(f"axes for {shown} with whole blocks of {block_values} {kind.name} values", f"{shape}")
     nbytes = math.prod(shape) // block_values * block_bytes
     original = _original_shape(cursor, name, shape, metadata)
     return PlacedTensor(TensorInfo(name, shape, kind.name, nbytes, original), offset)

@@ -151,7 +151,7 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
 
 def quoted(name: str) -> str:
     """Return a name from a file so that it fits a one-line message: printable and at most 200 characters."""
-    return name if name.isprintable() and len(name) <= 200 else ascii(name[:200])
+    return name if len(name) <= 200 and name.isprintable() else ascii(name[:200])
 
 
 def _refusal(head: bytes) -> str:

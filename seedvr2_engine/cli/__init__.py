@@ -34,7 +34,9 @@ def _require_folder() -> None:
     try:
         Path.cwd()
     except OSError:
-        print("error: expected a working folder that is there, found it removed; change to another one.", file=sys.stderr)
+        print(
+            "error: expected a working folder that is there, found it removed; change to another one.", file=sys.stderr
+        )
         sys.exit(2)
 
 

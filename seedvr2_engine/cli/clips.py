@@ -155,7 +155,8 @@ def _report(target: Path, meter: QualityMeter, seconds: float, *, as_json: bool)
     ssim = "" if quality.mean_ssim is None else f", SSIM {quality.mean_ssim:.4f}"
     plural, worst = ("s", f" (worst frame {quality.min_psnr_db:.2f})") if quality.frames > 1 else ("", "")
     out.print(
-        f"{shown(str(target))}: {quality.frames} frame{plural} in {seconds:.1f} s ({per_second(quality.frames, seconds)}); "
+        f"{shown(str(target))}: {quality.frames} frame{plural} in {seconds:.1f} s "
+        f"({per_second(quality.frames, seconds)}); "
         f"against the input, before the output's own compression: PSNR {quality.psnr_db:.2f} dB{worst}{ssim}",
         markup=False,
     )

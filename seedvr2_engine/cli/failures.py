@@ -39,7 +39,8 @@ def sentence_of(error: Exception) -> tuple[str, int]:
         return f"{_name(error.filename) or 'the file system'}: {error.strerror or error}.", EXIT_BAD_INPUT
     if isinstance(error, (ImportError, SystemError)):
         return (
-            f"a library that this needs cannot be loaded ({error}); give this process more memory, or install it again.",
+            f"a library that this needs cannot be loaded ({error}); give this process more memory, or install it "
+            "again.",
             EXIT_BAD_INPUT,
         )
     return (

@@ -36,7 +36,9 @@ def info(
     facts = Table.grid(padding=(0, 2, 0, 0))
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
-    facts.add_row("file", f"{shown(str(description.path))} ({readable_size(description.file_bytes)}, {description.format})")
+    facts.add_row(
+        "file", f"{shown(str(description.path))} ({readable_size(description.file_bytes)}, {description.format})"
+    )
     facts.add_row("architecture", description.architecture)
     if description.vae is not None:
         widths = ", ".join(map(str, description.vae.block_out_channels))
@@ -90,7 +92,8 @@ def convert(
         )
     counts = ", ".join(f"{count} {name}" for name, count in report.tensors_by_type.items())
     out.print(
-        f"{shown(str(report.target))}: {readable_size(report.target_bytes)} (from {readable_size(report.source_bytes)}), "
+        f"{shown(str(report.target))}: {readable_size(report.target_bytes)} "
+        f"(from {readable_size(report.source_bytes)}), "
         f"tensors: {counts}; relative RMS error of the weights {report.relative_rms:.2e}",
         markup=False,
     )

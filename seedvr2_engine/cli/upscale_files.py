@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..pipeline.options import UpscaleOptions
     from ..pipeline.upscaler import Progress, Upscaler
-    from ..video import Frame, FrameSink, FrameSource, SinkOptions
+    from ..video import Frame, FrameSink, FrameSource, SinkOptions, SourceInfo
     from ..video.reading.reader import Damaged
 
 READ_AHEAD_FRAMES = 4
@@ -142,7 +142,7 @@ def run_job(job: Job, request: Request) -> Result:
             upscaler = request.upscaler((info.height, info.width))
             plan = upscaler.division((info.height, info.width)).chunks
             began = time.perf_counter()
-            with _memory_errors(upscaler, job, (info.height, info.width)):
+            with _memory_errors(upscaler, job, info):
                 _pass_frames(clip, upscaler, sink, job)
             seconds = time.perf_counter() - began
     for sentence in (*clip.warnings, *sink.warnings):
@@ -159,8 +159,8 @@ def run_job(job: Job, request: Request) -> Result:
 
 
 @contextmanager
-def _memory_errors(upscaler: Upscaler, job: Job, size: tuple[int, int]) -> Iterator[None]:
-    """Say what was missing; size: (height, width) of the source."""
+def _memory_errors(upscaler: Upscaler, job: Job, info: SourceInfo) -> Iterator[None]:
+    """Say what was missing, with the estimate."""
     from ..device import is_out_of_memory
 
     try:
@@ -168,12 +168,13 @@ def _memory_errors(upscaler: Upscaler, job: Job, size: tuple[int, int]) -> Itera
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        frames = upscaler.division(size).chunks.chunk_frames
-        needed = readable_size(upscaler.memory(size).peak_bytes)
+        size = info.height, info.width
+        chunk = upscaler.division(size).chunks.chunk_frames
+        needed = readable_size(upscaler.memory(size, info.selected_frames).peak_bytes)
         device = "this machine" if upscaler.vae.device.type == "cpu" else str(upscaler.vae.device)
         raise DeviceMemoryError(
-            f"{job.source}: expected {device} to have enough free memory for chunks of {frames} frames, about "
-            f"{needed}, found too little; try fewer --chunk-frames, --offload blocks, a smaller size, or --tile 512."
+            f"{job.source}: expected {device} to have about {needed} of memory free for chunks of up to {chunk} "
+            "frames, found too little; try fewer --chunk-frames, --offload blocks, a smaller size, or --tile 512."
         ) from error
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import InvalidArgumentError
 from ..models.dit import NaDiT
 from ..models.sampler import LAST_TIMESTEP
-from .chunks import Chunk, ChunkPlan, chunked, filled_up, joined, prepend_mirrored
+from .chunks import Chunk, ChunkPlan, chunked, filled_up, joined, padded_count, prepend_mirrored
 from .clip_stages import ClipStages, Models, Progress, ProgressCallback
 from .color import SLICE_METHODS
 from .host import on_host
@@ -52,10 +52,16 @@ class Upscaler:
         """How clips of (height, width) in pixels are cut: as asked for, or in the longest chunks that fit."""
         return divide(self.dit, self.vae, self.options.resize(source), self.options)
 
-    def memory(self, source: tuple[int, int]) -> MemoryEstimate:
-        """What upscaling clips of (height, width) in pixels is expected to take on the VAE's device."""
-        resize = self.options.resize(source)
-        return estimate_memory(sizes_of(self.dit, self.vae), resize, self.options, self.division(source))
+    def memory(self, source: tuple[int, int], frames: int | None = None) -> MemoryEstimate:
+        """What upscaling clips of (height, width) in pixels is expected to take on the VAE's device.
+
+        frames: how many a clip has, where that may be fewer than a chunk.
+        """
+        division = self.division(source)
+        if frames is not None and (length := padded_count(max(1, frames))) < division.chunks.chunk_frames:
+            chunks = replace(division.chunks, chunk_frames=length, overlap=min(division.chunks.overlap, length - 1))
+            division = replace(division, chunks=chunks)
+        return estimate_memory(sizes_of(self.dit, self.vae), self.options.resize(source), self.options, division)
 
     @torch.no_grad()
     def upscale(self, frames: Iterable[Tensor], on_progress: ProgressCallback | None = None) -> Iterator[Tensor]:
