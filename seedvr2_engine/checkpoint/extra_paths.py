@@ -13,6 +13,23 @@ from .reader import quoted
 _MAX_BYTES = 64 << 10
 _MAX_NODES = 10_000
 """What a file may hold with its aliases written out; ComfyUI's own example has 40."""
+_MAX_DEPTH = 10
+"""ComfyUI's example has two levels."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain data, a few levels deep: every open bracket costs time with each token that follows."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As the base class does it, or YAMLError."""
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise yaml.YAMLError(f"more than {_MAX_DEPTH} levels")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 def extra_folders(file: Path) -> tuple[list[Path], list[Path]]:
@@ -48,8 +65,8 @@ def _sections(file: Path) -> dict[str, dict[str, object]]:
         return {}
     try:
         content = _parsed(file)
-    # A number of 5000 digits is a ValueError, ten thousand brackets are a RecursionError.
-    except (yaml.YAMLError, ValueError, OverflowError, TypeError, AttributeError, OSError, RecursionError) as error:
+    # A number of 5000 digits is a ValueError.
+    except (yaml.YAMLError, ValueError, OverflowError, TypeError, AttributeError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelFileError(f"{file}: expected YAML, but reading failed ({reason}); correct it.") from error
     if content is None:
@@ -65,7 +82,7 @@ def _parsed(file: Path) -> Any:
         raw = opened.read(_MAX_BYTES + 1)
     if len(raw) > _MAX_BYTES:
         raise ModelFileError(f"{file}: expected at most {_MAX_BYTES} bytes, found more; this is no list of folders.")
-    loader = yaml.SafeLoader(raw.decode("utf-8"))
+    loader = _Loader(raw.decode("utf-8"))
     try:
         node = loader.get_single_node()
         if node is None:

@@ -37,6 +37,7 @@ RETRY_PAUSE_S = 0.5
 """Pause after a connection that brought bytes; doubled for each one that did not."""
 
 _CHUNK_BYTES = 1 << 20
+_TOLD_EVERY_S = 0.5
 _PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REMEDIES = {
     401: "check the name, or log in with `hf auth login`",
@@ -124,22 +125,31 @@ def _append(model: ModelFile, address: Address, partial: Path, on_progress: Prog
                 file.write(chunk)
                 done += len(chunk)
                 pace.arrived(len(chunk))
-                if on_progress is not None:
+                if on_progress is not None and (pace.is_to_be_told() or done == model.size_bytes):
                     on_progress(done, model.size_bytes)
             file.flush()
             os.fsync(file.fileno())
 
 
 class _Pace:
-    """Ends a connection that goes on sending, but hardly anything."""
+    """Ends a connection that goes on sending, but hardly anything; and says when a caller is to hear of progress."""
 
     def __init__(self) -> None:
-        self._since = time.monotonic()
-        self._bytes = 0
+        self._since = self._told = time.monotonic()
+        self._bytes = self._untold_bytes = 0
+
+    def is_to_be_told(self) -> bool:
+        """Whether a megabyte, or half a second's bytes, arrived since this was last true; they come by the packet."""
+        now = time.monotonic()
+        if self._untold_bytes < _CHUNK_BYTES and now - self._told < _TOLD_EVERY_S:
+            return False
+        self._told, self._untold_bytes = now, 0
+        return True
 
     def arrived(self, count: int) -> None:
         """Count bytes; raises once a span of `STALL_S` has brought too few."""
         self._bytes += count
+        self._untold_bytes += count
         seconds = time.monotonic() - self._since
         if seconds >= STALL_S:
             if self._bytes < MIN_BYTES_PER_S * seconds:
