@@ -72,8 +72,9 @@ class Upscaler:
         the same numbers.
         """
         stream = iter(frames)
-        first = next(stream, None)
-        if first is None:
+        try:
+            first = next(stream)
+        except StopIteration:
             return
         _check_frame(0, first, first)
         size = first.shape[1], first.shape[2]

@@ -12,7 +12,7 @@ from seedvr2_engine.errors import CheckpointError
 
 from . import forged_files as forge
 
-SIZE = 4 << 20
+SIZE = (16 << 20) - 4096
 """Of most files; they take a quarter of a second at most."""
 
 
