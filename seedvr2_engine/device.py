@@ -75,6 +75,25 @@ def total_memory_bytes(device: torch.device) -> int:
     return min(total, int(text)) if text.isdigit() else total
 
 
+_OUT_OF_MEMORY = (
+    "defaultcpuallocator",
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "bad_alloc",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device or this machine had too little memory.
+
+    PyTorch has a class for GPUs only; what its CPU allocator raises is known by its words.
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
 @dataclass(frozen=True)
 class MatrixRates:
     """Dense matrix-product rates with FP32 (INT8: INT32) accumulation; 0 where the hardware lacks the format.

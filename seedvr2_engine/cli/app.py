@@ -10,11 +10,12 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..errors import SeedVR2Error
 from . import bench, bench_upscale, clips, compare, doctor, files, plan, upscale
-from .console import EXIT_BAD_INPUT, EXIT_INTERRUPTED, fail
-from .interruption import keep_what_is_finished, was_interrupted
-from .streams import drop_what_waits, fill_closed_streams
+from .console import EXIT_INTERRUPTED, fail
+from .failures import PASSED_ON, sentence_of
+from .interruption import end_at_once, keep_what_is_finished, was_interrupted
+from .shown import ShownFormatter
+from .streams import drop_what_waits
 
 _M_MMAP_THRESHOLD = -3
 """Its number in glibc's malloc.h."""
@@ -22,22 +23,20 @@ _OWN_PAGES_BYTES = 1 << 20
 
 
 def _with_exit_codes(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn the errors a user can meet into one sentence and an exit code: 2 for bad input, 130 for Ctrl-C."""
+    """Turn every error into one sentence and an exit code: 2 for bad input, 130 for Ctrl-C, 1 for a fault of ours."""
 
     @functools.wraps(command)
     def run(*args: object, **kwargs: object) -> None:
         try:
             _interruptible(command, *args, **kwargs)
-        except SeedVR2Error as error:
-            raise typer.Exit(fail(str(error), EXIT_BAD_INPUT)) from None
+        except PASSED_ON:
+            raise
         except BrokenPipeError:
             raise  # Whoever read our output has gone, which is theirs to decide.
-        except OSError as error:
-            # What a library raises where no sentence of ours fits: a full disk, a folder without permission.
-            sentence = f"{error.filename or 'the file system'}: {error.strerror or error}."
-            raise typer.Exit(fail(sentence, EXIT_BAD_INPUT)) from None
         except KeyboardInterrupt:
             raise typer.Exit(fail("interrupted.", EXIT_INTERRUPTED)) from None
+        except Exception as error:
+            raise typer.Exit(_failed(error)) from None
 
     return run
 
@@ -52,6 +51,13 @@ def _interruptible(command: Callable[..., None], *args: object, **kwargs: object
         if was_interrupted():
             raise KeyboardInterrupt from None
         raise
+
+
+def _failed(error: Exception) -> int:
+    try:
+        return fail(*sentence_of(error))
+    except KeyboardInterrupt:
+        return fail("interrupted.", EXIT_INTERRUPTED)
 
 
 app = typer.Typer(
@@ -94,17 +100,21 @@ def _options(
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")] = False,
 ) -> None:
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(ShownFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, handlers=[handler])
 
 
 def main() -> None:
     """Run the command line and exit."""
-    fill_closed_streams()
     _keep_memory_steady()
     keep_what_is_finished()
     try:
         app()
+    except KeyboardInterrupt:  # Before the command began, or after it ended.
+        sys.exit(fail("interrupted.", EXIT_INTERRUPTED))
     finally:
+        end_at_once()
         drop_what_waits()
 
 

@@ -15,8 +15,9 @@ import typer
 
 from ..errors import InvalidArgumentError
 from .choices import check_count, choose_vae
-from .console import err, frame_progress, out, warn
+from .console import err, frame_progress, out, per_second, warn
 from .outputs import kept_output
+from .shown import shown
 
 if TYPE_CHECKING:
     import torch
@@ -163,7 +164,8 @@ def _report(target: Path, meter: QualityMeter, seconds: float, *, as_json: bool)
     ssim = "" if quality.mean_ssim is None else f", SSIM {quality.mean_ssim:.4f}"
     plural, worst = ("s", f" (worst frame {quality.min_psnr_db:.2f})") if quality.frames > 1 else ("", "")
     out.print(
-        f"{target}: {quality.frames} frame{plural} in {seconds:.1f} s ({quality.frames / seconds:.2f} a second); "
+        f"{shown(str(target))}: {quality.frames} frame{plural} in {seconds:.1f} s "
+        f"({per_second(quality.frames, seconds)}); "
         f"against the input, before the output's own compression: PSNR {quality.psnr_db:.2f} dB{worst}{ssim}",
         markup=False,
     )

@@ -41,6 +41,11 @@ def waiting() -> Iterator[None]:
         _State.is_waiting = False
 
 
+def end_at_once() -> None:
+    """From here on nothing can be lost: a request to end ends the process."""
+    _State.is_waiting = True
+
+
 def keep_what_is_finished() -> None:
     """Let every request to end, and a terminal that closes, break the command off once and in order.
 

@@ -1,20 +1,18 @@
-"""`seedvr2 upscale`: the options of an upscaling, and what it prints."""
+"""`seedvr2 upscale`: the options of an upscaling."""
 
 from __future__ import annotations
 
-import sys
-from dataclasses import asdict
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InvalidArgumentError, SeedVR2Error
+from ..errors import InvalidArgumentError
 from .choices import choose_models, parse_rate
-from .console import EXIT_BAD_INPUT, EXIT_INCOMPLETE, EXIT_UNTOLD, err, fail, warn
+from .console import err, warn
 from .machine import plan_machine, print_plan
-from .upscale_files import Cut, Job, Request, Result, jobs_for, run_job
+from .upscale_files import Cut, Request, jobs_for
+from .upscale_jobs import plan_jobs, run_jobs
 
 if TYPE_CHECKING:
     from ..pipeline.upscaler import Upscaler
@@ -128,7 +126,10 @@ def upscale(
     ] = None,
     chroma: Annotated[str, typer.Option(help="auto, 420, 422, 444 or rgb.", rich_help_panel=_OUTPUT)] = "auto",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing output.", rich_help_panel=_OUTPUT)
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace existing outputs; a folder skips them otherwise.", rich_help_panel=_OUTPUT
+        ),
     ] = False,
     rate: Annotated[
         str | None,
@@ -198,8 +199,7 @@ def upscale(
     for sentence in options.remarks:
         warn(sentence)
     if plan:
-        for job in jobs:
-            print_plan(job, models, machine, options, cut, sink)
+        plan_jobs(jobs, lambda job: print_plan(job, models, machine, options, cut, sink))
         return
 
     loaded: list[Upscaler] = []
@@ -211,55 +211,4 @@ def upscale(
 
     request = Request(load, options, sink, cut)
     err.print(models.describe(), markup=False)
-    _run(jobs, request, as_json=json)
-
-
-def _make_folder(folder: Path) -> None:
-    from ..output.unfinished import system_errors
-
-    with system_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-
-
-def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:
-    """Run every job; of several, one that fails does not keep the others from running."""
-    results: list[Result] = []
-    failed = 0
-    is_told = True
-    for job in jobs:
-        if job.makes_folder:
-            _make_folder(job.target.parent)
-        try:
-            result = run_job(job, request)
-        except SeedVR2Error as error:
-            if len(jobs) == 1:
-                raise
-            failed += 1
-            fail(str(error), EXIT_BAD_INPUT)
-            continue
-        results.append(result)
-        if not as_json:
-            is_told &= _told(result.describe())
-    if as_json:
-        facts = [
-            {**asdict(result), "output": str(result.output), "seconds": round(result.seconds, 3)} for result in results
-        ]
-        is_told = _told(dumps(facts[0] if len(jobs) == 1 else facts, indent=2))
-    if failed:
-        raise typer.Exit(fail(f"{failed} of {len(jobs)} inputs failed; the others are done.", EXIT_BAD_INPUT))
-    if any(result.is_incomplete for result in results):
-        missing = sum(result.missing_frames for result in results)
-        frames = f"{missing} frame{'s' if missing > 1 else ''}" if missing else "an unknown number of frames"
-        raise typer.Exit(fail(f"done, but damage in the input has cost {frames}.", EXIT_INCOMPLETE))
-    if not is_told:
-        raise typer.Exit(EXIT_UNTOLD)
-
-
-def _told(text: str) -> bool:
-    """Print a result, and say whether standard output took it; who does not read it still gets the other files."""
-    try:
-        typer.echo(text)
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        return False
-    return True
+    run_jobs(jobs, request, as_json=json)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DeviceMemoryError, InvalidArgumentError
 from .choices import check_count
-from .console import err, warn
+from .console import err, per_second, readable_size, warn
 from .hdr import hdr_sentence
 from .interruption import waiting
 from .outputs import keep, kept_output
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..output.signals import HeldSignals
     from ..pipeline.options import UpscaleOptions
     from ..pipeline.upscaler import Progress, Upscaler
-    from ..video import Frame, FrameSink, FrameSource, PictureMetadata, SinkOptions
+    from ..video import Frame, FrameSink, FrameSource, PictureMetadata, SinkOptions, SourceInfo
     from ..video.reading.fields import Deinterlace, Detelecine
     from ..video.reading.picture_file import Damaged
 
@@ -71,7 +71,7 @@ class Result:
         return (
             f"{self.output}: {self.frames} frame{'s' if self.frames > 1 else ''}, "
             f"{self.source_size[0]}x{self.source_size[1]} to {self.size[0]}x{self.size[1]}, in {self.seconds:.1f} s "
-            f"({self.frames / self.seconds:.2f} a second){chunks}{overlap}"
+            f"({per_second(self.frames, self.seconds)}){chunks}{overlap}"
         )
 
 
@@ -178,7 +178,7 @@ def run_job(job: Job, request: Request) -> Result:
                 plan = upscaler.division((info.height, info.width)).chunks
             began = time.perf_counter()
             try:
-                with _memory_errors(upscaler, job, plan.chunk_frames):
+                with _memory_errors(upscaler, job, info):
                     _pass_frames(clip, upscaler, sink, signals, job)
             finally:
                 seconds = time.perf_counter() - began
@@ -198,14 +198,21 @@ def run_job(job: Job, request: Request) -> Result:
 
 
 @contextmanager
-def _memory_errors(upscaler: Upscaler, job: Job, chunk_frames: int) -> Iterator[None]:
-    import torch
+def _memory_errors(upscaler: Upscaler, job: Job, info: SourceInfo) -> Iterator[None]:
+    """Say what was missing, with the estimate."""
+    from ..device import is_out_of_memory
 
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        size = info.height, info.width
+        chunk = upscaler.division(size).chunks.chunk_frames
+        needed = readable_size(upscaler.memory(size, info.selected_frames).peak_bytes)
+        device = "this machine" if upscaler.vae.device.type == "cpu" else str(upscaler.vae.device)
         raise DeviceMemoryError(
-            f"{job.source}: expected {upscaler.vae.device} to have enough free memory for chunks of {chunk_frames} "
+            f"{job.source}: expected {device} to have about {needed} of memory free for chunks of up to {chunk} "
             "frames, found too little; try fewer --chunk-frames, --offload blocks, a smaller size, or --tile 512."
         ) from error
 

@@ -208,7 +208,7 @@ def test_a_folder_of_clips(clip, models, tmp_path):
     result = seedvr2("upscale", folder, target, *models, "--scale", "1", "--frames", "2")
     assert result.exit_code == 2
     assert sorted(path.name for path in target.iterdir()) == ["a.mkv", "b.mkv"]
-    assert "1 of 3 inputs failed" in result.stderr
+    assert "1 of 3 inputs failed; 2 done, 0 skipped." in result.stderr
     assert "expected a folder" in refused("upscale", folder, tmp_path / "out.mp4", *models)
     assert "found 7" in refused("upscale", clip, tmp_path / "out.png", *models)
 

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -380,3 +381,13 @@ def test_another_limit_is_measured_again(nano, clip, tmp_path):
     file = tmp_path / "choice.json"
     run(nano, clip, limit=30, cache_file=file)
     assert not run(nano, clip, limit=31, cache_file=file)[0].from_cache
+
+
+def test_without_a_home_nothing_is_kept(nano, monkeypatch):
+    def unknown(*_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    assert cache_path(nano, QuantRecipe("fp8"), "sm_90") is None
