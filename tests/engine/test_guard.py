@@ -4,6 +4,7 @@ import contextlib
 import copy
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ from seedvr2_engine.engine.vae import EngineOptions, VAEEngine
 from seedvr2_engine.loading import load_vae
 from seedvr2_engine.metrics import decibel
 from seedvr2_engine.models.config import VAEConfig
+from seedvr2_engine.models.vae import VideoVAE
 from seedvr2_engine.quant import QuantRecipe
 
 from .conftest import GPU, HOPPER
@@ -279,18 +281,34 @@ def test_the_worst_of_several_clips_counts(nano, wrong):
     assert result.before_db == result.psnr_db < 30
 
 
+def without_epsilon(vae):
+    """The same weights with so small an epsilon that the scale of a tensor makes no difference to its norm."""
+    small = VideoVAE(replace(vae.config, norm_eps=1e-14))
+    small.load_state_dict(vae.state_dict())
+    return small.requires_grad_(False)
+
+
 @pytest.fixture
-def loud():
-    """Weights whose last level overflows FP16: what reads it is a norm, which does not mind."""
-    vae = load_vae("nano")
+def healthy(nano):
+    return without_epsilon(nano)
+
+
+@pytest.fixture
+def loud(healthy):
+    """Weights whose last level overflows FP16: what reads it is a norm, which does not mind.
+
+    By a power of two, so that everything is rounded as in the healthy weights. Rounding a single picture is a matter
+    of luck: where the latent moves by a millionth, one that falls to the other side costs or gains some decibels.
+    """
+    vae = copy.deepcopy(healthy)
     for name, tensor in vae.decoder.state_dict().items():
         if name.startswith(("up_blocks.2.upsamplers.0.conv.", "up_blocks.3.resnets")) and "conv1" not in name:
-            tensor *= 1e8 if "norm" not in name else 1.0
+            tensor *= 2.0**27 if "norm" not in name else 1.0
     return vae
 
 
 @pytest.mark.parametrize("precision", ["fp8", "int8", "fp16"])
-def test_weights_that_overflow_fp16_are_guarded_like_others(nano, loud, clip, precision):
+def test_weights_that_overflow_fp16_are_guarded_like_others(healthy, loud, clip, precision):
     """Within a decibel of the same weights without the factor; in BF16 FP16's figure would be 17 dB lower."""
     exponents = measure_exponents(loud, GPU, clip)
 
@@ -298,10 +316,10 @@ def test_weights_that_overflow_fp16_are_guarded_like_others(nano, loud, clip, pr
         options = EngineOptions(exponents=exponents)
         return VAEEngine(vae, QuantRecipe(precision), GPU, twin_backend(), device="cpu", options=options)
 
-    healthy, _ = guard(
-        nano, QuantRecipe(precision), lambda *_: engine_with(TensorExponents(), nano), min_psnr_db=0, clip=clip
+    wanted, _ = guard(
+        healthy, QuantRecipe(precision), lambda *_: engine_with(TensorExponents(), healthy), min_psnr_db=0, clip=clip
     )
-    limit = healthy.psnr_db - 1
+    limit = wanted.psnr_db - 1
     latent = loud.encode(clip)
     assert loud.decode(latent).isfinite().all()
     assert not engine_with(TensorExponents()).decode(latent).isfinite().all()
