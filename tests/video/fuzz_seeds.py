@@ -84,8 +84,8 @@ def seed_files(folder: Path) -> list[SeedFile]:
 def promised_frames(path: Path, intact: SeedFile) -> int:
     """The least number of pictures that a mutated file promises; that of the intact file where it is visibly damaged.
 
-    A count in the file counts; else its length, which says how much of the intact clip it claims to hold; where
-    it says neither, the coded pictures in it.
+    A count in the file counts; else its length, if that is still the intact clip's; where it says neither, the coded
+    pictures in it.
     """
     content = path.read_bytes()
     if intact.ending in _COUNTERS:
@@ -97,11 +97,10 @@ def promised_frames(path: Path, intact: SeedFile) -> int:
         return intact.frames
     if account.frames:
         return min(account.frames, intact.frames)
-    if account.seconds and intact.seconds:
-        if account.seconds > 0.999 * intact.seconds:
-            return intact.frames
-        # A frame less, for a length is that of the longest stream.
-        return max(1, int(intact.frames * account.seconds / intact.seconds) - 1)
+    if account.seconds and intact.seconds and account.seconds > 0.999 * intact.seconds:
+        return intact.frames
+    if intact.ending == "wmv" and _asf_is_cut(content):
+        return intact.frames
     return min(account.packets, intact.frames)
 
 
@@ -163,6 +162,19 @@ def _gif_frames(content: bytes) -> int | None:
     except IndexError:
         return None
     return count
+
+
+_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+
+
+def _asf_is_cut(content: bytes) -> bool:
+    """Whether an ASF file ends before the packets that its header counts (FFmpeg reads it as a shorter one)."""
+    file, data = content.find(_ASF_FILE), content.find(_ASF_DATA)
+    if file < 0 or data < 0:
+        return False
+    packets, size = (int.from_bytes(content[file + at : file + at + n], "little") for at, n in ((56, 8), (92, 4)))
+    return data + 50 + packets * size > len(content)
 
 
 _COUNTERS: dict[str, Callable[[bytes], int | None]] = {"y4m": _y4m_frames, "gif": _gif_frames}
