@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import random
@@ -36,13 +35,13 @@ from safetensors.torch import load_file, save_file
 from tests.cli import interrupted_run
 from tests.cli.interrupted_folder import Folder, judge
 from tests.cli.interrupted_run import COMPUTED, FINISHING, READ, WRITTEN
+from tests.cli.small_disk import fill, own_mounts, small_disk
 from tests.conftest import GOLDEN
 from tests.video.clips import ClipSpec, write_clip
 
 FRAMES = 60
 SECONDS_TO_END = 20.0
 """What a run has, after it was interrupted, before it counts as hanging."""
-DISK_BYTES = 8 << 20
 
 
 class Output(NamedTuple):
@@ -164,34 +163,6 @@ def run_case(case: Case, sources: Sources, place: Path, *, real_models: bool = F
             shutil.rmtree(place / "work", ignore_errors=True)
 
 
-@contextlib.contextmanager
-def small_disk(place: Path) -> Iterator[bool]:
-    """Mount a small file system there; False where we may not."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    mounted = (
-        sys.platform == "linux" and libc.mount(b"none", bytes(place), b"tmpfs", 0, f"size={DISK_BYTES}".encode()) == 0
-    )
-    try:
-        yield mounted
-    finally:
-        if mounted:
-            libc.umount2(bytes(place), 2)  # MNT_DETACH
-
-
-def own_mounts() -> None:
-    """Let what this process mounts be seen by it and its forks alone, as far as the system allows it."""
-    if sys.platform != "linux":
-        return
-    new_mounts, new_user, private = 0x20000, 0x10000000, 1 << 18 | 1 << 14
-    user, group = os.getuid(), os.getgid()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(new_mounts) != 0 and libc.unshare(new_mounts | new_user) == 0:
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-    libc.mount(None, b"/", None, private, None)
-
-
 def watch(run: interrupted_run.Run, case: Case, place: Path) -> Ended:
     """Read what a run prints and tells, interrupt it at its moment, and wait for its end."""
     texts = {run.stdout: bytearray(), run.stderr: bytearray(), run.events: bytearray()}
@@ -258,16 +229,6 @@ def phase_of(events: bytes) -> str:
         if PHASES[name] in events:
             return name
     return "starting"
-
-
-def fill(place: Path) -> None:
-    """Write until the small disk is full."""
-    if os.path.ismount(place):
-        with contextlib.suppress(OSError), (place / "filler").open("wb", buffering=0) as file:
-            for size in (1 << 16, 1 << 12, 1 << 8, 1):
-                with contextlib.suppress(OSError):
-                    while True:
-                        file.write(bytes(size))
 
 
 def work(

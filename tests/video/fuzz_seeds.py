@@ -98,7 +98,8 @@ def promised_frames(path: Path, intact: SeedFile) -> int:
     if account.frames:
         return min(account.frames, intact.frames)
     if account.seconds and intact.seconds and account.seconds > 0.999 * intact.seconds:
-        return intact.frames
+        # A recording that begins in mid-group has pictures that nobody can decode before its first key frame.
+        return intact.frames - (account.before_key if intact.ending in ("ts", "mpg") else 0)
     if intact.ending == "wmv" and _asf_is_cut(content):
         return intact.frames
     return min(account.packets, intact.frames)
@@ -108,6 +109,8 @@ class _Account(NamedTuple):
     frames: int
     seconds: float | None
     packets: int
+    before_key: int
+    """Coded pictures before the first key frame."""
 
 
 def _account(path: Path) -> _Account:
@@ -116,11 +119,15 @@ def _account(path: Path) -> _Account:
         stream = container.streams.video[0]
         seconds = container.duration / av.time_base if container.duration and container.duration > 0 else None
         frames = stream.frames
+        packets, first_key = 0, None
         try:
-            packets = sum(1 for packet in container.demux(stream) if packet.size)
+            for packet in container.demux(stream):
+                if packet.size:
+                    first_key = packets if packet.is_keyframe and first_key is None else first_key
+                    packets += 1
         except av.FFmpegError:
             packets = 1 << 30
-    return _Account(frames, seconds, packets)
+    return _Account(frames, seconds, packets, first_key or 0)
 
 
 def _y4m_frames(content: bytes) -> int | None:
