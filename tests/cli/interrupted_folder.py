@@ -128,8 +128,8 @@ def judge(folder: Folder, ending: str, ended: Ended) -> tuple[list[str], int]:
             faults.append(f"{lost} of {ended.written} frames that were written are lost")
         if left:
             faults.append(f"left behind: {', '.join(str(path.relative_to(folder.root)) for path in left)}")
-    elif len(left) + len(kept) > 2:
-        faults.append(f"kill -9 left more than a kept part and a lock: {', '.join(map(str, topmost))}")
+    elif len(topmost) > (3 if folder.is_sequence and folder.old else 2):
+        faults.append(f"kill -9 left more than new pictures, old ones and a lock: {', '.join(map(str, topmost))}")
     return faults, lost
 
 
