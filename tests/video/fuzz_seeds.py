@@ -99,7 +99,9 @@ def promised_frames(path: Path, intact: SeedFile) -> int:
         return min(account.frames, intact.frames)
     if account.seconds and intact.seconds and account.seconds > 0.999 * intact.seconds:
         # A recording that begins in mid-group has pictures that nobody can decode before its first key frame.
-        return intact.frames - (account.before_key if intact.ending in ("ts", "mpg") else 0)
+        if intact.ending in ("ts", "mpg") and account.before_key:
+            return min(intact.frames, account.packets - account.before_key)
+        return intact.frames
     if intact.ending == "wmv" and _asf_is_cut(content):
         return intact.frames
     return min(account.packets, intact.frames)
