@@ -12,12 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from seedvr2_engine.device import ARCHITECTURES, DeviceSpec, MatrixRates
+from seedvr2_engine.device import DeviceSpec, MatrixRates
 from seedvr2_engine.kernels.ahead import compile_attention, compile_attention_8bit, compile_conv3d
 from seedvr2_engine.kernels.ahead_color import compile_color
 from seedvr2_engine.kernels.ahead_tokens import compile_tokens
+from seedvr2_engine.kernels.architectures import ARCHITECTURES
 from seedvr2_engine.kernels.dispatch import (
-    FORMATS_BY_ARCHITECTURE,
     Format,
     Refusal,
     choose_attention_config,
@@ -64,7 +64,7 @@ def conv_reports(sm: str, format: Format, only: str | None) -> Iterator[dict[str
 
 
 def attention_reports(sm: str) -> Iterator[dict[str, Any]]:
-    eight_bit = choose_attention_format(FORMATS_BY_ARCHITECTURE[sm][0], HEAD, device(sm))
+    eight_bit = choose_attention_format(ARCHITECTURES[sm].formats[0], HEAD, device(sm))
     for format in ("fp16",) if isinstance(eight_bit, Refusal) else ("fp16", eight_bit):
         config = choose_attention_config(HEAD, device(sm), format)
         if isinstance(config, Refusal):
@@ -121,7 +121,7 @@ def main() -> None:
     everything = arguments.layer is None and arguments.format is None
     reports = []
     for sm in arguments.sm or ARCHITECTURES:
-        formats = () if only else FORMATS_BY_ARCHITECTURE[sm]
+        formats = () if only else ARCHITECTURES[sm].formats
         for format in formats:
             if arguments.format in (None, format):
                 for report in conv_reports(sm, format, arguments.layer):

@@ -23,7 +23,7 @@ import torch
 import triton
 from torch import Tensor
 
-from seedvr2_engine.device import DeviceSpec, device_spec
+from seedvr2_engine.device import DeviceSpec
 from seedvr2_engine.kernels import conv3d, groupnorm, image, reference
 from seedvr2_engine.kernels.dispatch import (
     FORMATS,
@@ -45,6 +45,7 @@ from seedvr2_engine.kernels.operands import (
     tile_counts,
 )
 from seedvr2_engine.kernels.problems import decoder_problems, encoder_problems
+from seedvr2_engine.plan.gpus import device_spec
 from seedvr2_engine.quant import quantize_rows
 
 WIDTHS = (128, 256, 512, 512)

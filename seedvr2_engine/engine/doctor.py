@@ -13,12 +13,14 @@ from itertools import product
 import torch
 
 from .. import __version__
-from ..device import DeviceSpec, device_spec
+from ..device import DeviceSpec
 from ..errors import InvalidArgumentError
-from ..kernels.dispatch import FORMATS_BY_ARCHITECTURE, Format
+from ..kernels.architectures import formats_of
+from ..kernels.dispatch import Format
 from ..models.config import VAEConfig
 from ..plan import ExecutionPlan, VAEShape, compile_vae_plan
 from ..plan.choices import choose_precision
+from ..plan.gpus import device_spec
 from ..plan.types import Part
 from ..quant import QuantRecipe
 from .backend import Backend, triton_backend
@@ -114,7 +116,7 @@ def plans_to_check(
 
     Raises InvalidArgumentError for a format that the GPU does not offer.
     """
-    offered = FORMATS_BY_ARCHITECTURE.get(device.sm, ())
+    offered = formats_of(device.sm)
     plans = []
     for format in formats:
         if format not in offered:

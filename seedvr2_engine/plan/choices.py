@@ -5,7 +5,8 @@ from typing import Literal
 
 from ..device import DeviceSpec
 from ..errors import InvalidArgumentError
-from ..kernels.dispatch import FORMATS_BY_ARCHITECTURE, Format
+from ..kernels.architectures import formats_of
+from ..kernels.dispatch import Format
 from ..quant.recipe import PRECISIONS
 
 PrecisionChoice = Literal["auto", "fp8", "mxfp8", "int8", "fp16", "bf16", "reference"]
@@ -37,7 +38,7 @@ def choose_precision(wanted: str, device: DeviceSpec, *, allows_8_bit: bool = Tr
     `auto` takes what the GPU is fastest in, or the plain model where no kernel is compiled for it; allows_8_bit False
     keeps `auto` in 16 bits. Raises InvalidArgumentError for a format that is asked for by name and is not there.
     """
-    formats = FORMATS_BY_ARCHITECTURE.get(device.sm, ())
+    formats = formats_of(device.sm)
     if wanted not in PRECISION_CHOICES:
         raise InvalidArgumentError(f"precision: expected one of {', '.join(PRECISION_CHOICES)}, got {wanted!r}.")
     if wanted == "reference":

@@ -1,4 +1,4 @@
-"""GPUs a plan can be made for without having them.
+"""GPUs that a plan can be made for: those of a table, without having them, and the one at hand.
 
 Sources: NVIDIA's architecture papers (GA102, AD102, Blackwell RTX), its data sheets of the professional and data-centre
 parts and its product pages. Matrix rates are not written down here: they follow from SM count, clock and architecture.
@@ -7,8 +7,11 @@ parts and its product pages. Matrix rates are not written down here: they follow
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from ..device import ARCHITECTURES, DeviceSpec
+import torch
+
+from ..device import DeviceSpec, ask_gpu
 from ..errors import InvalidArgumentError
+from ..kernels.architectures import ARCHITECTURES
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,15 @@ def find_gpu(name: str) -> DeviceSpec:
         advice = ", ".join(known[k].name for k in near) or ", ".join(gpu.name for gpu in GPUS)
         raise InvalidArgumentError(f"gpu: expected a GPU of the table, got {name!r}; it knows {advice}.")
     return known[key].spec()
+
+
+def device_spec(device: torch.device) -> DeviceSpec:
+    """A CUDA device as the planner sees it; raises InvalidArgumentError for a device of another kind."""
+    spec, clock_hz = ask_gpu(device)
+    architecture = ARCHITECTURES.get(spec.sm)
+    if architecture is None:
+        return spec
+    return replace(spec, tflops=architecture.flop_per_sm_clock.scaled(spec.sm_count * clock_hz / 1e12))
 
 
 def with_known_rates(device: DeviceSpec) -> DeviceSpec:

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from seedvr2_engine import optimize_3d_vae_for_blackwell
-from seedvr2_engine.device import device_spec
 from seedvr2_engine.engine.backend import triton_backend
 from seedvr2_engine.engine.doctor import SIZES_PX, check_kernels, plans_to_check
 from seedvr2_engine.engine.guard import cache_path
@@ -13,6 +12,7 @@ from seedvr2_engine.loading import load_vae
 from seedvr2_engine.metrics import decibel
 from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.plan.choices import choose_precision
+from seedvr2_engine.plan.gpus import device_spec
 from seedvr2_engine.quant import QuantRecipe
 
 pytestmark = [

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from seedvr2_engine.device import ARCHITECTURES, DeviceSpec, MatrixRates
+from seedvr2_engine.device import DeviceSpec, MatrixRates
+from seedvr2_engine.kernels.architectures import ARCHITECTURES, formats_of
 from seedvr2_engine.kernels.dispatch import (
-    FORMATS_BY_ARCHITECTURE,
     AttentionConfig,
     ConvConfig,
     ConvProblem,
@@ -31,7 +31,7 @@ def spec(sm: str) -> DeviceSpec:
 @pytest.mark.parametrize("widths", [PUBLIC, NANO], ids=["public", "nano"])
 @pytest.mark.parametrize("sm", ARCHITECTURES)
 def test_every_convolution_has_a_configuration(sm: str, widths: tuple[int, ...]) -> None:
-    for format in FORMATS_BY_ARCHITECTURE[sm]:
+    for format in formats_of(sm):
         problems = [*decoder_problems(widths, (90, 160), format), *encoder_problems(widths, (720, 1280), format)]
         for name, problem in problems:
             config = choose_config(problem, spec(sm))
@@ -39,7 +39,7 @@ def test_every_convolution_has_a_configuration(sm: str, widths: tuple[int, ...])
             assert problem.channels_out % config.block_n == 0
             assert problem.channels_in % config.block_k == 0
             assert shared_memory_bytes(problem, config, sm) <= ARCHITECTURES[sm].shared_memory_bytes
-            assert config.uses_tma <= (sm in ("sm_90", "sm_100", "sm_120"))
+            assert config.uses_tma <= ARCHITECTURES[sm].has_descriptors
             assert not (sm == "sm_90" and config.uses_tma and config.tile_h > 1), f"{name}: pixels through registers"
 
 

@@ -67,7 +67,6 @@ PUBLISHED = {
     "H200": (16896, 4800, "bf16", 989),
     "B200": (18944, 8000, "fp8", 4500),
 }
-CORES_PER_SM = {"sm_80": 64, "sm_86": 128, "sm_89": 128, "sm_90": 128, "sm_100": 128, "sm_120": 128}
 
 
 def test_every_row_is_checked():
@@ -78,7 +77,7 @@ def test_every_row_is_checked():
 def test_rows_agree_with_published_facts(gpu):
     cores, gb_per_s, format, tflops = PUBLISHED[gpu.name]
     spec = gpu.spec()
-    assert spec.sm_count * CORES_PER_SM[spec.sm] == cores
+    assert spec.sm_count * (64 if spec.sm == "sm_80" else 128) == cores
     assert spec.bandwidth_bytes_per_s == pytest.approx(gb_per_s * 1e9, rel=0.01)
     if format is not None:
         assert getattr(spec.tflops, format) == pytest.approx(tflops, rel=0.02)
