@@ -106,6 +106,11 @@ class ConvConfig:
         """Output pixels of a tile."""
         return self.tile_h * self.tile_w
 
+    def divides(self, grid_px: tuple[int, int]) -> bool:
+        """Whether tiles cover (rows, columns) exactly, so that nothing has to be masked."""
+        rows, columns = grid_px
+        return rows % self.tile_h == 0 and columns % self.tile_w == 0
+
     def describe(self) -> str:
         """The configuration in one short phrase."""
         loads = "descriptors" if self.uses_tma else "pointers"
