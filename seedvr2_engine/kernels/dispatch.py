@@ -96,6 +96,9 @@ def _refuse(problem: ConvProblem, device: DeviceSpec) -> Refusal | None:
     if architecture is None:
         return _unknown(device)
     if problem.format not in architecture.formats:
+        reason = architecture.left_out.get(problem.format)
+        if reason is not None:
+            return Refusal(f"{problem.format} is not used on {device.sm}: {reason}")
         return Refusal(f"{device.sm} has no matrix units for {problem.format}")
     least = 32 if BYTES_PER_ELEMENT[problem.format] == 1 else 16
     if problem.channels_in % least:

@@ -107,11 +107,22 @@ GPUS = (
     GPU("H100", "sm_90", 132, 1830, 80, 5120, 5.237),
     GPU("H200", "sm_90", 132, 1830, 141, 6144, 6.25),
     GPU("B200", "sm_100", 148, 1850, 180, 8192, 7.8125),
+    # The clock of B200 and B300 is the one from which NVIDIA's 4500 TFLOP/s of dense FP8 follow.
+    GPU("B300", "sm_103", 148, 1850, 268, 8192, 7.8125),
+    # 128 GB, which are also the host's. The clock follows from NVIDIA's 31 TFLOP/s of FP32 on 6144 cores.
+    GPU("GB10", "sm_121", 48, 2525, 119, 256, 8.533),
 )
 
 _NOISE = ("nvidia", "geforce", "graphics", "gpu", "rtx", "generation", "edition", "workstation", "blackwell")
-_PACKAGES = ("sxm4", "sxm5", "sxm", "hbm3e", "hbm3")
-_ALIASES = {"a100": "a10040gb", "a100pcie40gb": "a10040gb", "a100pcie80gb": "a10080gb", "h10080gb": "h100"}
+_PACKAGES = ("sxm4", "sxm5", "sxm6", "sxm", "hbm3e", "hbm3")
+_ALIASES = {
+    "a100": "a10040gb",
+    "a100pcie40gb": "a10040gb",
+    "a100pcie80gb": "a10080gb",
+    "h10080gb": "h100",
+    "b300ac": "b300",
+    "dgxspark": "gb10",
+}
 
 
 def find_gpu(name: str) -> DeviceSpec:

@@ -9,7 +9,7 @@ from seedvr2_engine.device import DeviceSpec, MatrixRates
 from seedvr2_engine.engine.report import EngineReport
 from seedvr2_engine.kernels import architectures
 from seedvr2_engine.kernels.architectures import ARCHITECTURES, discover, formats_of
-from seedvr2_engine.kernels.configs import BYTES_PER_ELEMENT, AttentionConfig, ConvConfig, WindowConfig
+from seedvr2_engine.kernels.configs import BYTES_PER_ELEMENT, FORMATS, AttentionConfig, ConvConfig, WindowConfig
 from seedvr2_engine.kernels.dispatch import choose_attention_config, choose_window_config
 from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.plan import VAEShape, compile_vae_plan
@@ -105,6 +105,11 @@ def test_a_record_does_not_contradict_itself(sm: str) -> None:
         rate = rates.bf16 if BYTES_PER_ELEMENT[format] == 2 else getattr(rates, format)
         assert rate > 0, f"{format} is multiplied at no rate"
         assert format in architecture.instructions
+    for format in FORMATS:
+        rate = rates.bf16 if BYTES_PER_ELEMENT[format] == 2 else getattr(rates, format)
+        if rate and format not in architecture.formats:
+            assert architecture.left_out.get(format), f"{format} is multiplied and not offered, and nothing says why"
+    assert not set(architecture.formats) & set(architecture.left_out)
     assert ("fp8" in architecture.formats) == (architecture.attention_8bit is not None)
     configs = [architecture.attention, architecture.attention_8bit, architecture.windows]
     assert not any(config.uses_tma and not architecture.has_descriptors for config in configs if config is not None)

@@ -97,6 +97,8 @@ def test_pairs_of_frames_are_among_what_is_compiled_ahead() -> None:
     [
         ("sm_80", {}, "no matrix units for fp8"),
         ("sm_90", {"format": "mxfp8"}, "no matrix units for mxfp8"),
+        ("sm_100", {"format": "int8"}, "int8 is not used on sm_100: Triton makes INT8 products the older"),
+        ("sm_103", {"format": "mxfp8"}, "mxfp8 is not used on sm_103: Triton cannot place the scales"),
         ("sm_90", {"channels_in": 48}, "48 input channels are not a multiple of 32"),
         ("sm_90", {"channels_in": 24, "format": "fp16"}, "24 input channels are not a multiple of 16"),
         ("sm_90", {"channels_out": 3}, "3 output channels"),

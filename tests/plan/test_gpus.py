@@ -66,6 +66,8 @@ PUBLISHED = {
     "H100": (16896, 3352, "fp8", 1979),
     "H200": (16896, 4800, "bf16", 989),
     "B200": (18944, 8000, "fp8", 4500),
+    "B300": (18944, 8000, "fp8", 4500),
+    "GB10": (6144, 273, "mxfp8", 1000 / 4),
 }
 
 
@@ -98,6 +100,9 @@ def test_formats_a_gpu_lacks_have_no_rate():
         ("NVIDIA GeForce RTX 5070 Ti Laptop GPU", "RTX 5070 Ti Laptop"),
         ("h200", "H200"),
         ("NVIDIA H200", "H200"),
+        ("NVIDIA B300 SXM6 AC", "B300"),
+        ("NVIDIA GB10", "GB10"),
+        ("DGX Spark", "GB10"),
         ("H100 SXM", "H100"),
         ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "RTX PRO 6000 Blackwell"),
         ("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada"),

@@ -70,6 +70,8 @@ class Architecture:
     """The cut of a convolution, before it is fitted to the layout and to the shared memory."""
     attention: AttentionConfig
     """The cut of the attention in 16 bits."""
+    left_out: Mapping[Format, str] = field(default_factory=dict)
+    """Formats that the hardware multiplies and the kernels do not, each with the reason: one clause."""
     attention_8bit: AttentionConfig | None = None
     """With 8-bit queries and keys and FP8 values; None where there is no FP8."""
     windows: WindowConfig | None = None

@@ -23,9 +23,12 @@ ARCHITECTURE = Architecture(
     flop_per_sm_clock=MatrixRates(bf16=8192, fp8=16384, int8=16384, mxfp8=16384),
     efficiency=DATA_CENTRE,
     has_descriptors=True,
-    # Block-scaled products on tcgen05 want their scales in tensor memory, which Triton 3.6 cannot arrange for scales
-    # made in registers; plain FP8 runs at the same rate there. INT8 products become the older, slower `mma.sync`.
     formats=("fp8", "fp16", "bf16"),
+    left_out={
+        # `tcgen05` wants the scales in tensor memory, where Triton 3.6 cannot put scales that are made in registers.
+        "mxfp8": "Triton cannot place the scales of block-scaled products, and plain FP8 is as fast",
+        "int8": "Triton makes INT8 products the older, slower `mma.sync`",
+    },
     conv_config=conv_config,
     attention=AttentionConfig(128, 32, 256, warps=8, stages=2, uses_tma=True),
     # Wider tiles spill registers.

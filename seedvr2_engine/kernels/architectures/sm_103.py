@@ -4,4 +4,10 @@ from dataclasses import replace
 
 from . import sm_100
 
-ARCHITECTURE = replace(sm_100.ARCHITECTURE, sm="sm_103", products="B300, GB300")
+ARCHITECTURE = replace(
+    sm_100.ARCHITECTURE,
+    sm="sm_103",
+    products="B300",
+    # FP8 and 16 bits as sm_100 (HGX B300: 4500 TFLOP/s of dense FP8 each). Of INT8 contradicting rates are published.
+    flop_per_sm_clock=replace(sm_100.ARCHITECTURE.flop_per_sm_clock, int8=0),
+)
