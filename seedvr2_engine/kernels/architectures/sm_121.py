@@ -14,4 +14,7 @@ ARCHITECTURE = replace(
     sm="sm_121",
     products="GB10 (DGX Spark)",
     flop_per_sm_clock=MatrixRates(bf16=1024, fp8=2048, int8=2048, mxfp8=2048),
+    formats=("fp8", "int8", "fp16", "bf16"),
+    # With Triton 3.7.1 every MXFP8 convolution multiplies in BF16 there, and wants 131 kB of shared memory.
+    left_out={"mxfp8": "Triton makes block-scaled products for sm_120 only, and plain FP8 is as fast"},
 )
