@@ -57,11 +57,11 @@ def doctor(
 def _check(machine: Machine, wanted: tuple[str, ...], device: str) -> tuple[Check, ...]:
     from ..device import resolve_device
     from ..engine.doctor import check_kernels, plans_to_check
-    from ..kernels.dispatch import FORMATS_BY_ARCHITECTURE
+    from ..kernels.architectures import formats_of
     from ..models.config import VAEConfig
 
     assert machine.gpu is not None
-    formats: tuple[Format, ...] = wanted or FORMATS_BY_ARCHITECTURE.get(machine.gpu.sm, ())  # type: ignore[assignment]
+    formats: tuple[Format, ...] = wanted or formats_of(machine.gpu.sm)  # type: ignore[assignment]
     plans = plans_to_check(machine.gpu, formats, VAEConfig())
     out.print("\nEvery kernel is compiled and compared with plain PyTorch; the first time takes some minutes.")
     with err.status("checking") as status:

@@ -157,7 +157,6 @@ def conv3d(
 def constants(problem: ConvProblem, config: ConvConfig) -> dict[str, Any]:
     """What the kernel is specialised for, by parameter name."""
     kt, kh, kw = problem.kernel
-    grid_h, grid_w = problem.grid_px
     return {
         "CI": problem.channels_in,
         "CO": problem.channels_out,
@@ -180,7 +179,7 @@ def constants(problem: ConvProblem, config: ConvConfig) -> dict[str, Any]:
         "HAS_EXPONENTS": problem.is_quantized,
         "HAS_RESIDUAL": problem.has_residual,
         "STATISTIC_ROWS": problem.statistic_rows,
-        "WHOLE": grid_h % config.tile_h == 0 and grid_w % config.tile_w == 0,
+        "WHOLE": config.divides(problem.grid_px),
     }
 
 
