@@ -306,3 +306,19 @@ def test_ffprobe_agrees(tmp_path):
     ]  # fmt: skip
     assert found[0] == found[1]
     assert found[0].startswith("64,48,tv,bt709,bt709,bt709,25/1,25")
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mov"])
+@pytest.mark.parametrize("count", [5, 25, 29, 30])
+def test_the_last_frames_are_shown_wherever_the_last_fragment_begins(tmp_path, ending, count):
+    clip = write_clip(tmp_path / "a.ts", [ramp(i) for i in range(count)], ClipSpec("mpeg2video", "yuv420p"))
+    with (
+        open_source(clip) as source,
+        open_sink(tmp_path / f"b{ending}", width=64, height=48, source=source.info) as sink,
+    ):
+        for frame in source:
+            sink.write(frame.rgb, pts=frame.pts, duration=frame.duration)
+    with av.open(str(sink.path)) as container:
+        assert sum(len(packet.decode()) for packet in container.demux(container.streams.video[0])) == count
+        stream = container.streams.video[0]
+        assert float(stream.duration * stream.time_base) == pytest.approx(count / 25, abs=0.012)

@@ -17,6 +17,7 @@ from ..info import PictureMetadata, SourceInfo
 from ..planes import encode_frame
 from ..streams.matroska_header import set_display_size
 from ..streams.mp4_cover import add_covers
+from ..streams.mp4_edit import show_to_the_end
 from ..streams.side_streams import SideStreams
 from .hdr_output import metadata_template
 from .options import EncoderPlan, SinkOptions, container_for
@@ -44,6 +45,7 @@ class VideoSink(FrameSink):
         self._follows_source = output_plan.follows_time
         self._time_base = source.time_base if source is not None and self._follows_source else 1 / self._rate
         self._step = max(1, round(1 / (self._rate * self._time_base)))
+        self._first_pts: int | None = None
         self._last_pts: int | None = None
         self._end_pts = 0
         self._shift = 0
@@ -94,6 +96,7 @@ class VideoSink(FrameSink):
     ) -> None:
         pts = pts if pts is not None and self._follows_source else self._end_pts
         if self._last_pts is None:
+            self._first_pts = pts
             self._begin(pts)
         elif pts <= self._last_pts:
             raise InvalidArgumentError(f"pts: expected more than {self._last_pts}, got {pts}; write frames in order.")
@@ -129,7 +132,9 @@ class VideoSink(FrameSink):
             self._packets_written += 1
 
     def _complete_header(self) -> None:
-        """Write what FFmpeg's muxers cannot: the pixel aspect of Matroska, and covers in an MP4 made of fragments."""
+        """Write what FFmpeg's muxers cannot: Matroska's pixel aspect, the end and the covers of an MP4 of fragments."""
+        if self._output.format.name in ("mp4", "mov") and self._first_pts is not None:
+            show_to_the_end(self._file.path, (self._end_pts - self._first_pts) * self._time_base)
         shown, covers = self._output_plan.display_size, self._side.covers if self._side is not None else []
         if shown is not None and not set_display_size(self._file.path, shown):
             self.warnings.append("The pixel aspect ratio is left out, because the file's header has no room for it.")
