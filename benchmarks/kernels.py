@@ -29,12 +29,11 @@ from seedvr2_engine.engine.checks import check_step, conv_operands, conv_output
 from seedvr2_engine.kernels import groupnorm, image, reference
 from seedvr2_engine.kernels.configs import FORMATS, ConvConfig, ConvProblem, Format
 from seedvr2_engine.kernels.dispatch import shared_memory_bytes
-from seedvr2_engine.kernels.layout import DTYPES
+from seedvr2_engine.kernels.layout import DTYPES, chunk_counts
 from seedvr2_engine.kernels.operands import FrameTarget, NormOperands, NormSpec, tile_counts
 from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.plan.describe import step_name
 from seedvr2_engine.plan.gpus import device_spec
-from seedvr2_engine.plan.roofline import step_flops
 from seedvr2_engine.plan.survey import distinct_steps, survey
 from seedvr2_engine.plan.types import Step
 
@@ -97,7 +96,7 @@ def launches(format: Format, device: DeviceSpec) -> list[tuple[Step, str]]:
     """Every convolution that plans need, with each configuration and what was changed in it, the heaviest first."""
     steps = distinct_steps(survey(device, [format], VAEConfig(), [SIZE_PX]))
     found = []
-    for step in sorted(steps, key=lambda step: -step_flops(step)):
+    for step in sorted(steps, key=lambda step: -step.flops):
         problem, chosen = step.problem, step.config
         if problem is not None and isinstance(chosen, ConvConfig):
             found.append((step, "chosen"))
@@ -182,7 +181,7 @@ def measure_passes(format: str) -> list[dict[str, Any]]:
     operands = NormOperands(torch.randn(channels, device="cuda"), torch.randn(channels, device="cuda"))
     partials = reference.partial_statistics(x, problem, config)
     counts = tile_counts((height, width), (8, 16), 1).cuda()
-    chunks = groupnorm.chunk_counts(counts)
+    chunks = chunk_counts(counts)
     results = []
     for module in (groupnorm, reference):
         frames = torch.zeros(1, height, width, channels, dtype=dtype, device="cuda")

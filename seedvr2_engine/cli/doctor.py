@@ -14,7 +14,7 @@ from .console import err, fail, out, wide
 if TYPE_CHECKING:
     from ..engine.checks import Check
     from ..engine.doctor import DoctorReport, Machine
-    from ..kernels.dispatch import Format
+    from ..kernels.configs import Format
 
 EXIT_WRONG = 1
 """Something on this machine computes what it should not."""

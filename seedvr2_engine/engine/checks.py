@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..kernels.dispatch import BYTES_PER_ELEMENT, AttentionConfig, ConvConfig, ConvProblem
+from ..kernels.configs import BYTES_PER_ELEMENT, AttentionConfig, ConvConfig, ConvProblem
 from ..kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, attention_bytes, attention_operands, chunk_counts
 from ..kernels.operands import (
     INT8_REACH,

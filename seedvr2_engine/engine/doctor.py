@@ -15,7 +15,7 @@ from .. import __version__
 from ..device import DeviceSpec
 from ..errors import InvalidArgumentError
 from ..kernels.architectures import formats_of
-from ..kernels.dispatch import Format
+from ..kernels.configs import Format
 from ..models.config import VAEConfig
 from ..plan import ExecutionPlan
 from ..plan.choices import choose_precision

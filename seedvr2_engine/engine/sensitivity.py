@@ -21,7 +21,6 @@ from ..models.config import VAEConfig
 from ..models.precision import exact_float32
 from ..models.vae import Decoder, VideoVAE
 from ..plan import VAEShape, compile_vae_plan
-from ..plan.roofline import step_flops
 from ..quant import QuantRecipe, quantize_rows, smoothing_factors
 from ..quant.quantize import LIMITS
 from .calibrate import activation_maxima
@@ -67,7 +66,7 @@ def decoder_shares(config: VAEConfig, device: DeviceSpec) -> dict[str, float]:
     flops: dict[str, int] = {}
     for step, _ in plan.steady.executions():
         if step.problem is not None or step.kernel == "attention":
-            flops[step.layer] = flops.get(step.layer, 0) + step_flops(step)
+            flops[step.layer] = flops.get(step.layer, 0) + step.flops
     return {name: value / sum(flops.values()) for name, value in flops.items()}
 
 

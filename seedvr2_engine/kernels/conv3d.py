@@ -16,7 +16,8 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..errors import InvalidArgumentError
-from .dispatch import ConvConfig, ConvProblem, shortcut_block_k
+from .configs import ConvConfig, ConvProblem
+from .dispatch import shortcut_block_k
 from .epilogue import finish
 from .launch import launch
 from .layout import DTYPES, OUTPUT_DTYPES

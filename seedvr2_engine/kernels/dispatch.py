@@ -7,15 +7,7 @@ from dataclasses import replace
 
 from ..device import DeviceSpec
 from .architectures import ARCHITECTURES, formats_of
-from .configs import BYTES_PER_ELEMENT as BYTES_PER_ELEMENT
-from .configs import FORMATS as FORMATS
-from .configs import AttentionConfig as AttentionConfig
-from .configs import ConvConfig as ConvConfig
-from .configs import ConvProblem as ConvProblem
-from .configs import Format as Format
-from .configs import OutputFormat as OutputFormat
-from .configs import Refusal as Refusal
-from .configs import WindowConfig as WindowConfig
+from .configs import BYTES_PER_ELEMENT, AttentionConfig, ConvConfig, ConvProblem, Format, Refusal, WindowConfig
 
 
 def choose_config(problem: ConvProblem, device: DeviceSpec) -> ConvConfig | Refusal:

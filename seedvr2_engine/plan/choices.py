@@ -1,15 +1,13 @@
 """What is chosen where the user leaves it open: the number format, and how much memory a plan may take."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from ..device import DeviceSpec
 from ..errors import InvalidArgumentError
 from ..kernels.architectures import ARCHITECTURES, formats_of
-from ..kernels.dispatch import Format
+from ..kernels.configs import Format
 from ..quant.recipe import PRECISIONS
 
-PrecisionChoice = Literal["auto", "fp8", "mxfp8", "int8", "fp16", "bf16", "reference"]
 PRECISION_CHOICES: tuple[str, ...] = ("auto", *PRECISIONS, "reference")
 
 RESERVE = 0.1

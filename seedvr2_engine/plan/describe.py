@@ -1,6 +1,6 @@
 """A plan in words: the phrases that the command line and the engine's report share."""
 
-from ..kernels.dispatch import AttentionConfig, ConvConfig
+from ..kernels.configs import AttentionConfig, ConvConfig
 from .types import ExecutionPlan, MemoryEstimate, Step
 
 

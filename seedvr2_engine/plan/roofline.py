@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..device import DeviceSpec
 from ..kernels.architectures import ARCHITECTURES
 from ..kernels.architectures.record import Efficiency
-from ..kernels.dispatch import BYTES_PER_ELEMENT, ConvConfig, Format
+from ..kernels.configs import BYTES_PER_ELEMENT, ConvConfig, Format
 from ..models.tiling import TileSpec, decode_grid, encode_grid
 from .types import CELL_PX, FRAMES_PER_STEP, ExecutionPlan, Schedule, Step
 
@@ -89,16 +89,6 @@ def roofline(plan: ExecutionPlan, device: DeviceSpec) -> Roofline | None:
     )
 
 
-def step_flops(step: Step) -> int:
-    """Floating-point operations of one run: of a convolution or an attention; 0 for anything else."""
-    if step.problem is not None:
-        return step.problem.flops
-    if step.kernel == "attention":
-        rows, columns, channels = step.size
-        return 4 * (channels // 3) * (rows * columns) ** 2
-    return 0
-
-
 def step_bytes(step: Step) -> int:
     """Bytes that one run has to read and write if nothing is read twice."""
     rows, columns, channels = step.size
@@ -147,7 +137,7 @@ def _time(step: Step, runs: int, device: DeviceSpec, efficiency: Efficiency) -> 
     # A fused shortcut multiplies 16-bit numbers whatever the convolution's are.
     shortcut = _shortcut_flops(step)
     matrix_ms = shortcut / _matrix_rate("fp16", device, efficiency) * 1e3
-    main = step_flops(step) - shortcut
+    main = step.flops - shortcut
     if main:
         matrix_ms += main / _matrix_rate(step.format, device, efficiency) * 1e3
     memory_ms = step_bytes(step) / (device.bandwidth_bytes_per_s * efficiency.bandwidth) * 1e3

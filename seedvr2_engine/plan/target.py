@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from ..device import DeviceSpec
 from ..kernels.architectures import ARCHITECTURES
-from ..kernels.dispatch import ConvProblem, Format
+from ..kernels.configs import ConvProblem, Format
 from ..models.config import VAEConfig
 from ..quant import QuantRecipe
 

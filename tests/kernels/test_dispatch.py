@@ -9,16 +9,8 @@ import pytest
 
 from seedvr2_engine.device import DeviceSpec, MatrixRates
 from seedvr2_engine.kernels.architectures import ARCHITECTURES, formats_of
-from seedvr2_engine.kernels.dispatch import (
-    AttentionConfig,
-    ConvConfig,
-    ConvProblem,
-    Format,
-    Refusal,
-    choose_attention_config,
-    choose_config,
-    shared_memory_bytes,
-)
+from seedvr2_engine.kernels.configs import AttentionConfig, ConvConfig, ConvProblem, Format, Refusal
+from seedvr2_engine.kernels.dispatch import choose_attention_config, choose_config, shared_memory_bytes
 from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.plan import VAEShape, compile_vae_plan
 from seedvr2_engine.plan.choices import memory_budget_bytes
