@@ -20,17 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seedvr2_engine.device import DeviceSpec, device_spec
+from seedvr2_engine.device import DeviceSpec
 from seedvr2_engine.kernels import attention, attention_8bit, attention_quantize, reference
-from seedvr2_engine.kernels.dispatch import (
-    AttentionConfig,
-    Format,
-    Refusal,
-    choose_attention_config,
-    choose_attention_format,
-)
+from seedvr2_engine.kernels.configs import AttentionConfig, Format, Refusal
+from seedvr2_engine.kernels.dispatch import choose_attention_config, choose_attention_format
 from seedvr2_engine.kernels.layout import attention_bytes, attention_operands
 from seedvr2_engine.kernels.operands import AttentionOperands
+from seedvr2_engine.plan.gpus import device_spec
 
 DIM = 512
 LENGTHS = (14_400, 32_640, 129_600)

@@ -1,7 +1,9 @@
 """Compile every kernel for GPUs that are not here, and print what it will need there.
 
-python benchmarks/compile_kernels.py sm_90 sm_120
-python benchmarks/compile_kernels.py sm_120 --format mxfp8 --json report.json
+    python -m benchmarks.compile_kernels sm_90 sm_120
+    python -m benchmarks.compile_kernels sm_120 --format mxfp8 --json report.json
+
+Which kernels those are is asked of the planner: every one that any size needs, with pairs of frames and without.
 """
 
 import argparse
@@ -12,72 +14,68 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from seedvr2_engine.device import ARCHITECTURES, DeviceSpec, MatrixRates
-from seedvr2_engine.kernels.ahead import compile_attention, compile_attention_8bit, compile_conv3d
-from seedvr2_engine.kernels.ahead_color import compile_color
-from seedvr2_engine.kernels.ahead_tokens import compile_tokens
-from seedvr2_engine.kernels.dispatch import (
-    FORMATS_BY_ARCHITECTURE,
-    Format,
-    Refusal,
-    choose_attention_config,
-    choose_attention_format,
-    choose_config,
-    shared_memory_bytes,
-)
-from seedvr2_engine.kernels.problems import decoder_problems, encoder_problems
+from seedvr2_engine.device import DeviceSpec, MatrixRates
+from seedvr2_engine.kernels.architectures import ARCHITECTURES
+from seedvr2_engine.kernels.configs import AttentionConfig, ConvConfig, Format
+from seedvr2_engine.kernels.dispatch import shared_memory_bytes
+from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.models.dit_config import PUBLIC_3B, PUBLIC_7B
 from seedvr2_engine.pipeline.color_backend import LAB_MATCHING
-from seedvr2_engine.plan.describe import describe_config
+from seedvr2_engine.plan.describe import describe_config, step_name
+from seedvr2_engine.plan.survey import ALL_PX, distinct_kernels, survey
+from seedvr2_engine.plan.types import Step
 
-WIDTHS = (128, 256, 512, 512)
-HEAD = 512
+from .aot.color import compile_color
+from .aot.compiler import compile_attention, compile_attention_8bit, compile_conv3d
+from .aot.tokens import compile_tokens
 
 
 def device(sm: str) -> DeviceSpec:
     return DeviceSpec(sm, sm, 0, ARCHITECTURES[sm].shared_memory_bytes, 0, 0.0, MatrixRates(0, 0, 0, 0))
 
 
+def planned(sm: str, format: Format) -> list[Step]:
+    """The convolutions and attentions that any plan in a format needs there, one for each compiled kernel."""
+    return list(distinct_kernels(survey(device(sm), [format], VAEConfig(), ALL_PX)).values())
+
+
 def conv_reports(sm: str, format: Format, only: str | None) -> Iterator[dict[str, Any]]:
-    """One report for each distinct kernel; sizes are no part of a kernel, so layers of one shape share it."""
-    seen = set()
-    decoder = [(f"decoder {name}", problem) for name, problem in decoder_problems(WIDTHS, (90, 160), format)]
-    encoder = [(f"encoder {name}", problem) for name, problem in encoder_problems(WIDTHS, (720, 1280), format)]
-    for name, problem in decoder + encoder:
-        config = choose_config(problem, device(sm))
-        if isinstance(config, Refusal):
-            raise SystemExit(f"{sm} {name}: {config.reason}.")
-        kernel = (config, *(value for key, value in asdict(problem).items() if not key.endswith("_px")))
-        if kernel in seen or (only is not None and only not in name):
+    for step in planned(sm, format):
+        problem, config = step.problem, step.config
+        layer = step_name(step)
+        if problem is None or not isinstance(config, ConvConfig) or (only is not None and only not in layer):
             continue
-        seen.add(kernel)
         yield {
             "sm": sm,
-            "layer": name,
+            "layer": layer,
             "format": problem.format,
             "channels_in": problem.channels_in,
             "channels_out": problem.channels_out,
             "config": config.describe(),
+            "threads": 32 * config.warps,
+            "masks": not config.divides(problem.grid_px),
             "planned_shared_memory_bytes": shared_memory_bytes(problem, config, sm),
             **asdict(compile_conv3d(problem, config, sm)),
         }
 
 
 def attention_reports(sm: str) -> Iterator[dict[str, Any]]:
-    eight_bit = choose_attention_format(FORMATS_BY_ARCHITECTURE[sm][0], HEAD, device(sm))
-    for format in ("fp16",) if isinstance(eight_bit, Refusal) else ("fp16", eight_bit):
-        config = choose_attention_config(HEAD, device(sm), format)
-        if isinstance(config, Refusal):
-            raise SystemExit(f"{sm} attention: {config.reason}.")
-        if format == "fp16":
-            compiled = compile_attention(HEAD, config, sm)
+    seen = set()
+    for step in (step for format in ARCHITECTURES[sm].formats for step in planned(sm, format)):
+        config, dim = step.config, step.size[2] // 3
+        if not isinstance(config, AttentionConfig) or (step.format, config) in seen:
+            continue
+        seen.add((step.format, config))
+        if step.format in ("fp16", "bf16"):
+            compiled = compile_attention(dim, config, sm, step.format)
         else:
-            compiled = compile_attention_8bit(HEAD, config, sm, format)
+            compiled = compile_attention_8bit(dim, config, sm, step.format)
         yield {
             "sm": sm,
             "layer": "attention",
-            "format": format,
+            "format": step.format,
             "config": describe_config(config),
+            "threads": 32 * config.warps,
             **asdict(compiled),
         }
 
@@ -121,7 +119,7 @@ def main() -> None:
     everything = arguments.layer is None and arguments.format is None
     reports = []
     for sm in arguments.sm or ARCHITECTURES:
-        formats = () if only else FORMATS_BY_ARCHITECTURE[sm]
+        formats = () if only else ARCHITECTURES[sm].formats
         for format in formats:
             if arguments.format in (None, format):
                 for report in conv_reports(sm, format, arguments.layer):

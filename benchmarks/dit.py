@@ -23,7 +23,7 @@ from benchmarks import dit_parts
 from seedvr2_engine.bench.random_models import random_dit
 from seedvr2_engine.engine.dit_fused import FusedDiT, reason_for_plain
 from seedvr2_engine.engine.dit_weights import streamed
-from seedvr2_engine.kernels.dispatch import Refusal
+from seedvr2_engine.kernels.configs import Refusal
 from seedvr2_engine.models.dit import NaDiT
 from seedvr2_engine.models.dit_config import PUBLIC_3B, PUBLIC_7B, DiTConfig
 from seedvr2_engine.models.dit_flop import velocity_flop

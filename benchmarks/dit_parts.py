@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seedvr2_engine.engine.dit_tables import JointTables, joint_tables
 from seedvr2_engine.kernels import joint, tokens
-from seedvr2_engine.kernels.dispatch_windows import WindowConfig
+from seedvr2_engine.kernels.configs import WindowConfig
 from seedvr2_engine.kernels.token_operands import JoinStep, StreamVectors, TokenStep, plan_work
 from seedvr2_engine.kernels.window_attention import attend_windows
 from seedvr2_engine.models.attention import attend

@@ -1,10 +1,10 @@
 """Every kernel on the GPU at hand: first against its FP32 twin, then the clock.
 
-    python benchmarks/kernels.py --format fp8 --seconds 400 --json kernels.json
+    python -m benchmarks.kernels --format fp8 --seconds 400 --json kernels.json
 
-The shapes are those of a 1280x720 clip. Each layer is measured with the configuration that the heuristics choose and
-with a few others; a configuration whose result is wrong, or differs from run to run, gets no time. Rates are shares of
-a matrix product of the same format measured in the same process.
+The convolutions are those of the plans for a 1280x720 clip, with pairs of frames and without. Each is measured with the
+configuration that the heuristics choose and with a few others; a configuration whose result is wrong, or differs from
+run to run, gets no time. Rates are shares of a matrix product of the same format measured in the same process.
 """
 
 import argparse
@@ -15,121 +15,30 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import triton
-from torch import Tensor
 
-from seedvr2_engine.device import DeviceSpec, device_spec
-from seedvr2_engine.kernels import conv3d, groupnorm, image, reference
-from seedvr2_engine.kernels.dispatch import (
-    FORMATS,
-    ConvConfig,
-    ConvProblem,
-    Format,
-    Refusal,
-    choose_config,
-    shared_memory_bytes,
-)
-from seedvr2_engine.kernels.operands import (
-    Additions,
-    ConvOutput,
-    ConvWeights,
-    FrameTarget,
-    FrameWindow,
-    NormOperands,
-    NormSpec,
-    tile_counts,
-)
-from seedvr2_engine.kernels.problems import decoder_problems, encoder_problems
-from seedvr2_engine.quant import quantize_rows
+from seedvr2_engine.device import DeviceSpec
+from seedvr2_engine.engine.backend import triton_backend
+from seedvr2_engine.engine.checks import check_step, conv_operands, conv_output
+from seedvr2_engine.kernels import groupnorm, image, reference
+from seedvr2_engine.kernels.configs import FORMATS, ConvConfig, ConvProblem, Format
+from seedvr2_engine.kernels.dispatch import shared_memory_bytes
+from seedvr2_engine.kernels.layout import DTYPES, chunk_counts
+from seedvr2_engine.kernels.operands import FrameTarget, NormOperands, NormSpec, tile_counts
+from seedvr2_engine.models.config import VAEConfig
+from seedvr2_engine.plan.describe import step_name
+from seedvr2_engine.plan.gpus import device_spec
+from seedvr2_engine.plan.survey import distinct_steps, survey
+from seedvr2_engine.plan.types import Step
 
-WIDTHS = (128, 256, 512, 512)
-TOLERANCES = {"fp8": 3e-3, "mxfp8": 1e-3, "int8": 1e-3, "fp16": 1e-3, "bf16": 1e-3}
-"""Relative RMS error against the twin, which multiplies the same quantised numbers; Hopper adds up FP8 products with
-about 14 bits."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One layer's tensors."""
-
-    problem: ConvProblem
-    window: FrameWindow
-    weights: ConvWeights
-    additions: Additions
-
-    def output(self, config: ConvConfig) -> ConvOutput:
-        """Poisoned tensors for the result."""
-        problem = self.problem
-        shape = (problem.frames, *problem.output_px, problem.channels_out)
-        y = torch.full(shape, float("nan"), dtype=conv3d.OUTPUT_DTYPES[problem.output], device="cuda")
-        if not problem.has_statistics:
-            return ConvOutput(y, None)
-        tiles = tile_counts(problem.grid_px, (config.tile_h, config.tile_w), problem.phases).numel()
-        shape = (problem.frames, tiles, problem.statistic_rows, problem.channels_out)
-        return ConvOutput(y, torch.full(shape, float("nan"), device="cuda"))
-
-    def run(self, out: ConvOutput, config: ConvConfig) -> None:
-        """Launch the kernel."""
-        conv3d.conv3d(self.window, self.weights, self.additions, out, self.problem, config)
-
-
-def make_case(problem: ConvProblem) -> Case:
-    """Random frames and weights of one output frame that sees kt different frames of equal exponents."""
-    torch.manual_seed(0)
-    kt, kh, kw = problem.kernel
-    dtype, output = conv3d.DTYPES[problem.format], conv3d.OUTPUT_DTYPES[problem.output]
-    depth = kt * kh * kw * problem.channels_in
-    frames = torch.randn(kt, problem.height_px, problem.width_px, problem.channels_in, device="cuda")
-    rows = torch.randn(problem.phases * problem.channels_out, depth, device="cuda") * depth**-0.5
-    exponents = scale = None
-    if problem.is_quantized:
-        gain = 2**5 if dtype == torch.int8 else 2**4
-        frames = (frames * gain).round().clamp(-127, 127) if dtype == torch.int8 else frames * gain
-        exponents = torch.full((kt,), -5 if dtype == torch.int8 else -4, dtype=torch.int32, device="cuda")
-        rows, scale = quantize_rows(rows, dtype)
-    table = torch.tensor([[*range(kt), 0]], dtype=torch.int32, device="cuda")
-    bias = torch.randn(problem.phases, 4 if problem.phases == 4 else 1, problem.channels_out, device="cuda")
-    shape = (1, *problem.output_px)
-    residual = shortcut = shortcut_weight = None
-    if problem.has_residual:
-        residual = torch.randn(*shape, problem.channels_out, device="cuda").to(output)
-    if problem.shortcut_channels:
-        shortcut = torch.randn(*shape, problem.shortcut_channels, device="cuda").to(output)
-        shortcut_weight = torch.randn(problem.channels_out, problem.shortcut_channels, device="cuda")
-        shortcut_weight = (shortcut_weight * problem.shortcut_channels**-0.5).to(output)
-    return Case(
-        problem,
-        FrameWindow(frames.to(dtype), exponents, table),
-        ConvWeights(rows.to(dtype).contiguous(), scale, bias),
-        Additions(residual, shortcut, shortcut_weight),
-    )
-
-
-def check(case: Case, config: ConvConfig, expected: Tensor) -> str:
-    """What is wrong with a configuration's result; empty if nothing."""
-    outs = [case.output(config), case.output(config)]
-    for out in outs:
-        case.run(out, config)
-    y, partials = outs[0]
-    if y.isnan().any() or (partials is not None and partials.isnan().any()):
-        return "values were never written"
-    if not torch.equal(y, outs[1].y):
-        return "two runs differ"
-    error = ((y.float() - expected).norm() / expected.norm()).item()
-    if error > TOLERANCES[case.problem.format]:
-        return f"relative error {error:.2e}"
-    if partials is not None:
-        twin = reference.partial_statistics(y, case.problem, config)
-        worst = ((partials - twin).abs().amax((0, 1, 3)) / twin.abs().amax((0, 1, 3))).max().item()
-        # The twin sums what was stored, the kernel what was computed.
-        if worst > 1e-3:
-            return f"statistics off by {worst:.2e}"
-    return ""
+SIZE_PX = (720, 1280)
+CUDA = torch.device("cuda")
 
 
 def milliseconds(run: Callable[[], Any], repeats: int = 12) -> float:
@@ -146,12 +55,8 @@ def milliseconds(run: Callable[[], Any], repeats: int = 12) -> float:
     return sorted(times)[len(times) // 2]
 
 
-def candidates(problem: ConvProblem, device: DeviceSpec) -> Iterator[tuple[str, ConvConfig]]:
-    """The chosen configuration, and its neighbours that fit."""
-    chosen = choose_config(problem, device)
-    if isinstance(chosen, Refusal):
-        return
-    yield "chosen", chosen
+def neighbours(problem: ConvProblem, chosen: ConvConfig, device: DeviceSpec) -> Iterator[tuple[str, ConvConfig]]:
+    """Other configurations than the chosen one that fit, and what is changed in them."""
     changes: list[dict[str, Any]] = [
         {"stages": chosen.stages - 1},
         {"stages": chosen.stages + 1},
@@ -187,37 +92,30 @@ def matrix_rate(format: str) -> float:
     return 2 * n**3 / ms / 1e9
 
 
-def launches(format: Format, device: DeviceSpec) -> list[tuple[str, ConvProblem, str, ConvConfig]]:
-    """(layer, problem, what was changed, configuration) of all that is measured, the heaviest layer first."""
-    layers = [("decoder", *layer) for layer in decoder_problems(WIDTHS, (90, 160), format)]
-    layers += [("encoder", *layer) for layer in encoder_problems(WIDTHS, (720, 1280), format)]
-    distinct = {problem: f"{part} {name}" for part, name, problem in reversed(layers)}
-    return [
-        (distinct[problem], problem, label, config)
-        for problem in sorted(distinct, key=lambda problem: -problem.flops)
-        for label, config in candidates(problem, device)
-        if label == "chosen" or problem.flops >= 5e9
-    ]
+def launches(format: Format, device: DeviceSpec) -> list[tuple[Step, str]]:
+    """Every convolution that plans need, with each configuration and what was changed in it, the heaviest first."""
+    steps = distinct_steps(survey(device, [format], VAEConfig(), [SIZE_PX]))
+    found = []
+    for step in sorted(steps, key=lambda step: -step.flops):
+        problem, chosen = step.problem, step.config
+        if problem is not None and isinstance(chosen, ConvConfig):
+            found.append((step, "chosen"))
+            if problem.flops >= 5e9:
+                found += [
+                    (replace(step, config=config), label) for label, config in neighbours(problem, chosen, device)
+                ]
+    return found
 
 
 def check_layers(arguments: argparse.Namespace, device: DeviceSpec, deadline: float) -> list[dict[str, Any]]:
     """Compile and check this process's part of all launches."""
     part, parts = arguments.part
     rows: list[dict[str, Any]] = []
-    case, expected = None, None
-    for layer, problem, label, config in launches(arguments.format, device)[part::parts]:
+    for step, label in launches(arguments.format, device)[part::parts]:
         if time.monotonic() > deadline:
             break
-        if case is None or case.problem != problem:
-            case = make_case(problem)
-            plain = ConvConfig(8, 16, 16, 32, 4, 2, False)
-            expected = case.output(plain).y.float()
-            reference.conv3d(case.window, case.weights, case.additions, ConvOutput(expected, None), problem, plain)
-        try:
-            wrong = check(case, config, expected)
-        except (triton.runtime.errors.OutOfResources, triton.compiler.errors.CompilationError) as error:
-            wrong = f"does not run: {str(error).splitlines()[0][:80]}"
-        rows.append({"layer": layer, "change": label, "format": problem.format, "wrong": wrong})
+        wrong = check_step(step, triton_backend(), CUDA).wrong
+        rows.append({"layer": step_name(step), "change": label, "format": step.format, "wrong": wrong})
         if wrong:
             show(rows[-1])
     return rows
@@ -228,8 +126,9 @@ def check_in_parallel(arguments: argparse.Namespace) -> dict[tuple[str, str, str
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{part}.json" for part in range(arguments.workers)]
         seconds = ["--seconds", str(arguments.seconds / 2), "--format", arguments.format]
+        command = [sys.executable, "-m", "benchmarks.kernels", *seconds]
         workers = [
-            subprocess.Popen([sys.executable, __file__, *seconds, "--part", f"{i}/{len(paths)}", "--json", str(path)])
+            subprocess.Popen([*command, "--part", f"{i}/{len(paths)}", "--json", str(path)])
             for i, path in enumerate(paths)
         ]
         for worker in workers:
@@ -243,19 +142,22 @@ def measure_layers(arguments: argparse.Namespace, device: DeviceSpec, deadline: 
     checked = check_in_parallel(arguments)
     rates: dict[str, float] = {}
     rows: list[dict[str, Any]] = []
-    case = None
-    for layer, problem, label, config in launches(arguments.format, device):
+    kernels = triton_backend()
+    for step, label in launches(arguments.format, device):
         if time.monotonic() > deadline:
             break
+        problem, config, layer = step.problem, step.config, step_name(step)
+        assert problem is not None
+        assert isinstance(config, ConvConfig)
         if problem.format not in rates:
             rates[problem.format] = matrix_rate(problem.format)
         row: dict[str, Any] = {"layer": layer, "config": config.describe(), "change": label, "format": problem.format}
         row["wrong"] = checked.get((layer, problem.format, label), "not checked: its process stopped early")
         if not row["wrong"]:
-            if case is None or case.problem != problem:
-                case = make_case(problem)
-            out = case.output(config)
-            row["ms"] = milliseconds(lambda case=case, out=out, config=config: case.run(out, config))
+            operands = conv_operands(problem, torch.Generator(CUDA).manual_seed(0), mixes=False)
+            out = conv_output(problem, config, CUDA)
+            convolve = partial(kernels.paired_conv3d if problem.paired else kernels.conv3d, *operands, out)
+            row["ms"] = milliseconds(partial(convolve, problem, config))
             row["tflops"] = problem.flops / row["ms"] / 1e9
             row["share"] = row["tflops"] / rates[problem.format]
         rows.append(row)
@@ -265,7 +167,7 @@ def measure_layers(arguments: argparse.Namespace, device: DeviceSpec, deadline: 
 
 def show(row: dict[str, Any]) -> None:
     figures = row["wrong"] or f"{row['ms']:8.3f} ms {row['tflops']:7.0f} TFLOP/s {100 * row['share']:4.0f}%"
-    print(f"{row['layer']:42} {row['format']:6} {row['change']:36} {figures}", flush=True)
+    print(f"{row['layer']:52} {row['format']:6} {row['change']:36} {figures}", flush=True)
 
 
 def measure_passes(format: str) -> list[dict[str, Any]]:
@@ -274,12 +176,12 @@ def measure_passes(format: str) -> list[dict[str, Any]]:
     problem = ConvProblem(channels, channels, (3, 3, 3), 1, height, width, "fp16")
     config = ConvConfig(8, 16, 128, 64, 4, 2, False)
     x = torch.randn(1, height, width, channels, device="cuda").half()
-    dtype = conv3d.DTYPES[format]
+    dtype = DTYPES[format]
     spec = NormSpec(limit=127.0 if dtype == torch.int8 else 448.0)
     operands = NormOperands(torch.randn(channels, device="cuda"), torch.randn(channels, device="cuda"))
     partials = reference.partial_statistics(x, problem, config)
     counts = tile_counts((height, width), (8, 16), 1).cuda()
-    chunks = groupnorm.chunk_counts(counts)
+    chunks = chunk_counts(counts)
     results = []
     for module in (groupnorm, reference):
         frames = torch.zeros(1, height, width, channels, dtype=dtype, device="cuda")
@@ -335,7 +237,7 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     begin = time.monotonic()
-    device = device_spec(torch.device("cuda"))
+    device = device_spec(CUDA)
     print(f"{device.name}, {device.sm}, PyTorch {torch.__version__}, Triton {triton.__version__}")
     result: dict[str, Any] = {"gpu": device.name, "torch": torch.__version__, "triton": triton.__version__}
     if arguments.part:

@@ -38,7 +38,6 @@ from benchmarks.picture_recipes import (
 )
 from benchmarks.picture_sheet import crops, sensitivity_plot
 from benchmarks.rounding import SCHEMES, RoundedDecoder
-from seedvr2_engine.device import device_spec
 from seedvr2_engine.engine.backend import triton_backend, twin_backend
 from seedvr2_engine.engine.exponents import measure_exponents
 from seedvr2_engine.engine.guard import DEFAULT_MIN_PSNR_DB, guard
@@ -48,6 +47,7 @@ from seedvr2_engine.errors import SeedVR2Error
 from seedvr2_engine.metrics import decibel
 from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.models.vae import VideoVAE
+from seedvr2_engine.plan.gpus import device_spec
 from seedvr2_engine.quant import QuantRecipe
 
 

@@ -75,6 +75,25 @@ def total_memory_bytes(device: torch.device) -> int:
     return min(total, int(text)) if text.isdigit() else total
 
 
+_OUT_OF_MEMORY = (
+    "defaultcpuallocator",
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "bad_alloc",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device or this machine had too little memory.
+
+    PyTorch has a class for GPUs only; what its CPU allocator raises is known by its words.
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
 @dataclass(frozen=True)
 class MatrixRates:
     """Dense matrix-product rates with FP32 (INT8: INT32) accumulation; 0 where the hardware lacks the format.
@@ -94,27 +113,6 @@ class MatrixRates:
     def scaled(self, factor: float) -> "MatrixRates":
         """Every rate times `factor`."""
         return MatrixRates(self.bf16 * factor, self.fp8 * factor, self.int8 * factor, self.mxfp8 * factor)
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What all GPUs of one compute capability share."""
-
-    shared_memory_bytes: int
-    """Shared memory that one block may opt in to."""
-    flop_per_sm_clock: MatrixRates
-    """Matrix work of one SM in one clock; of the GeForce parts where they differ from the professional ones."""
-
-
-ARCHITECTURES = {
-    "sm_80": Architecture(166_912, MatrixRates(2048, 0, 4096, 0)),
-    "sm_86": Architecture(101_376, MatrixRates(512, 0, 2048, 0)),
-    "sm_89": Architecture(101_376, MatrixRates(512, 1024, 2048, 0)),
-    "sm_90": Architecture(232_448, MatrixRates(4096, 8192, 8192, 0)),
-    "sm_100": Architecture(232_448, MatrixRates(8192, 16384, 16384, 16384)),
-    "sm_120": Architecture(101_376, MatrixRates(512, 1024, 2048, 2048)),
-}
-"""The architectures the kernels are compiled for. Source: NVIDIA's CUDA programming guide and architecture papers."""
 
 
 @dataclass(frozen=True)
@@ -142,27 +140,25 @@ class DeviceSpec:
         return f"{self.vram_bytes / 2**30:.1f} GiB"
 
 
-def device_spec(device: torch.device) -> DeviceSpec:
-    """Ask a CUDA device what it is; raises InvalidArgumentError for a device of another kind."""
+def ask_gpu(device: torch.device) -> tuple[DeviceSpec, float]:
+    """What the driver says of a CUDA device, and its clock in Hz, 0 where it does not say; matrix rates it never tells.
+
+    Raises InvalidArgumentError for a device of another kind.
+    """
     if device.type != "cuda":
         raise InvalidArgumentError(f"device: expected a CUDA GPU, got {device}; the kernels run on NVIDIA GPUs only.")
     properties = torch.cuda.get_device_properties(device)
-    sm = f"sm_{properties.major}{properties.minor}"
     # PyTorch 2.7 does not report clocks and bus width; later releases do, in kHz and bits.
-    clock_hz = 1e3 * getattr(properties, "clock_rate", 0)
     memory_hz = 1e3 * getattr(properties, "memory_clock_rate", 0)
     bus_bytes = getattr(properties, "memory_bus_width", 0) / 8
-    architecture = ARCHITECTURES.get(sm)
-    rates = MatrixRates(0, 0, 0, 0)
-    if architecture is not None:
-        rates = architecture.flop_per_sm_clock.scaled(properties.multi_processor_count * clock_hz / 1e12)
-    return DeviceSpec(
+    spec = DeviceSpec(
         name=properties.name,
-        sm=sm,
+        sm=f"sm_{properties.major}{properties.minor}",
         sm_count=properties.multi_processor_count,
         shared_memory_bytes=getattr(properties, "shared_memory_per_block_optin", properties.shared_memory_per_block),
         vram_bytes=properties.total_memory,
         # Two transfers a clock: all memory here is of the double-data-rate kind.
         bandwidth_bytes_per_s=2 * memory_hz * bus_bytes,
-        tflops=rates,
+        tflops=MatrixRates(0, 0, 0, 0),
     )
+    return spec, 1e3 * getattr(properties, "clock_rate", 0)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from safetensors.torch import load_file
 
 from seedvr2_engine.models.config import VAEConfig
@@ -20,7 +20,7 @@ NANO = VAEConfig(block_out_channels=(32, 32, 64, 64))
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-settings.register_profile("no clock", deadline=None)
+settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no clock")
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)

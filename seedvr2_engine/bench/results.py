@@ -6,11 +6,13 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from ..engine.doctor import Machine
 from ..errors import InvalidArgumentError, OutputError
+from ..output.unfinished import write_whole
 from .vae import REFERENCE, Row
 
 
@@ -75,8 +77,8 @@ def write_results(results: Results, folder: Path, *, plot: bool) -> list[Path]:
             raise OutputError(f"{path}: exists already; wait a minute or name another folder.")
     folder.mkdir(parents=True, exist_ok=True)
     if plot:
-        _plot(results, paths[1])
-    paths[0].write_text(results.to_json())
+        write_whole(paths[1], _plot(results), overwrite=False)
+    write_whole(paths[0], results.to_json().encode(), overwrite=False)
     return paths
 
 
@@ -90,7 +92,7 @@ def require_matplotlib() -> None:
         ) from error
 
 
-def _plot(results: Results, path: Path) -> None:
+def _plot(results: Results) -> bytes:
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -118,7 +120,9 @@ def _plot(results: Results, path: Path) -> None:
     )
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=150)
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    return picture.getvalue()
 
 
 def _finite(value: Any) -> Any:

@@ -7,7 +7,6 @@ type: ggml knows four axes and quantises along the last one, and those loaders p
 import hashlib
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -20,11 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..errors import CheckpointError, InvalidArgumentError, OutputError
+from ..errors import CheckpointError, InvalidArgumentError, ModelFileError, OutputError
 from ..models.config import Shape, VAEConfig
-from .detect import detect_vae, load_finite, vae_tensor_names
+from ..output.unfinished import PartialFile
+from .detect import detect_vae, is_vae, load_finite, vae_tensor_names
 from .gguf import ORIGINAL_SHAPE_KEY
 from .reader import Checkpoint, open_checkpoint
+from .registry import MODEL_FILES
 
 WRITABLE_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
 """What `convert_to_gguf` writes, from the most to the least exact of each kind.
@@ -94,7 +95,7 @@ def convert_to_gguf(
 
     Norms and biases are stored as F32, the two convolutions whose element count is no multiple of 256 as F16
     (beside F32 and BF16 weights as F32). One tensor at a time is in memory. The file appears under its name when
-    it is complete; on any failure `target` is as before.
+    it is complete; on any failure `target` is as before. `overwrite` replaces another VAE in GGUF and nothing else.
     Raises InvalidArgumentError, CheckpointError, ModelFileError or OutputError.
     """
     if gguf_type not in WRITABLE_TYPES:
@@ -106,11 +107,10 @@ def convert_to_gguf(
         entries = _entries(config, vae_tensor_names(checkpoint, config), gguf_type)
         _check_space(target, sum(entry.nbytes for entry in entries))
         digest = _sha256(source)
-        with _output_errors(target), tempfile.TemporaryDirectory(dir=target.parent, prefix=".seedvr2-") as folder:
-            partial = Path(folder) / "converting.gguf"
-            relative_rms = _write(checkpoint, partial, entries, _Notes(gguf_type, digest), on_progress)
-            target_bytes = partial.stat().st_size
-            partial.replace(target)
+        with _output_errors(target), PartialFile(target, overwrite=overwrite, keeps_ending=False) as partial:
+            relative_rms = _write(checkpoint, partial.path, entries, _Notes(gguf_type, digest), on_progress)
+            target_bytes = partial.size_bytes
+            _check_target(source, target, overwrite)  # Minutes have passed.
     return ConversionReport(
         target=target,
         config=config,
@@ -225,11 +225,33 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
         raise OutputError(f"{target}: expected an existing folder, found none; create {target.parent} first.")
     if target.is_dir():
         raise OutputError(f"{target}: expected the name of a file, found a folder; add a file name.")
+    if target.name.casefold() in {model.name.casefold() for model in MODEL_FILES}:
+        raise OutputError(
+            f"{target}: expected a name of your own, got that of a public file, which promises other content; choose "
+            "another name."
+        )
+    if not os.path.lexists(target):
+        return
+    # By the file and not by its name: hard links, and names that differ in case alone.
     if target.exists() and target.samefile(source):
         raise OutputError(f"{target}: expected another file than the source; choose another name.")
-    if target.exists() and not overwrite:
+    if not overwrite:
         raise OutputError(
             f"{target}: expected no such file, found one; choose another name or ask to overwrite it (--overwrite)."
+        )
+    _check_replaceable(target)
+
+
+def _check_replaceable(target: Path) -> None:
+    """Whoever asks to overwrite means an older conversion: a transformer of 16 GB is never replaced by a VAE."""
+    try:
+        with open_checkpoint(target) as existing:
+            found = "" if existing.format == "gguf" and is_vae(existing) else "another model"
+    except (CheckpointError, ModelFileError):
+        found = "a file that is no model"
+    if found:
+        raise OutputError(
+            f"{target}: expected a VAE in GGUF to overwrite, found {found}; choose another name, or remove it yourself."
         )
 
 

@@ -14,6 +14,9 @@ from .reader import Checkpoint, TensorInfo, quoted
 PREFIXES = ("model.diffusion_model.", "first_stage_model.", "vae.")
 """What other programs put before every name of a file."""
 
+_MAX_LAYERS = 64
+"""Of a level; the public model has two. What follows from a forged file's number is written out, layer by layer."""
+
 _DIT_NAME = re.compile(r"(blocks\.\d+\.(attn|mlp|ada)\.|vid_in\.|vid_out|txt_in\.|emb_in\.)")
 _VAE_NAME = re.compile(r"(encoder\.down_blocks|decoder\.up_blocks)\.\d+\.resnets\.")
 # The names that diffusers gave the attention layers before release 0.15.
@@ -74,9 +77,13 @@ def detect_vae(checkpoint: Checkpoint) -> VAEConfig:
         for level in levels
     )
     moments = _count_of(checkpoint, infos, ["encoder.conv_out.bias"])
-    layers = 0
-    while any(name.startswith(f"encoder.down_blocks.0.resnets.{layers}.") for name in names):
-        layers += 1
+    numbered = {name.split(".")[4] for name in names if name.startswith("encoder.down_blocks.0.resnets.")}
+    layers = next(layer for layer in range(len(numbered) + 1) if str(layer) not in numbered)
+    if layers > _MAX_LAYERS:
+        raise CheckpointError(
+            f"{checkpoint.path}: expected at most {_MAX_LAYERS} layers a level, found {layers}; this is not a SeedVR2 "
+            "VAE."
+        )
     config = VAEConfig(
         block_out_channels=(wide, high, middle, low),
         layers_per_block=layers,

@@ -20,6 +20,9 @@ POSITIVE_TEXT = "positive_conditioning"
 NEGATIVE_TEXT = "negative_conditioning"
 """The embedding of what a picture should not be; nothing reads it, because upscaling runs without guidance."""
 
+_MAX_LAYERS = 256
+"""The largest public model has 36."""
+
 
 def detect_dit(checkpoint: Checkpoint) -> DiTConfig:
     """Derive the configuration of a SeedVR2 transformer; names and shapes are not yet compared with it.
@@ -31,6 +34,12 @@ def detect_dit(checkpoint: Checkpoint) -> DiTConfig:
     names = model_names(checkpoint)
     sizes = _Sizes(checkpoint, names)
     blocks = [name.split(".") for name in names if name.startswith("blocks.")]
+    layers = len({parts[1] for parts in blocks})
+    if layers > _MAX_LAYERS:
+        raise CheckpointError(
+            f"{checkpoint.path}: expected at most {_MAX_LAYERS} blocks, found {layers}; this is not a SeedVR2 "
+            "transformer (DiT)."
+        )
     first = "vid" if any(parts[1] == "0" and "vid" in parts for parts in blocks) else "all"
     width, head_width = sizes.count("vid_in.proj.bias"), sizes.count(f"blocks.0.attn.norm_q.{first}.weight")
     positions = DiTConfig.patch_size**2
@@ -38,7 +47,7 @@ def detect_dit(checkpoint: Checkpoint) -> DiTConfig:
         return DiTConfig(
             family="3b" if any("proj_in_gate" in parts for parts in blocks) else "7b",
             width=width,
-            layers=len({parts[1] for parts in blocks}),
+            layers=layers,
             separate_layers=len({parts[1] for parts in blocks if "vid" in parts}),
             heads=sizes.count(f"blocks.0.attn.proj_qkv.{first}.weight", 3 * width * head_width),
             head_width=head_width,

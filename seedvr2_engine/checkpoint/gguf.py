@@ -8,7 +8,6 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import gguf
@@ -19,6 +18,7 @@ import torch
 from ..errors import CheckpointError
 from ..models.config import Shape
 from .reader import Checkpoint, PackedTensor, TensorInfo, quoted
+from .stored import StoredBytes
 
 ORIGINAL_SHAPE_KEY = "comfy.gguf.orig_shape."
 """Prefix of the metadata key that names, for one tensor, the shape it had before it was collapsed."""
@@ -30,6 +30,8 @@ MAX_DIMENSIONS = 5
 # costs: 16 MiB of text become at most 64 MiB of Python strings.
 _MAX_ENTRIES = 16_384
 _MAX_HEADER_BYTES = 16 << 20
+_FIRST_BYTES = 1 << 20
+"""What is read at first: the whole header of any model of this kind."""
 _MAX_NAME_BYTES = 65_535
 _MAX_ARRAY_DEPTH = 4
 _MAX_SHOWN_VALUES = 64
@@ -54,34 +56,28 @@ MetadataValue: TypeAlias = "bool | int | float | str | tuple[Any, ...]"
 
 
 class GGUFCheckpoint(Checkpoint):
-    """A memory-mapped GGUF file; quantised tensors are dequantised in float32 arithmetic."""
+    """A GGUF file; quantised tensors are dequantised in float32 arithmetic."""
 
     format = "gguf"
 
-    def __init__(self, path: Path) -> None:
-        data = np.memmap(path, dtype=np.uint8, mode="r")
-        header = parse_header(path, data.data)
+    def __init__(self, stored: StoredBytes) -> None:
+        header = parse_header(stored)
         super().__init__(
-            path,
+            stored.path,
             {tensor.info.name: tensor.info for tensor in header.tensors},
             {key: _as_text(value) for key, value in header.metadata.items()},
         )
-        self._data: npt.NDArray[np.uint8] = data
+        self._stored = self._resources.enter_context(stored)
         self._offsets = {tensor.info.name: header.data_start + tensor.offset for tensor in header.tensors}
 
-    def close(self) -> None:
-        super().close()
-        self._data = np.empty(0, np.uint8)  # the mapping ends with its last reference
-
     def _read(self, info: TensorInfo, dtype: torch.dtype | None) -> torch.Tensor:
-        begin = self._offsets[info.name]
-        stored = self._data[begin : begin + info.nbytes]
+        stored = self._stored.read(self._offsets[info.name], info.nbytes)
         if info.type in _PLAIN_DTYPES:
-            return torch.from_numpy(stored.view(_PLAIN_DTYPES[info.type]).copy()).to(dtype)
+            return torch.from_numpy(stored.numpy().view(_PLAIN_DTYPES[info.type])).to(dtype)
         if info.type == "BF16":
-            return torch.from_numpy(stored.copy()).view(torch.bfloat16).to(dtype)
+            return stored.view(torch.bfloat16).to(dtype)
         try:
-            return dequantise(stored, gguf.GGMLQuantizationType[info.type], dtype or torch.float32)
+            return dequantise(stored.numpy(), gguf.GGMLQuantizationType[info.type], dtype or torch.float32)
         except NotImplementedError as error:
             raise CheckpointError(
                 f"{quoted(info.name)} in {self.path}: expected a type that can be dequantised, got "
@@ -91,8 +87,7 @@ class GGUFCheckpoint(Checkpoint):
     def _read_packed(self, info: TensorInfo) -> PackedTensor | None:
         if info.type in _PLAIN_DTYPES or info.type == "BF16":
             return None
-        begin = self._offsets[info.name]
-        return PackedTensor(torch.from_numpy(self._data[begin : begin + info.nbytes].copy()), info.type)
+        return PackedTensor(self._stored.read(self._offsets[info.name], info.nbytes), info.type)
 
 
 def dequantise(stored: npt.NDArray[np.uint8], kind: gguf.GGMLQuantizationType, dtype: torch.dtype) -> torch.Tensor:
@@ -136,20 +131,41 @@ class GGUFHeader:
 class _Cursor:
     """A position in the header; every read is checked against what is left of the file."""
 
-    def __init__(self, path: Path, data: memoryview) -> None:
-        self.path = path
-        self.data = data
+    def __init__(self, stored: StoredBytes) -> None:
+        self.path = stored.path
+        self.file_bytes = stored.size
+        self.data = stored.head(_FIRST_BYTES)
         self.position = 0
+        self.arrays = 0
+        """Arrays of arrays seen so far."""
+        self._stored = stored
 
     def take(self, size: int, what: str) -> int:
-        """Step over `size` bytes and return where they begin."""
+        """Step over `size` bytes, which are then in `data`, and return where they begin."""
         begin = self.position
-        if size > len(self.data) - begin:
-            raise self.damaged(f"{size} bytes for {what} at byte {begin}", f"{len(self.data) - begin} to the end")
+        if size > self.file_bytes - begin:
+            raise self.damaged(f"{size} bytes for {what} at byte {begin}", f"{self.file_bytes - begin} to the end")
         if begin + size > _MAX_HEADER_BYTES:
             raise self.damaged(f"a header of at most {_MAX_HEADER_BYTES} bytes", "a longer one")
+        if begin + size > len(self.data):
+            self.data = self._stored.head(_MAX_HEADER_BYTES)
         self.position = begin + size
         return begin
+
+    def skip_texts(self, count: int) -> None:
+        """Step over `count` texts without looking at them: a language model's vocabulary has a million."""
+        if len(self.data) < min(self.file_bytes, _MAX_HEADER_BYTES):
+            self.data = self._stored.head(_MAX_HEADER_BYTES)
+        data = self.data
+        position, end, length_at = self.position, len(data) - 8, struct.Struct("<Q").unpack_from
+        for _ in range(count):
+            if position > end:
+                break
+            position += 8 + length_at(data, position)[0]
+        else:
+            self.take(position - self.position, f"{count} texts")
+            return
+        raise self.damaged(f"{count} texts", "fewer to the end of the header")
 
     def scalar(self, code: str, what: str) -> Any:
         begin = self.take(struct.calcsize(f"<{code}"), what)
@@ -161,7 +177,7 @@ class _Cursor:
             raise self.damaged(f"{what} of at most {limit} bytes", f"a length of {size}")
         begin = self.take(size, what)
         try:
-            return str(self.data[begin : begin + size], "utf-8")
+            return str(memoryview(self.data)[begin : begin + size], "utf-8")
         except UnicodeDecodeError as error:
             raise self.damaged(f"{what} in UTF-8", "other bytes") from error
 
@@ -178,9 +194,9 @@ class _Cursor:
         )
 
 
-def parse_header(path: Path, data: memoryview) -> GGUFHeader:
-    """Parse and check the header of a GGUF file, given as its bytes; raises CheckpointError."""
-    cursor = _Cursor(path, data)
+def parse_header(stored: StoredBytes) -> GGUFHeader:
+    """Parse and check the header of a GGUF file; raises CheckpointError."""
+    path, cursor = stored.path, _Cursor(stored)
     cursor.take(4, "the magic")
     version = cursor.scalar("I", "the version")
     if version and version & 0xFFFF == 0:
@@ -223,8 +239,13 @@ def _read_value(cursor: _Cursor, kind: int, depth: int) -> MetadataValue:
         begin = cursor.take(length * struct.calcsize(f"<{code}"), f"an array of {length} values")
         if length <= _MAX_SHOWN_VALUES:
             return struct.unpack_from(f"<{length}{code}", cursor.data, begin)
+    elif inner == _STRING:
+        cursor.skip_texts(length)
     else:
-        # Each element takes at least 8 bytes, so a lying length ends at the end of the file.
+        # Each takes at least 12 bytes, so a lying length ends at the end of the file, if not before.
+        cursor.arrays += length
+        if cursor.arrays > _MAX_ENTRIES:
+            raise cursor.damaged(f"at most {_MAX_ENTRIES} arrays inside others", f"{cursor.arrays}")
         for _ in range(length):
             _read_value(cursor, inner, depth + 1)
     return f"array of {length} values"
@@ -236,26 +257,25 @@ def _as_text(value: MetadataValue) -> str:
 
 def _read_tensor(cursor: _Cursor, metadata: Mapping[str, MetadataValue]) -> PlacedTensor:
     name = cursor.text("a tensor name", _MAX_NAME_BYTES)
+    shown = quoted(name)
     axes = cursor.scalar("I", "the number of axes")
     if axes > MAX_DIMENSIONS:
-        raise cursor.damaged(f"at most {MAX_DIMENSIONS} axes for {quoted(name)}", str(axes))
-    begin = cursor.take(8 * axes, f"the shape of {quoted(name)}")
+        raise cursor.damaged(f"at most {MAX_DIMENSIONS} axes for {shown}", str(axes))
+    begin = cursor.take(8 * axes, f"the shape of {shown}")
     # The file counts axes from the fastest one, PyTorch from the slowest.
     shape: Shape = struct.unpack_from(f"<{axes}Q", cursor.data, begin)[::-1]
-    number = cursor.scalar("I", f"the type of {quoted(name)}")
-    offset = cursor.scalar("Q", f"the offset of {quoted(name)}")
+    number = cursor.scalar("I", f"the type of {shown}")
+    offset = cursor.scalar("Q", f"the offset of {shown}")
     try:
         kind = gguf.GGMLQuantizationType(number)
     except ValueError as error:
         raise CheckpointError(
-            f"{quoted(name)} in {cursor.path}: expected a known GGML type, found number {number}; the file "
+            f"{shown} in {cursor.path}: expected a known GGML type, found number {number}; the file "
             "is damaged or needs a newer gguf package."
         ) from error
     block_values, block_bytes = gguf.GGML_QUANT_SIZES[kind]
     if 0 in shape or (shape[-1] if shape else 1) % block_values:
-        raise cursor.damaged(
-            f"axes for {quoted(name)} with whole blocks of {block_values} {kind.name} values", f"{shape}"
-        )
+        raise cursor.damaged(f"axes for {shown} with whole blocks of {block_values} {kind.name} values", f"{shape}")
     nbytes = math.prod(shape) // block_values * block_bytes
     original = _original_shape(cursor, name, shape, metadata)
     return PlacedTensor(TensorInfo(name, shape, kind.name, nbytes, original), offset)
@@ -291,5 +311,5 @@ def _check_places(cursor: _Cursor, tensors: tuple[PlacedTensor, ...], data_start
         if tensor.offset < end:
             raise cursor.damaged("tensors that do not overlap", f"{name} inside another one")
         end = tensor.offset + tensor.info.nbytes
-        if data_start + end > len(cursor.data):
-            raise cursor.damaged(f"{name} to end at byte {data_start + end}", f"a file of {len(cursor.data)} bytes")
+        if data_start + end > cursor.file_bytes:
+            raise cursor.damaged(f"{name} to end at byte {data_start + end}", f"a file of {cursor.file_bytes} bytes")

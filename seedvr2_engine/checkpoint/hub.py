@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from ..errors import ModelFileError
+from .extra_paths import extra_folders
+from .names import MODEL_SUFFIXES, is_plain_name, model_paths
+from .places import expanded, home
 from .registry import MODEL_FILES, ModelFile
 from .transfer import Progress, fetch, hub_address
 
@@ -20,8 +21,6 @@ log = logging.getLogger(__name__)
 
 DISK_MARGIN_BYTES = 256 << 20
 """Free disk that a download leaves untouched."""
-
-_SUFFIXES = frozenset({".safetensors", ".gguf"})
 
 
 @dataclass(frozen=True)
@@ -51,24 +50,42 @@ def search_folders() -> list[Path]:
     root = _comfyui_root()
     if root is not None:
         models = root / "models"
-        first, last = _extra_folders(root / "extra_model_paths.yaml")
+        first, last = extra_folders(root / "extra_model_paths.yaml")
         entries = sorted(models.iterdir()) if models.is_dir() else []
         own = [entry for entry in entries if entry.name.lower() == "seedvr2"] or [models / "SEEDVR2"]
         folders += [*first, *own, models / "vae", *last]
     listed = os.environ.get("SEEDVR2_MODELS", "").split(os.pathsep)
-    folders += [Path(entry).expanduser() for entry in listed if entry]
-    folders.append(user_cache())
+    folders += [expanded(entry, "SEEDVR2_MODELS") for entry in listed if entry]
+    if (cache := _user_cache()) is not None:
+        folders.append(cache)
     return list(dict.fromkeys(folders))
 
 
 def user_cache() -> Path:
-    """`seedvr2/models` in LOCALAPPDATA on Windows, elsewhere in XDG_CACHE_HOME or `~/.cache`."""
+    """`seedvr2/models` in LOCALAPPDATA on Windows, elsewhere in XDG_CACHE_HOME or `~/.cache`.
+
+    Raises `ModelFileError` where none of them is set and the user has no home, as in many containers.
+    """
+    cache = _user_cache()
+    if cache is None:
+        variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
+        raise ModelFileError(
+            f"user cache: expected a home folder or {variable}, found neither; name a folder with --folder, set "
+            f"{variable}, or list your own folders in SEEDVR2_MODELS."
+        )
+    return cache
+
+
+def _user_cache() -> Path | None:
     if sys.platform == "win32":
-        base, default = os.environ.get("LOCALAPPDATA", ""), Path.home() / "AppData" / "Local"
+        base, inside = os.environ.get("LOCALAPPDATA", ""), Path("AppData", "Local")
     else:
-        base, default = os.environ.get("XDG_CACHE_HOME", ""), Path.home() / ".cache"
+        base, inside = os.environ.get("XDG_CACHE_HOME", ""), Path(".cache")
     # The XDG specification has relative values ignored.
-    return (Path(base) if Path(base).is_absolute() else default) / "seedvr2" / "models"
+    if Path(base).is_absolute():
+        return Path(base, "seedvr2", "models")
+    own = home()
+    return None if own is None else own / inside / "seedvr2" / "models"
 
 
 def find_model(name_or_path: str | Path, *, folders: Sequence[Path] | None = None) -> Path:
@@ -87,7 +104,7 @@ def find_model(name_or_path: str | Path, *, folders: Sequence[Path] | None = Non
     for folder in searched:
         if (folder / path).is_file():
             return folder / path
-    places = ", ".join(str(folder) for folder in searched)
+    places = ", ".join(str(folder) for folder in searched) or "any folder, since no user cache is known"
     known = any(model.name == str(path) for model in MODEL_FILES)
     remedy = (
         f"fetch it with `seedvr2 download {path}`" if known else "`seedvr2 models` lists what is known and what is here"
@@ -103,9 +120,9 @@ def local_models(folders: Sequence[Path] | None = None, *, verify: bool = False)
     by_name = {model.name: model for model in MODEL_FILES}
     found: list[LocalModel] = []
     for folder in search_folders() if folders is None else folders:
-        for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        for path in model_paths(folder):
             known = by_name.get(path.name)
-            if not path.is_file() or (known is None and path.suffix not in _SUFFIXES):
+            if known is None and path.suffix not in MODEL_SUFFIXES:
                 continue
             size_bytes = path.stat().st_size
             verified: bool | None = None
@@ -134,7 +151,7 @@ def download(
     `token` and `endpoint` default to those of huggingface_hub (HF_TOKEN or the saved login; HF_ENDPOINT). Its
     own cache is looked at first and, with `local_files_only` or HF_HUB_OFFLINE, alone. Raises `ModelFileError`.
     """
-    if model.name in {"", ".", ".."} or any(mark in model.name for mark in "/\\:\0"):
+    if not is_plain_name(model.name):
         raise ModelFileError(f"{model.name!r}: expected a plain file name; correct the registry entry.")
     folder = user_cache() if folder is None else folder
     target = folder / model.name
@@ -165,7 +182,7 @@ def _comfyui_root() -> Path | None:
     """COMFYUI_PATH, or the folder whose `custom_nodes` holds this package (also through a symbolic link)."""
     named = os.environ.get("COMFYUI_PATH")
     if named:
-        root = Path(named).expanduser()
+        root = expanded(named, "COMFYUI_PATH")
         if not root.is_dir():
             raise ModelFileError(
                 f"COMFYUI_PATH: expected ComfyUI's folder, got {root}, which is no folder; correct it."
@@ -176,42 +193,6 @@ def _comfyui_root() -> Path | None:
             if parent.name == "custom_nodes":
                 return parent.parent
     return None
-
-
-def _extra_folders(file: Path) -> tuple[list[Path], list[Path]]:
-    """The `seedvr2` and `vae` folders of an `extra_model_paths.yaml`: (of default sections, others)."""
-    first: list[Path] = []
-    last: list[Path] = []
-    for name, section in _sections(file).items():
-        base = file.parent / os.path.expandvars(Path(str(section.get("base_path") or "")).expanduser())
-        for key, value in section.items():
-            if str(key).lower() not in {"seedvr2", "vae"} or value is None:
-                continue
-            if not isinstance(value, str):
-                raise ModelFileError(
-                    f"{file}: expected {name}.{key} to be text, one folder a line, got {value!r}; correct it."
-                )
-            lines = [line.strip() for line in value.splitlines() if line.strip()]
-            folders = [Path(os.path.normpath(base / line)) for line in lines]
-            (first if section.get("is_default") else last).extend(folders)
-    return first, last
-
-
-def _sections(file: Path) -> dict[str, dict[str, object]]:
-    """The sections of an `extra_model_paths.yaml`; none when there is no such file."""
-    if not file.is_file():
-        return {}
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelFileError(f"{file}: expected YAML, but reading failed ({reason}); correct it.") from error
-    if content is None:
-        return {}
-    sections = content.values() if isinstance(content, dict) else [content]
-    if not all(section is None or isinstance(section, dict) for section in sections):
-        raise ModelFileError(f"{file}: expected named sections of `key: folder` lines; correct the file.")
-    return {str(name): section for name, section in content.items() if section is not None}
 
 
 def has_content_of(path: Path, model: ModelFile) -> bool:

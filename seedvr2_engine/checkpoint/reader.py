@@ -2,7 +2,6 @@
 
 import json
 import math
-import stat
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
@@ -15,8 +14,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..errors import CheckpointError, InvalidArgumentError, ModelFileError
+from ..errors import CheckpointError, InvalidArgumentError
 from ..models.config import Shape
+from .stored import StoredBytes
 
 _INTEGER_TYPES = frozenset({"I64", "I32", "I16", "I8", "U8", "BOOL"})
 
@@ -59,7 +59,10 @@ class TensorInfo:
 
 
 class Checkpoint(ABC):
-    """An open checkpoint file; use it in a `with` statement, because it keeps the file mapped."""
+    """An open checkpoint file; use it in a `with` statement, because it keeps the file open.
+
+    A file that changes while it is open is refused at the next read (CheckpointError).
+    """
 
     format: ClassVar[str]
     """The container: "safetensors" or "gguf"."""
@@ -129,29 +132,26 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     damaged.
     """
     path = Path(path)
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckpointError(f"{path}: expected a checkpoint file, found a folder or a device.")
-        with path.open("rb") as file:
-            head = file.read(16)
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: expected a checkpoint file, found none; check the path.") from error
-    except OSError as error:
-        raise ModelFileError(f"{path}: the checkpoint cannot be read ({error.strerror}).") from error
-    if head.startswith(b"GGUF"):
-        # Here and not above: that module needs this one, and the gguf package is not needed for safetensors.
-        from .gguf import GGUFCheckpoint
+    with ExitStack() as opened:
+        stored = opened.enter_context(StoredBytes(path))
+        head = stored.head(16)
+        checkpoint: Checkpoint
+        if head.startswith(b"GGUF"):
+            # Here and not above: that module needs this one, and the gguf package is not needed for safetensors.
+            from .gguf import GGUFCheckpoint
 
-        return GGUFCheckpoint(path)
-    if head[8:9] == b"{":
-        return SafetensorsCheckpoint(path, status.st_size)
-    raise CheckpointError(f"{path}: {_refusal(head)}")
+            checkpoint = GGUFCheckpoint(stored)
+        elif head[8:9] == b"{":
+            checkpoint = SafetensorsCheckpoint(stored)
+        else:
+            raise CheckpointError(f"{path}: {_refusal(head)}")
+        opened.pop_all()  # It is the checkpoint's from here on.
+        return checkpoint
 
 
 def quoted(name: str) -> str:
     """Return a name from a file so that it fits a one-line message: printable and at most 200 characters."""
-    return name if name.isprintable() and len(name) <= 200 else ascii(name[:200])
+    return name if len(name) <= 200 and name.isprintable() else ascii(name[:200])
 
 
 def _refusal(head: bytes) -> str:
@@ -177,7 +177,21 @@ def _refusal(head: bytes) -> str:
 _MAX_HEADER_BYTES = 2 << 20
 
 _FP8_TYPES = frozenset({"F8_E4M3", "F8_E5M2"})
-_READABLE_TYPES = _FP8_TYPES | _INTEGER_TYPES | {"F64", "F32", "F16", "BF16"}
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""The types that are read, in the format's own words."""
 
 _SCALE_SUFFIXES = (".weight_scale", ".scale_weight")
 # Activation scales and the format note do not change the value of a weight.
@@ -187,39 +201,42 @@ _FP8_MARKER = "scaled_fp8"
 
 
 class SafetensorsCheckpoint(Checkpoint):
-    """A memory-mapped safetensors file; scales beside FP8 weights are applied on reading."""
+    """A safetensors file; scales beside FP8 weights are applied on reading."""
 
     format = "safetensors"
 
-    def __init__(self, path: Path, file_bytes: int) -> None:
-        text = _header_text(path, file_bytes)
+    def __init__(self, stored: StoredBytes) -> None:
+        path = stored.path
+        text = _header_text(stored)
         try:
             # The package checks every offset and shape, so the JSON may be trusted after this line.
-            file = safe_open(path, framework="pt")
-            header = json.loads(text, object_pairs_hook=_without_duplicates)
+            with safe_open(path, framework="pt"):
+                header = json.loads(text, object_pairs_hook=_without_duplicates)
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise _damaged(path, error) from error
-        notes = header.pop("__metadata__", {})
+        notes = header.pop("__metadata__", None) or {}
         infos = {name: _tensor_info(name, entry) for name, entry in header.items()}
         tensors, self._scales = _without_companions(path, infos)
+        self._infos = infos
+        self._begins = {name: 8 + len(text) + entry["data_offsets"][0] for name, entry in header.items()}
         super().__init__(path, tensors, notes)
-        self._file = self._resources.enter_context(file)
+        self._stored = self._resources.enter_context(stored)
         for name in infos:
             if name not in tensors and name.endswith(".comfy_quant"):
                 self._check_quantisation_note(name)
 
     def _read(self, info: TensorInfo, dtype: torch.dtype | None) -> torch.Tensor:
-        if info.type not in _READABLE_TYPES:
+        if info.type not in _DTYPES:
             raise CheckpointError(
                 f"{quoted(info.name)} in {self.path}: expected a plain or FP8 type, got {quoted(info.type)}; "
                 "use an F16 file of this model."
             )
-        values = self._tensor(info.name)
+        values = self._values(info.name)
         if info.type not in _FP8_TYPES:
-            return values.to(dtype or values.dtype, copy=True)  # the mapping must not outlive the file
+            return values.to(dtype or values.dtype)
         values = values.to(torch.float32)
         if (scale := self._scales.get(info.name)) is not None:
-            factor = self._tensor(scale).to(torch.float32)
+            factor = self._values(scale).to(torch.float32)
             # Per tensor, or one factor for each output channel: the first axis.
             values *= factor.reshape(()) if factor.numel() == 1 else factor.reshape(-1, *[1] * (values.ndim - 1))
         return values.to(dtype or torch.float32)
@@ -228,19 +245,19 @@ class SafetensorsCheckpoint(Checkpoint):
         if info.type not in _FP8_TYPES:
             return None
         scale = self._scales.get(info.name)
-        stored = self._tensor(info.name).view(torch.uint8).flatten().clone()
-        return PackedTensor(stored, info.type, None if scale is None else self._tensor(scale).float().flatten())
+        stored = self._bytes(info.name)
+        return PackedTensor(stored, info.type, None if scale is None else self._values(scale).float().flatten())
 
-    def _tensor(self, name: str) -> torch.Tensor:
-        try:
-            tensor: torch.Tensor = self._file.get_tensor(name)
-        except SafetensorError as error:
-            raise _damaged(self.path, error) from error
-        return tensor
+    def _values(self, name: str) -> torch.Tensor:
+        info = self._infos[name]
+        return self._bytes(name).view(_DTYPES[info.type]).reshape(info.shape)
+
+    def _bytes(self, name: str) -> torch.Tensor:
+        return self._stored.read(self._begins[name], self._infos[name].nbytes)
 
     def _check_quantisation_note(self, name: str) -> None:
         """Refuse a layer whose note says that more than FP8 and a scale is needed to recover its weight."""
-        text = bytes(self._tensor(name).view(torch.uint8).flatten().tolist())
+        text = bytes(self._bytes(name).tolist())
         try:
             note = json.loads(text)
             plain = note["format"] in ("float8_e4m3fn", "float8_e5m2") and note.keys() <= {
@@ -257,21 +274,21 @@ class SafetensorsCheckpoint(Checkpoint):
             )
 
 
-def _header_text(path: Path, file_bytes: int) -> bytes:
+def _header_text(stored: StoredBytes) -> bytes:
     """Read the JSON header, after checking the length that the file claims for it."""
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-        if header_bytes > file_bytes - 8:
-            raise CheckpointError(
-                f"{path}: expected a safetensors header of {header_bytes} bytes, found only "
-                f"{max(file_bytes - 8, 0)} bytes in the file; it is truncated or damaged, download it again."
-            )
-        if header_bytes > _MAX_HEADER_BYTES:
-            raise CheckpointError(
-                f"{path}: expected a safetensors header of at most {_MAX_HEADER_BYTES} bytes, found "
-                f"{header_bytes}; this is not a SeedVR2 model."
-            )
-        return file.read(header_bytes)
+    path = stored.path
+    header_bytes = int.from_bytes(stored.head(8), "little")
+    if header_bytes > stored.size - 8:
+        raise CheckpointError(
+            f"{path}: expected a safetensors header of {header_bytes} bytes, found only "
+            f"{max(stored.size - 8, 0)} bytes in the file; it is truncated or damaged, download it again."
+        )
+    if header_bytes > _MAX_HEADER_BYTES:
+        raise CheckpointError(
+            f"{path}: expected a safetensors header of at most {_MAX_HEADER_BYTES} bytes, found "
+            f"{header_bytes}; this is not a SeedVR2 model."
+        )
+    return stored.head(8 + header_bytes)[8:]
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

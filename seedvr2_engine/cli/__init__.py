@@ -1,5 +1,42 @@
 """The command `seedvr2`: parse arguments, call the library, map errors to exit codes."""
 
-from .app import main
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
 
 __all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    from .streams import fill_closed_streams
+
+    fill_closed_streams()
+    _require_folder()
+    # Nothing is begun while modules are imported: there Ctrl-C just ends, and no library can make of it what it likes.
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+    from .app import main as run
+
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, before)
+    run()
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    os.write(2, b"error: interrupted.\n")
+    os._exit(130)
+
+
+def _require_folder() -> None:
+    """Say that the working folder is gone: libraries end the process where they look for it."""
+    try:
+        Path.cwd()
+    except OSError:
+        print(
+            "error: expected a working folder that is there, found it removed; change to another one.", file=sys.stderr
+        )
+        sys.exit(2)

@@ -3,7 +3,6 @@
 import ctypes
 import functools
 import logging
-import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -11,9 +10,12 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..errors import SeedVR2Error
 from . import bench, bench_upscale, clips, compare, doctor, files, plan, upscale
-from .console import EXIT_BAD_INPUT, EXIT_INTERRUPTED, fail
+from .console import EXIT_INTERRUPTED, fail
+from .failures import PASSED_ON, sentence_of
+from .interruption import end_at_once, keep_what_is_finished, was_interrupted
+from .shown import ShownFormatter
+from .streams import drop_what_waits
 
 _M_MMAP_THRESHOLD = -3
 """Its number in glibc's malloc.h."""
@@ -21,24 +23,41 @@ _OWN_PAGES_BYTES = 1 << 20
 
 
 def _with_exit_codes(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn the errors a user can meet into one sentence and an exit code: 2 for bad input, 130 for Ctrl-C."""
+    """Turn every error into one sentence and an exit code: 2 for bad input, 130 for Ctrl-C, 1 for a fault of ours."""
 
     @functools.wraps(command)
     def run(*args: object, **kwargs: object) -> None:
         try:
-            command(*args, **kwargs)
-        except SeedVR2Error as error:
-            raise typer.Exit(fail(str(error), EXIT_BAD_INPUT)) from None
+            _interruptible(command, *args, **kwargs)
+        except PASSED_ON:
+            raise
         except BrokenPipeError:
             raise  # Whoever read our output has gone, which is theirs to decide.
-        except OSError as error:
-            # What a library raises where no sentence of ours fits: a full disk, a folder without permission.
-            sentence = f"{error.filename or 'the file system'}: {error.strerror or error}."
-            raise typer.Exit(fail(sentence, EXIT_BAD_INPUT)) from None
         except KeyboardInterrupt:
             raise typer.Exit(fail("interrupted.", EXIT_INTERRUPTED)) from None
+        except Exception as error:
+            raise typer.Exit(_failed(error)) from None
 
     return run
+
+
+def _interruptible(command: Callable[..., None], *args: object, **kwargs: object) -> None:
+    """Run a command; an interruption that comes out of a half-imported module or a callback as an error is one."""
+    try:
+        command(*args, **kwargs)
+    except typer.Exit:
+        raise
+    except Exception:
+        if was_interrupted():
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _failed(error: Exception) -> int:
+    try:
+        return fail(*sentence_of(error))
+    except KeyboardInterrupt:
+        return fail("interrupted.", EXIT_INTERRUPTED)
 
 
 app = typer.Typer(
@@ -81,22 +100,22 @@ def _options(
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")] = False,
 ) -> None:
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(ShownFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, handlers=[handler])
 
 
 def main() -> None:
     """Run the command line and exit."""
     _keep_memory_steady()
-    _keep_what_is_finished()
-    app()
-
-
-def _keep_what_is_finished() -> None:
-    """Let a request to end, and a terminal that closes, do what Ctrl-C does; who ignores them, as nohup does, may."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP.
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
+    keep_what_is_finished()
+    try:
+        app()
+    except KeyboardInterrupt:  # Before the command began, or after it ended.
+        sys.exit(fail("interrupted.", EXIT_INTERRUPTED))
+    finally:
+        end_at_once()
+        drop_what_waits()
 
 
 def _keep_memory_steady() -> None:

@@ -46,10 +46,11 @@ def vae(
     from ..bench.cases import DEFAULT_CASES, parse_case
     from ..bench.results import Results, now, require_matplotlib, source_commit, write_results
     from ..bench.vae import Bench, matrix_tflops
-    from ..device import device_spec, resolve_device
+    from ..device import resolve_device
     from ..engine.backend import triton_backend
     from ..engine.doctor import inspect_machine
     from ..plan.choices import memory_budget_bytes
+    from ..plan.gpus import device_spec
 
     cases = [parse_case(text) for text in size] if size else list(DEFAULT_CASES)
     if plot:
@@ -98,9 +99,9 @@ def vae(
 
 def _precisions(wanted: list[str] | None, sm: str) -> list[str]:
     from ..bench.vae import REFERENCE
-    from ..kernels.dispatch import FORMATS_BY_ARCHITECTURE
+    from ..kernels.architectures import formats_of
 
-    offered = [*FORMATS_BY_ARCHITECTURE.get(sm, ()), REFERENCE]
+    offered = [*formats_of(sm), REFERENCE]
     for name in wanted or ():
         if name not in offered:
             raise InvalidArgumentError(f"precision: expected one of {', '.join(offered)} on {sm}, got {name!r}.")

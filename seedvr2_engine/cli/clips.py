@@ -15,7 +15,9 @@ import typer
 
 from ..errors import InvalidArgumentError
 from .choices import check_count, choose_vae
-from .console import EXIT_INTERRUPTED, err, fail, frame_progress, out, warn
+from .console import err, frame_progress, out, per_second, warn
+from .outputs import kept_output
+from .shown import shown
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +61,8 @@ def reconstruct(
     quality: Annotated[float | None, typer.Option(help="Constant rate factor, or 1 to 100 for JPEG and WebP.")] = None,
     bit_depth: Annotated[int | None, typer.Option(help="Bits per sample; the input's if not given.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+    deinterlace: Annotated[str, typer.Option(help="auto, off, bwdif or bwdif-fields.")] = "auto",
+    detelecine: Annotated[str, typer.Option(help="Undo 3:2 pulldown: auto, off or on.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Encode and decode a clip or picture with the VAE, and measure what that costs in quality."""
@@ -74,11 +78,23 @@ def reconstruct(
     number_format = resolve_dtype(dtype, place)
     if dtype != "auto":
         precision = _plain_precision(precision, dtype)
-    with open_source(source, start=start, frames=frames) as clip:
+    with open_source(
+        source,
+        start=start,
+        frames=frames,
+        deinterlace=deinterlace,  # type: ignore[arg-type]
+        detelecine=detelecine,  # type: ignore[arg-type]
+    ) as clip:
         check_count(len(clip), target)
         info = clip.info
+        for sentence in info.remarks:
+            err.print(sentence, markup=False)
         meter = QualityMeter()
-        with open_sink(target, width=info.width, height=info.height, source=info, options=options) as sink:
+
+        def open_output() -> FrameSink:
+            return open_sink(target, width=info.width, height=info.height, source=info, options=options)
+
+        with kept_output(open_output) as (sink, signals), signals.let_through():
             model = _load(vae, place, number_format, precision, vram_gb)
             began = time.perf_counter()
             restored = _paired(clip, lambda pictures: run(pictures, model, slice_frames=slice_frames, tile=spec))
@@ -132,16 +148,10 @@ def _paired(
 def _write(pairs: Iterable[tuple[Frame, Tensor]], sink: FrameSink, meter: QualityMeter, *, total: int) -> None:
     with frame_progress() as bar:
         task = bar.add_task("reconstruct", total=total)
-        try:
-            for frame, picture in pairs:
-                meter.add(picture, frame.rgb)
-                sink.write(picture, pts=frame.pts, alpha=frame.alpha)
-                bar.advance(task)
-        except KeyboardInterrupt:
-            kept = sink.abort(keep_partial=True)
-            bar.stop()
-            done = "nothing was finished" if kept is None else f"what was finished is in {kept}"
-            raise typer.Exit(fail(f"interrupted; {done}.", EXIT_INTERRUPTED)) from None
+        for frame, picture in pairs:
+            meter.add(picture, frame.rgb)
+            sink.write(picture, pts=frame.pts, alpha=frame.alpha, metadata=frame.metadata)
+            bar.advance(task)
 
 
 def _report(target: Path, meter: QualityMeter, seconds: float, *, as_json: bool) -> None:
@@ -154,7 +164,8 @@ def _report(target: Path, meter: QualityMeter, seconds: float, *, as_json: bool)
     ssim = "" if quality.mean_ssim is None else f", SSIM {quality.mean_ssim:.4f}"
     plural, worst = ("s", f" (worst frame {quality.min_psnr_db:.2f})") if quality.frames > 1 else ("", "")
     out.print(
-        f"{target}: {quality.frames} frame{plural} in {seconds:.1f} s ({quality.frames / seconds:.2f} a second); "
+        f"{shown(str(target))}: {quality.frames} frame{plural} in {seconds:.1f} s "
+        f"({per_second(quality.frames, seconds)}); "
         f"against the input, before the output's own compression: PSNR {quality.psnr_db:.2f} dB{worst}{ssim}",
         markup=False,
     )

@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from ..errors import InvalidArgumentError
-from .console import out, warn
+from .console import err, out, warn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +48,10 @@ def compare(
         Path | None, typer.Option(help="Write the worst frame side by side, with differences below.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing picture.")] = False,
+    deinterlace: Annotated[
+        str, typer.Option(help="Frames are compared as stored unless this is auto, bwdif or bwdif-fields.")
+    ] = "off",
+    detelecine: Annotated[str, typer.Option(help="Undo 3:2 pulldown first: off, auto or on.")] = "off",
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure two clips: PSNR, SSIM, a perceptual distance, flicker, and jumps at chunk borders."""
@@ -64,7 +68,21 @@ def compare(
     distance = perceptual_distance(perceptual, resolve_device(device))
     with ExitStack() as stack:
         names = [a, b] if reference is None else [a, b, reference]
-        clips = [stack.enter_context(open_source(name, start=start, frames=frames)) for name in names]
+        clips = [
+            stack.enter_context(
+                open_source(
+                    name,
+                    start=start,
+                    frames=frames,
+                    deinterlace=deinterlace,  # type: ignore[arg-type]
+                    detelecine=detelecine,  # type: ignore[arg-type]
+                )
+            )
+            for name in names
+        ]
+        for clip in clips:
+            for sentence in clip.info.remarks:
+                err.print(sentence, markup=False)
         _check_sizes(clips)
         meters = ClipMeter(distance), ClipMeter(distance)
         worst = _measure(clips, meters)

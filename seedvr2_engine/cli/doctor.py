@@ -14,7 +14,7 @@ from .console import err, fail, out, wide
 if TYPE_CHECKING:
     from ..engine.checks import Check
     from ..engine.doctor import DoctorReport, Machine
-    from ..kernels.dispatch import Format
+    from ..kernels.configs import Format
 
 EXIT_WRONG = 1
 """Something on this machine computes what it should not."""
@@ -33,10 +33,10 @@ def doctor(
     """Say what this machine has and what will be used, and check every kernel on its GPU against plain PyTorch."""
     from ..device import resolve_device
     from ..engine.doctor import DoctorReport, inspect_machine, what_is_used
-    from ..errors import OutputError
+    from ..output.unfinished import check_target, write_whole
 
-    if report is not None and report.exists():
-        raise OutputError(f"{report}: exists already; name another file or remove it.")
+    if report is not None:
+        check_target(report, overwrite=False)
     place = resolve_device(device)
     machine = inspect_machine(place)
     _print_machine(machine, what_is_used(machine))
@@ -49,7 +49,7 @@ def doctor(
             checks = _check(machine, tuple(format or ()), device)
     findings = DoctorReport(machine, what_is_used(machine), checks, round(time.monotonic() - began, 1))
     if report is not None:
-        report.write_text(findings.to_json())
+        write_whole(report, findings.to_json().encode(), overwrite=False)
         err.print(f"Written: {report}", markup=False)
     _conclude(findings)
 
@@ -57,11 +57,11 @@ def doctor(
 def _check(machine: Machine, wanted: tuple[str, ...], device: str) -> tuple[Check, ...]:
     from ..device import resolve_device
     from ..engine.doctor import check_kernels, plans_to_check
-    from ..kernels.dispatch import FORMATS_BY_ARCHITECTURE
+    from ..kernels.architectures import formats_of
     from ..models.config import VAEConfig
 
     assert machine.gpu is not None
-    formats: tuple[Format, ...] = wanted or FORMATS_BY_ARCHITECTURE.get(machine.gpu.sm, ())  # type: ignore[assignment]
+    formats: tuple[Format, ...] = wanted or formats_of(machine.gpu.sm)  # type: ignore[assignment]
     plans = plans_to_check(machine.gpu, formats, VAEConfig())
     out.print("\nEvery kernel is compiled and compared with plain PyTorch; the first time takes some minutes.")
     with err.status("checking") as status:

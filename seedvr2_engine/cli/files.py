@@ -19,6 +19,7 @@ from rich.table import Table
 from ..errors import InvalidArgumentError
 from .choices import NANO, model_file
 from .console import Bar, err, out, readable_size, wide
+from .shown import shown
 
 
 def info(
@@ -35,7 +36,9 @@ def info(
     facts = Table.grid(padding=(0, 2, 0, 0))
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
-    facts.add_row("file", f"{description.path} ({readable_size(description.file_bytes)}, {description.format})")
+    facts.add_row(
+        "file", f"{shown(str(description.path))} ({readable_size(description.file_bytes)}, {description.format})"
+    )
     facts.add_row("architecture", description.architecture)
     if description.vae is not None:
         widths = ", ".join(map(str, description.vae.block_out_channels))
@@ -54,7 +57,7 @@ def info(
     for use in description.types:
         types.add_row(use.type, str(use.tensors), f"{use.parameters:,}", f"{use.nbytes:,}")
     out.print()
-    out.print(types)
+    wide().print(types)
     for problem in description.problems:
         out.print(f"problem: {problem}", markup=False)
 
@@ -73,7 +76,11 @@ def convert(
     if target.suffix.lower() != ".gguf":
         raise InvalidArgumentError(f"{target}: expected a name ending in .gguf, which is what is written; rename it.")
     with Bar(
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=err
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=err,
     ) as bar:
         task = bar.add_task("convert", total=None, visible=False)
         report = convert_to_gguf(
@@ -85,7 +92,8 @@ def convert(
         )
     counts = ", ".join(f"{count} {name}" for name, count in report.tensors_by_type.items())
     out.print(
-        f"{report.target}: {readable_size(report.target_bytes)} (from {readable_size(report.source_bytes)}), "
+        f"{shown(str(report.target))}: {readable_size(report.target_bytes)} "
+        f"(from {readable_size(report.source_bytes)}), "
         f"tensors: {counts}; relative RMS error of the weights {report.relative_rms:.2e}",
         markup=False,
     )
@@ -101,7 +109,7 @@ def download(
 
     model = find(name)
     with Bar(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
@@ -114,7 +122,7 @@ def download(
             folder,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
         )
-    out.print(f"{path}: verified", markup=False)
+    out.print(f"{shown(str(path))}: verified")
 
 
 def models(
@@ -124,16 +132,17 @@ def models(
     from ..checkpoint.hub import local_models, search_folders
     from ..checkpoint.registry import MODEL_FILES
 
+    folders = search_folders()  # What is wrong with them comes first.
     out.print("Public files")
     for model in MODEL_FILES:
         _print_model(model.name, f"{readable_size(model.size_bytes)}: {model.description}")
     out.print("\nIn this package")
     _print_model(NANO, "a small VAE and a small transformer, for trying things out; --vae nano, --dit nano")
-    folders = search_folders()
     states = {True: "verified", False: "not the public file", None: "not checked"}
     here = local_models(folders, verify=verify)
     if not here:
-        out.print(f"\nNo public file on this machine; looked in {', '.join(map(str, folders))}.", markup=False)
+        looked = ", ".join(map(str, folders)) or "no folder, since none is known"
+        out.print(f"\nNo public file on this machine; looked in {looked}.")
         return
     out.print("\nOn this machine")
     for local in here:
@@ -143,4 +152,4 @@ def models(
 
 def _print_model(name: str, facts: str) -> None:
     """Two lines, so that a name that must be typed again is never cut off."""
-    out.print(f"  {name}\n      {facts}", markup=False)
+    out.print(f"  {shown(name)}\n      {shown(facts)}")

@@ -10,6 +10,7 @@ from rich.table import Table
 from ..errors import InvalidArgumentError
 from .choices import UpscaleModels
 from .console import out, readable_size, warn
+from .hdr import hdr_sentence
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..pipeline.options import UpscaleOptions
     from ..pipeline.reconstruct import VideoCodec
     from ..pipeline.upscaler import Upscaler
+    from ..video import SinkOptions
     from .upscale_files import Cut, Job
 
 PLAIN_DTYPES = ("float32", "float16", "bfloat16")
@@ -132,15 +134,19 @@ def plan_machine(models: UpscaleModels, device: torch.device, precision: str, of
     return Machine(device, "reference" if plain else precision, vae_dtype, dit_dtype, wanted)
 
 
-def print_plan(job: Job, models: UpscaleModels, machine: Machine, options: UpscaleOptions, cut: Cut) -> None:
-    """Print what a job would do, in how much memory and about how long; nothing is loaded or written."""
+def print_plan(
+    job: Job, models: UpscaleModels, machine: Machine, options: UpscaleOptions, cut: Cut, sink: SinkOptions
+) -> None:
+    """Print what a job would do, in how much memory and about how long, and what cannot be kept; nothing is written."""
     from ..device import total_memory_bytes
     from ..pipeline.forecast import forecast, matrix_rate
     from ..pipeline.memory import engine_budget_bytes
+    from ..video.writing.plan import plan_output
 
     with cut.open(job.source) as clip:
         info = clip.info
     resize = options.resize((info.height, info.width))
+    output = plan_output(job.target, (resize.output[1], resize.output[0]), info, sink)
     available = total_memory_bytes(machine.device)
     seen = forecast(machine.sizes(models), resize, options, frames=info.selected_frames, memory_bytes=available)
     memory, work, chunks = seen.memory, seen.work, seen.division.chunks
@@ -156,6 +162,8 @@ def print_plan(job: Job, models: UpscaleModels, machine: Machine, options: Upsca
     for name, value in (
         ("clip", f"{job.source} to {job.target}"),
         ("size", size),
+        *(("input", sentence) for sentence in info.remarks),
+        ("output", output.describe()),
         ("models", models.describe()),
         ("machine", machine.describe()),
         (
@@ -164,6 +172,7 @@ def print_plan(job: Job, models: UpscaleModels, machine: Machine, options: Upsca
             f"the VAE sees {'the clip as one' if seen.division.vae_span == 'clip' else 'each on its own'}",
         ),
         ("colours", options.color),
+        *((("HDR", hdr),) if (hdr := hdr_sentence(info, options.hdr)) else ()),
         (
             "memory",
             f"about {readable_size(memory.peak_bytes)} of {readable_size(available)}: weights "
@@ -179,6 +188,8 @@ def print_plan(job: Job, models: UpscaleModels, machine: Machine, options: Upsca
     ):
         table.add_row(name, value)
     out.print(table, markup=False)
+    for sentence in output.losses:
+        warn(sentence)
     if memory.peak_bytes > available:
         warn(
             f"this takes more memory than {machine.device} has; a smaller size, fewer --chunk-frames or --tile 512 "

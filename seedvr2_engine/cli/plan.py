@@ -69,8 +69,8 @@ def plan(
 
 
 def _device(gpu: str | None) -> DeviceSpec:
-    from ..device import device_spec, resolve_device
-    from ..plan.gpus import find_gpu, with_known_rates
+    from ..device import resolve_device
+    from ..plan.gpus import device_spec, find_gpu, with_known_rates
 
     if gpu is not None:
         return find_gpu(gpu)

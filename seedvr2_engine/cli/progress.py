@@ -9,6 +9,7 @@ from rich.table import Column
 from rich.text import Text
 
 from .console import Bar, err
+from .shown import shown
 
 if TYPE_CHECKING:
     from ..pipeline.upscaler import Progress as Step
@@ -36,7 +37,11 @@ class UpscaleBar:
     def __init__(self, name: str, total: int) -> None:
         # In a narrow terminal the bar gives way, and a long name, but no number.
         self._bar = Bar(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=max(8, err.width // 4))),
+            TextColumn(
+                "{task.description}",
+                markup=False,
+                table_column=Column(no_wrap=True, max_width=max(8, err.width // 4)),
+            ),
             TextColumn("{task.fields[stage]:11}"),
             BarColumn(),
             _Frames(table_column=Column(no_wrap=True)),
@@ -45,7 +50,7 @@ class UpscaleBar:
             console=err,
         )
         self._total = total
-        self._task = self._bar.add_task(name, total=total, stage="reading", frames=0)
+        self._task = self._bar.add_task(shown(name), total=total, stage="reading", frames=0)
         self._passed = dict.fromkeys(STAGE_SHARES, 0)
 
     def __enter__(self) -> UpscaleBar:

@@ -1,19 +1,18 @@
-"""`seedvr2 upscale`: the options of an upscaling, and what it prints."""
+"""`seedvr2 upscale`: the options of an upscaling."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InvalidArgumentError, SeedVR2Error
-from .choices import choose_models
-from .console import EXIT_BAD_INPUT, err, fail, out, warn
+from ..errors import InvalidArgumentError
+from .choices import choose_models, parse_rate
+from .console import err, warn
 from .machine import plan_machine, print_plan
-from .upscale_files import Cut, Job, Request, Result, jobs_for, run_job
+from .upscale_files import Cut, Request, jobs_for
+from .upscale_jobs import plan_jobs, run_jobs
 
 if TYPE_CHECKING:
     from ..pipeline.upscaler import Upscaler
@@ -91,6 +90,13 @@ def upscale(
     noise: Annotated[
         str, typer.Option(help="position, or reference (anew for every chunk).", rich_help_panel=_LOOK)
     ] = "position",
+    hdr: Annotated[
+        str,
+        typer.Option(
+            help="auto: PQ passes through the models on an SDR-like scale and back; off: as it is.",
+            rich_help_panel=_LOOK,
+        ),
+    ] = "auto",
     start: Annotated[int, typer.Option(help="Frames to skip at the start.", rich_help_panel=_OUTPUT)] = 0,
     frames: Annotated[
         int | None, typer.Option(help="Frames to take; all if not given.", rich_help_panel=_OUTPUT)
@@ -120,8 +126,29 @@ def upscale(
     ] = None,
     chroma: Annotated[str, typer.Option(help="auto, 420, 422, 444 or rgb.", rich_help_panel=_OUTPUT)] = "auto",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing output.", rich_help_panel=_OUTPUT)
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace existing outputs; a folder skips them otherwise.", rich_help_panel=_OUTPUT
+        ),
     ] = False,
+    rate: Annotated[
+        str | None,
+        typer.Option(
+            help="Frames per second of a picture sequence, as 25 or 24000/1001; 24 if not given.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    deinterlace: Annotated[
+        str,
+        typer.Option(
+            help="auto, off, bwdif (one frame for each stored one) or bwdif-fields (twice the rate).",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = "auto",
+    detelecine: Annotated[
+        str,
+        typer.Option(help="Undo 3:2 pulldown, 29.97 to 23.976 frames: auto, off or on.", rich_help_panel=_OUTPUT),
+    ] = "auto",
     plan: Annotated[bool, typer.Option("--plan", help="Print what would run, its memory and time, and exit.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -146,6 +173,7 @@ def upscale(
         latent_noise=latent_noise,
         noise=noise,  # type: ignore[arg-type]
         vae_span=None if vae_span == "auto" else vae_span,  # type: ignore[arg-type]
+        hdr=hdr,  # type: ignore[arg-type]
         tile=None if tile is None else TileSpec(tile, tile_overlap),
     )
     sink = SinkOptions(
@@ -156,7 +184,14 @@ def upscale(
         chroma=chroma,  # type: ignore[arg-type]
         overwrite=overwrite,
     )
-    cut = Cut(start, frames, "keep" if keep_damaged else "refuse")
+    cut = Cut(
+        start,
+        frames,
+        "keep" if keep_damaged else "refuse",
+        None if rate is None else parse_rate(rate),
+        deinterlace,  # type: ignore[arg-type]
+        detelecine,  # type: ignore[arg-type]
+    )
     place = resolve_device(device)
     jobs = jobs_for(source, target, each=each)
     models = choose_models(dit, vae, text)
@@ -164,8 +199,7 @@ def upscale(
     for sentence in options.remarks:
         warn(sentence)
     if plan:
-        for job in jobs:
-            print_plan(job, models, machine, options, cut)
+        plan_jobs(jobs, lambda job: print_plan(job, models, machine, options, cut, sink))
         return
 
     loaded: list[Upscaler] = []
@@ -177,38 +211,4 @@ def upscale(
 
     request = Request(load, options, sink, cut)
     err.print(models.describe(), markup=False)
-    _run(jobs, request, as_json=json)
-
-
-def _make_folder(folder: Path) -> None:
-    from ..video.writing.partial import write_errors
-
-    with write_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-
-
-def _run(jobs: list[Job], request: Request, *, as_json: bool) -> None:
-    """Run every job; of several, one that fails does not keep the others from running."""
-    results: list[Result] = []
-    failed = 0
-    for job in jobs:
-        if job.makes_folder:
-            _make_folder(job.target.parent)
-        try:
-            result = run_job(job, request)
-        except SeedVR2Error as error:
-            if len(jobs) == 1:
-                raise
-            failed += 1
-            fail(str(error), EXIT_BAD_INPUT)
-            continue
-        results.append(result)
-        if not as_json:
-            out.print(result.describe(), markup=False)
-    if as_json:
-        facts = [
-            {**asdict(result), "output": str(result.output), "seconds": round(result.seconds, 3)} for result in results
-        ]
-        typer.echo(dumps(facts[0] if len(jobs) == 1 else facts, indent=2))
-    if failed:
-        raise typer.Exit(fail(f"{failed} of {len(jobs)} inputs failed; the others are done.", EXIT_BAD_INPUT))
+    run_jobs(jobs, request, as_json=json)

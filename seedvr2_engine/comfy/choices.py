@@ -11,6 +11,7 @@ import torch
 
 from ..checkpoint.detect import is_dit, is_vae
 from ..checkpoint.hub import download, has_content_of
+from ..checkpoint.names import MODEL_SUFFIXES, model_paths, stays_inside
 from ..checkpoint.reader import open_checkpoint
 from ..checkpoint.registry import MODEL_FILES, ModelFile
 from ..device import resolve_device
@@ -29,7 +30,6 @@ DEFAULT_DIT = "seedvr2_ema_3b_fp8_e4m3fn.safetensors"
 NANO = "nano"
 """The small models that come with the package."""
 
-_SUFFIXES = frozenset({".safetensors", ".gguf"})
 _SHARED_TYPES = {"vae": "vae", "dit": "diffusion_models"}
 
 
@@ -71,16 +71,17 @@ def model_names(kind: Kind) -> list[str]:
 
     A file in the pack's own folders that is unreadable is offered too: choosing it says what is wrong with it.
     """
-    names = [model.name for model in MODEL_FILES if model.kind == kind and Path(model.name).suffix in _SUFFIXES]
+    names = [model.name for model in MODEL_FILES if model.kind == kind and Path(model.name).suffix in MODEL_SUFFIXES]
     if (NANO_VAE if kind == "vae" else NANO_DIT).is_file():
         names.append(NANO)
     found = set()
     for folder, accepted in [(folder, {kind, None}) for folder in own_folders()] + [
         (folder, {kind}) for folder in _shared_folders(kind)
     ]:
-        for path in folder.rglob("*") if folder.is_dir() else ():
-            if path.suffix in _SUFFIXES and path.is_file() and _kind_of(*file_identity(path)) in accepted:
-                found.add(path.relative_to(folder).as_posix())
+        for path in model_paths(folder):
+            name = path.relative_to(folder).as_posix()
+            if path.suffix in MODEL_SUFFIXES and stays_inside(name) and _kind_of(*file_identity(path)) in accepted:
+                found.add(name)
     return [*names, *sorted(found.difference(names))]
 
 
@@ -156,14 +157,18 @@ def _local(name: str, kind: Kind) -> Path | None:
     """The file of this name, inside the folders and nowhere else: a workflow may come from anyone."""
     if name == NANO:
         return NANO_VAE if kind == "vae" else dit_file(NANO)
-    if Path(name).is_absolute() or ".." in Path(name).parts:
+    if not isinstance(name, str) or not stays_inside(name):
         return None
     candidates = (folder / name for folder in [*own_folders(), *_shared_folders(kind)])
-    return next((path for path in candidates if path.is_file()), None)
+    try:
+        return next((path for path in candidates if path.is_file()), None)
+    except OSError:  # Too long together with the folder.
+        return None
 
 
-def _unknown(name: str) -> str:
-    return f"model: {name!r} is none of the offered files; choose one, or put the file into {download_folder()}."
+def _unknown(name: object) -> str:
+    shown = repr(str(name)[:200])
+    return f"model: {shown} is none of the offered files; choose one, or put the file into {download_folder()}."
 
 
 def _check_content(path: Path, known: ModelFile, *, reads: bool) -> None:

@@ -14,6 +14,8 @@ STAGED_FRAMES = 8
 def write_frames(pictures: Iterable[Tensor], image: Tensor) -> Iterator[int]:
     """Write pictures (3, H, W) in [-1, 1], any dtype, into `image` (N, h, w, 3), FP32 in [0, 1], trimmed to its size.
 
+    NaN becomes 0.
+
     Yields the index of each frame that is written. From a GPU a picture goes through page-locked memory, and the host
     waits for it only when the next ones have been launched. Stops after N pictures.
     """
@@ -21,7 +23,7 @@ def write_frames(pictures: Iterable[Tensor], image: Tensor) -> Iterator[int]:
     waiting: deque[tuple[int, Tensor, torch.cuda.Event]] = deque()
     free: list[Tensor] = []
     for index, picture in enumerate(islice(pictures, count)):
-        shown = (picture[:, :height, :width].movedim(0, -1).float() * 0.5 + 0.5).clamp(0, 1)
+        shown = (picture[:, :height, :width].movedim(0, -1).float() * 0.5 + 0.5).nan_to_num_(0).clamp_(0, 1)
         if shown.device.type != "cuda":
             image[index] = shown.cpu()
             yield index

@@ -1,6 +1,7 @@
 """VAE Encode and VAE Decode between IMAGE and LATENT, and Convert To GGUF."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,20 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..checkpoint.convert import WRITABLE_TYPES, convert_to_gguf
-from ..errors import InvalidArgumentError
+from ..checkpoint.names import is_plain_name
+from ..checkpoint.reader import quoted
+from ..errors import InvalidArgumentError, OutputError
 from ..pipeline.reconstruct import filled_frames
 from .choices import DEFAULT_VAE, check_model, download_folder, identity_of, locate, model_names
 from .host_frames import write_frames
 from .loader_nodes import CATEGORY, VaeSocket
 from .progress import NodeProgress
-from .upscaling import check_image, frames_of, managed_vae
+from .upscaling import check_image, described, frames_of, managed_vae
 from .vae_model import ManagedVAE, prepare_for
 
 log = logging.getLogger(__name__)
+
+_LONGEST_NAME_BYTES = 200
 
 SOURCE_KEY = "seedvr2_source"
 """Where a LATENT keeps (frames, height, width) of the IMAGE that it came from."""
@@ -113,7 +118,10 @@ class ConvertToGGUF(io.ComfyNode):
         progress = NodeProgress(1)
         source = locate(model, "vae", progress.on_bytes)
         target = target_of(file_name or f"{Path(model).stem}_{type.lower()}")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{target.parent}: the folder cannot be made ({error.strerror}).") from error
         report = convert_to_gguf(source, target, type, overwrite=overwrite, on_progress=progress.on_bytes)
         log.info("[SeedVR2] %s: %.1f MB, relative error %.2e", target, report.target_bytes / 1e6, report.relative_rms)
         return io.NodeOutput(target.name)
@@ -121,9 +129,12 @@ class ConvertToGGUF(io.ComfyNode):
 
 def target_of(file_name: str) -> Path:
     """The file of this name in the pack's own folder; raises InvalidArgumentError for a name that leaves it."""
-    name = file_name if file_name.endswith(".gguf") else f"{file_name}.gguf"
-    if any(mark in name for mark in "/\\:\0") or name.startswith("."):
-        raise InvalidArgumentError(f"file_name: expected a plain name without folders, got {file_name!r}; shorten it.")
+    name = file_name if file_name.lower().endswith(".gguf") else f"{file_name}.gguf"
+    if not is_plain_name(name) or len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
+        raise InvalidArgumentError(
+            f"file_name: expected a plain name without folders, of at most {_LONGEST_NAME_BYTES} bytes, that every "
+            f"system takes, got {quoted(file_name)}; choose another."
+        )
     return download_folder() / name
 
 
@@ -147,7 +158,12 @@ def encode_image(image: Tensor, vae: ManagedVAE) -> dict[str, Any]:
 
 def decode_latent(latent: dict[str, Any], vae: ManagedVAE) -> Tensor:
     """A LATENT (1, 16, n+1, h, w) or of a single frame (1, 16, h, w) to an IMAGE (N, H, W, 3), FP32 on the CPU."""
-    samples = latent["samples"]
+    samples = latent.get("samples") if isinstance(latent, dict) else None
+    if not isinstance(samples, Tensor) or not samples.is_floating_point():
+        raise InvalidArgumentError(
+            f"samples: expected a LATENT with floating-point samples, got {described(samples)}; connect a LATENT of "
+            "SeedVR2 VAE Encode."
+        )
     samples = samples[:, :, None] if samples.ndim == 4 else samples
     channels = vae.config.latent_channels
     if samples.ndim != 5 or samples.shape[0] != 1 or samples.shape[1] != channels or 0 in samples.shape:
@@ -158,8 +174,11 @@ def decode_latent(latent: dict[str, Any], vae: ManagedVAE) -> Tensor:
     cell, steps = vae.config.spatial_compression, samples.shape[2]
     whole = (vae.config.temporal_compression * (steps - 1) + 1, cell * samples.shape[3], cell * samples.shape[4])
     source = latent.get(SOURCE_KEY, whole)
-    # Other nodes may have cut or enlarged the latents.
-    fits = all(0 <= length - own < unit for length, own, unit in zip(whole, source, (4, cell, cell), strict=True))
+    # Other nodes may have cut or enlarged the latents, and keep what they like in this place.
+    whole_numbers = isinstance(source, (tuple, list)) and [type(number) for number in source] == [int] * 3
+    fits = whole_numbers and all(
+        0 <= length - own < unit for length, own, unit in zip(whole, source, (4, cell, cell), strict=True)
+    )
     frames, height, width = source if fits else whole
     progress = NodeProgress(frames)
     served = prepare_for(vae, "decode", whole[1:])

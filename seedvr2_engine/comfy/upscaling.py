@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..device import total_memory_bytes
+from ..device import is_out_of_memory, total_memory_bytes
 from ..engine.vae import VAEEngine
 from ..errors import DeviceMemoryError, InvalidArgumentError, SeedVR2Error
 from ..pipeline.chunks import padded_count
@@ -69,7 +69,7 @@ class UpscaleRequest:
 
 def managed_vae(config: Mapping[str, Any]) -> ManagedVAE:
     """The VAE of a loader node, as it is, or made from a configuration that only names a file."""
-    model = config.get("model")
+    model = config.get("model") if isinstance(config, Mapping) else None
     if isinstance(model, ManagedVAE):
         return model
     if not isinstance(model, str) or "device" not in config:
@@ -82,10 +82,10 @@ def managed_vae(config: Mapping[str, Any]) -> ManagedVAE:
 
 def managed_dit(config: Mapping[str, Any]) -> ManagedDiT:
     """The transformer of a loader node, or made from a configuration that only names a file."""
-    weights = config.get("weights")
+    weights = config.get("weights") if isinstance(config, Mapping) else None
     if isinstance(weights, ManagedDiT):
         return weights
-    if not isinstance(config.get("model"), str) or "device" not in config:
+    if not isinstance(config, Mapping) or not isinstance(config.get("model"), str) or "device" not in config:
         raise InvalidArgumentError(
             "dit: expected what a SeedVR2 DiT loader hands on, with `model` and `device`, found something else; "
             "connect (Down)Load DiT Model."
@@ -116,14 +116,16 @@ def upscale_image(image: Tensor, dit: ManagedDiT, vae: ManagedVAE, request: Upsc
     began = time.perf_counter()
     try:
         result = _collect(upscaler, image, resize.output, progress)
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise DeviceMemoryError(
             f"Video Upscaler: expected {vae.device} to have memory for {frames} frames of "
             f"{resize.output[1]}x{resize.output[0]} in batches of {options.chunk_frames}, found too little; lower "
             "batch_size or resolution, or set blocks_to_swap in the DiT loader."
         ) from error
     seconds = time.perf_counter() - began
-    log.info("[SeedVR2] %d frames in %.1f s (%.2f a second)", frames, seconds, frames / seconds)
+    log.info("[SeedVR2] %d frames in %.1f s (%.2f a second)", frames, seconds, frames / max(seconds, 1e-9))
     return result
 
 
@@ -140,13 +142,26 @@ def _make_room(dit: ManagedDiT, vae: ManagedVAE, memory: MemoryEstimate) -> None
     make_room(residents, vae.device, max(0, needed - taken))
 
 
-def check_image(image: Tensor) -> None:
+def check_image(image: object) -> None:
     """Raise InvalidArgumentError unless this is an IMAGE with frames in it."""
-    if image.ndim != 4 or image.shape[-1] not in (3, 4) or 0 in image.shape:
+    if (
+        not isinstance(image, Tensor)
+        or not image.is_floating_point()
+        or image.ndim != 4
+        or image.shape[-1] not in (3, 4)
+        or 0 in image.shape
+    ):
         raise InvalidArgumentError(
-            f"image: expected a batch (frames, height, width, 3 or 4) with at least one frame, got "
-            f"{tuple(image.shape)}; connect an IMAGE."
+            "image: expected a floating-point batch (frames, height, width, 3 or 4) with at least one frame, got "
+            f"{described(image)}; connect an IMAGE."
         )
+
+
+def described(value: object) -> str:
+    """What a node got where something else was expected."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return "nothing" if value is None else type(value).__name__
 
 
 def frames_of(image: Tensor) -> Iterator[Tensor]:

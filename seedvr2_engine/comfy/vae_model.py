@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..checkpoint.detect import detect_vae
 from ..checkpoint.reader import open_checkpoint
-from ..device import device_spec, resolve_dtype
+from ..device import resolve_dtype
 from ..engine.optimize import optimize_3d_vae_for_blackwell
 from ..engine.report import EngineReport
 from ..engine.serve import ServedVAE
@@ -20,6 +20,7 @@ from ..models.config import VAEConfig
 from ..models.tiling import TileSpec
 from ..plan.choices import memory_budget_bytes
 from ..plan.compile import compile_vae_plan
+from ..plan.gpus import device_spec
 from ..plan.types import ExecutionPlan, Part, VAEShape
 from .choices import OnBytes, locate, place_of, resolve_offload
 from .residency import Resident, bring, make_room
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 
 NOMINAL_PX = (1088, 1920)
 """Rows and columns that tiles are planned for before the frames are known."""
-_BLACKWELL = ("sm_100", "sm_103", "sm_120", "sm_121")
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def _describe(device: torch.device) -> str:
 
 def _log_engine(served: ServedVAE) -> None:
     report = served.report
-    if report.architecture not in _BLACKWELL:
+    if report.family != "Blackwell":
         place = f"{report.device} ({report.architecture})" if report.architecture else report.device
         log.info("[VAE Loader] %s is no Blackwell GPU: %s is used instead", place, report.precision)
     log.info("%s", report.text())

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..kernels import reference
-from ..kernels.dispatch import AttentionConfig, ConvConfig, ConvProblem
+from ..kernels.configs import AttentionConfig, ConvConfig, ConvProblem
 from ..kernels.operands import (
     Additions,
     AttentionOperands,

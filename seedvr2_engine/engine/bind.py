@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..kernels.dispatch import AttentionConfig, ConvConfig
+from ..kernels.configs import AttentionConfig, ConvConfig
 from ..kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, attention_operands, chunk_counts, tiles_per_chunk
 from ..kernels.operands import (
     INT8_REACH,

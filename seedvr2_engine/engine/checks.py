@@ -7,12 +7,11 @@ out, and what differs from run to run, is found as well as what is wrong.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 
 import torch
 from torch import Tensor
 
-from ..kernels.dispatch import BYTES_PER_ELEMENT, AttentionConfig, ConvConfig, ConvProblem
+from ..kernels.configs import BYTES_PER_ELEMENT, AttentionConfig, ConvConfig, ConvProblem
 from ..kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, attention_bytes, attention_operands, chunk_counts
 from ..kernels.operands import (
     INT8_REACH,
@@ -28,6 +27,7 @@ from ..kernels.operands import (
 from ..kernels.reference import partial_statistics, window_values
 from ..models.precision import exact_float32
 from ..plan.describe import describe_config
+from ..plan.survey import distinct_steps
 from ..plan.types import ExecutionPlan, Step
 from ..quant import quantize_rows
 from .backend import Backend, twin_backend
@@ -90,16 +90,6 @@ def check_plans(plans: Iterable[ExecutionPlan], backend: Backend, device: torch.
         yield check_step(step, backend, device)
 
 
-def distinct_steps(plans: Iterable[ExecutionPlan]) -> list[Step]:
-    """One step for each kernel of ours in each configuration, in the order of the plans."""
-    found: dict[tuple[object, ...], Step] = {}
-    for plan in plans:
-        for step in chain(plan.first.steps, plan.steady.steps):
-            if step.kernel != "load" and (step.kernel != "attention" or step.config is not None):
-                found.setdefault(_identity(step), step)
-    return list(found.values())
-
-
 def check_step(step: Step, backend: Backend, device: torch.device, twin: Backend | None = None) -> Check:
     """Check one operation; whatever goes wrong becomes a sentence of the result. twin: None is the FP32 one."""
     twin = twin_backend() if twin is None else twin
@@ -114,13 +104,6 @@ def check_step(step: Step, backend: Backend, device: torch.device, twin: Backend
     except Exception as failure:  # Whatever a compiler or a driver raises is a finding here, not an end.
         wrong = f"does not run: {type(failure).__name__}: {(str(failure).splitlines() or [''])[0][:200]}"
     return Check(step.layer, step.kernel, step.format, describe_config(step.config), error, wrong)
-
-
-def _identity(step: Step) -> tuple[object, ...]:
-    """What makes two operations the same kernel in the same configuration."""
-    if step.kernel == "norm":
-        return step.kernel, step.size[2], step.format, bool(step.norm), step.activates, step.frames, step.makes_sums
-    return step.kernel, step.format, step.problem, step.config
 
 
 def _verdict(outcome: Outcome, error: float) -> str:
@@ -162,7 +145,7 @@ Operands = tuple[FrameWindow, ConvWeights, Additions]
 
 def _run_conv(problem: ConvProblem, config: ConvConfig, backends: Backends, operands: Operands) -> Outcome:
     window, weights, additions = operands
-    outs = [_conv_output(problem, config, window.frames.device) for _ in range(2)]
+    outs = [conv_output(problem, config, window.frames.device) for _ in range(2)]
     convolve, twin = (run.paired_conv3d if problem.paired else run.conv3d for run in backends)
     for out in outs:
         convolve(window, weights, additions, out, problem, config)
@@ -218,7 +201,7 @@ def conv_operands(problem: ConvProblem, generator: torch.Generator, *, mixes: bo
     )
 
 
-def _conv_output(problem: ConvProblem, config: ConvConfig, device: torch.device) -> ConvOutput:
+def conv_output(problem: ConvProblem, config: ConvConfig, device: torch.device) -> ConvOutput:
     """Poisoned memory for a result."""
     shape = (problem.frames, *problem.output_px, problem.channels_out)
     y = torch.full(shape, float("nan"), dtype=OUTPUT_DTYPES[problem.output], device=device)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..kernels import reference_tokens
-from ..kernels.dispatch_windows import WindowConfig
+from ..kernels.configs import WindowConfig
 from ..kernels.token_operands import JoinStep, Placement, TokenStep
 
 QKV = tuple[Tensor, Tensor, Tensor]

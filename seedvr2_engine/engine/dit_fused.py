@@ -9,8 +9,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
-from ..kernels.dispatch import Refusal
-from ..kernels.dispatch_windows import WindowConfig, choose_window_config
+from ..kernels.configs import Refusal, WindowConfig
+from ..kernels.dispatch import choose_window_config
 from ..models.attention import AttentionKind
 from ..models.dit import Conditioning, NaDiT
 from ..models.dit_blocks import Block, GatedMLP

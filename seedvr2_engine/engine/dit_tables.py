@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from ..kernels.dispatch_windows import WindowConfig
+from ..kernels.configs import WindowConfig
 from ..kernels.token_operands import Placement, plan_work
 from ..models.geometry import Geometry
 from ..models.rope import Rotation

@@ -8,26 +8,21 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from itertools import product
 
 import torch
 
 from .. import __version__
-from ..device import DeviceSpec, device_spec
+from ..device import DeviceSpec
 from ..errors import InvalidArgumentError
-from ..kernels.dispatch import FORMATS_BY_ARCHITECTURE, Format
+from ..kernels.architectures import formats_of
+from ..kernels.configs import Format
 from ..models.config import VAEConfig
-from ..plan import ExecutionPlan, VAEShape, compile_vae_plan
+from ..plan import ExecutionPlan
 from ..plan.choices import choose_precision
-from ..plan.types import Part
-from ..quant import QuantRecipe
+from ..plan.gpus import device_spec
+from ..plan.survey import RAGGED_PX, survey
 from .backend import Backend, triton_backend
 from .checks import Check, check_plans
-
-SIZES_PX = ((232, 328), (72, 2024))
-"""Rows and columns of the pictures that the kernels are checked with: no tile divides them at any level, and wide
-pictures get other configurations than narrow ones."""
-PARTS: tuple[Part, ...] = ("decode", "encode")
 
 
 @dataclass(frozen=True)
@@ -108,23 +103,19 @@ def plans_to_check(
     device: DeviceSpec,
     formats: Sequence[Format],
     config: VAEConfig,
-    sizes_px: Sequence[tuple[int, int]] = SIZES_PX,
+    sizes_px: Sequence[tuple[int, int]] = RAGGED_PX,
 ) -> list[ExecutionPlan]:
-    """A plan for each format, direction and size (rows, columns), whatever memory it takes.
+    """Plans with every kernel of the formats; sizes_px: rows and columns, by default few that ask for much.
 
     Raises InvalidArgumentError for a format that the GPU does not offer.
     """
-    offered = FORMATS_BY_ARCHITECTURE.get(device.sm, ())
-    plans = []
+    offered = formats_of(device.sm)
     for format in formats:
         if format not in offered:
             raise InvalidArgumentError(
                 f"format: expected one that {device.name} ({device.sm}) offers, {', '.join(offered)}; got {format}."
             )
-        for part, (rows, columns) in product(PARTS, sizes_px):
-            shape = VAEShape(part, rows, columns, frames=None)
-            plans.append(compile_vae_plan(config, QuantRecipe(format), device, shape, sys.maxsize))
-    return plans
+    return survey(device, formats, config, sizes_px)
 
 
 def check_kernels(

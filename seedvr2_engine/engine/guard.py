@@ -20,8 +20,10 @@ from torch import Tensor
 
 from .. import __version__
 from ..checkpoint.hub import user_cache
+from ..errors import ModelFileError, OutputError
 from ..metrics import decibel
 from ..models.vae import VideoVAE
+from ..output.unfinished import write_whole
 from ..quant import QuantRecipe
 from .probes import probe_clips
 from .sensitivity import decoder_layers, layer_errors, mean_squared_error, picture
@@ -171,11 +173,19 @@ def weights_digest(vae: VideoVAE) -> str:
     return digest.hexdigest()
 
 
-def cache_path(vae: VideoVAE, recipe: QuantRecipe, architecture: str) -> Path:
-    """Where the choice for these weights, this recipe, architecture and version is kept: in the user's cache folder."""
+def cache_path(vae: VideoVAE, recipe: QuantRecipe, architecture: str) -> Path | None:
+    """Where the choice for these weights, this recipe, architecture and version is kept: in the user's cache folder.
+
+    None where the user has none, as in many containers: then it is measured in every run.
+    """
+    try:
+        cache = user_cache()
+    except ModelFileError as error:
+        log.info("The guard's choice is not kept for the next run: %s", error)
+        return None
     facts = (weights_digest(vae), repr(recipe), architecture, _METHOD, __version__, torch.__version__)
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()
-    return user_cache().parent / "guard" / f"{key}.json"
+    return cache.parent / "guard" / f"{key}.json"
 
 
 def _to_keep(left: Mapping[str, float], costs: Mapping[str, float], limit: float) -> list[str]:
@@ -215,7 +225,7 @@ def _read(path: Path, min_psnr_db: float) -> GuardResult | None:
         result = GuardResult(limit, before, now, kept, from_cache=True)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         log.info("The guard measures again: %s cannot be read (%s).", path, error)
         return None
     return result if result.min_psnr_db == min_psnr_db else None
@@ -223,10 +233,8 @@ def _read(path: Path, min_psnr_db: float) -> GuardResult | None:
 
 def _write(path: Path, result: GuardResult) -> None:
     facts = asdict(replace(result, from_cache=False))
-    temporary = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(facts, indent=1) + "\n")
-        temporary.replace(path)
-    except OSError as error:
+        write_whole(path, f"{json.dumps(facts, indent=1)}\n".encode(), overwrite=True)
+    except (OSError, OutputError) as error:
         log.info("The guard's choice is not kept for the next run: %s (%s).", path, error)

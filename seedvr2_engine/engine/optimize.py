@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from ..device import DeviceSpec, device_spec, resolve_device
+from ..device import DeviceSpec, resolve_device
 from ..errors import InvalidArgumentError
 from ..models.tiling import TileSpec
 from ..models.vae import VideoVAE
 from ..plan import PlanOptions, VAEShape, compile_vae_plan
 from ..plan.choices import PRECISION_CHOICES, PrecisionDecision, choose_precision, memory_budget_bytes
+from ..plan.gpus import device_spec
 from ..plan.types import Part
 from ..quant import QuantRecipe
 from .backend import Backend, triton_backend

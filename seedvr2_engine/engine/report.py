@@ -6,21 +6,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
 from ..device import DeviceSpec
+from ..kernels.architectures import ARCHITECTURES
 from ..plan.describe import describe_area, describe_memory, gigabytes
 from ..plan.types import ExecutionPlan, MemoryEstimate, Step
 from .guard import GuardResult
 
-_FAMILIES = {
-    "sm_80": "AMPERE",
-    "sm_86": "AMPERE",
-    "sm_87": "AMPERE",
-    "sm_89": "ADA",
-    "sm_90": "HOPPER",
-    "sm_100": "BLACKWELL",
-    "sm_103": "BLACKWELL",
-    "sm_120": "BLACKWELL",
-    "sm_121": "BLACKWELL",
-}
 _RULE = "=" * 60
 _EIGHT_BITS = ("fp8", "mxfp8", "int8")
 
@@ -104,9 +94,15 @@ class EngineReport:
     notes: tuple[str, ...] = field(default=())
     """What the user gets other than asked, or would not expect."""
 
+    @property
+    def family(self) -> str:
+        """NVIDIA's name of the GPU's generation; empty where it is not known."""
+        architecture = ARCHITECTURES.get(self.architecture)
+        return "" if architecture is None else architecture.family
+
     def text(self) -> str:
         """The report as lines for a console."""
-        tag = f"[{_FAMILIES.get(self.architecture, 'VAE')}_ENGINE]"
+        tag = f"[{self.family.upper() or 'VAE'}_ENGINE]"
         place = f"{self.device} ({self.architecture})" if self.architecture else self.device
         lines = [_RULE, f"{tag} {self.precision.upper()} on {place}: {self.reason}", _RULE]
         if self.budget_bytes is not None:

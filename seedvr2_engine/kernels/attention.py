@@ -14,8 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
+from .configs import AttentionConfig
 from .conv3d import describe
-from .dispatch import AttentionConfig
 from .launch import launch
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..errors import InvalidArgumentError
 from .attention import load_rows
+from .configs import AttentionConfig
 from .conv3d import describe
-from .dispatch import AttentionConfig
 from .launch import launch
 from .operands import AttentionOperands
 from .wgmma import finished, in_value_order, pack_e4m3, rescale, unpack_e4m3

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .attention import LOG2_E
-from .dispatch import AttentionConfig
+from .configs import AttentionConfig
 from .launch import launch
 from .layout import CHUNKS, LARGEST_NORM
 from .operands import AttentionOperands

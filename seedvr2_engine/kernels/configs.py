@@ -1,7 +1,7 @@
 """What a kernel is to compute, and how a launch of it cuts its work: plain values that plans are made of."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 OutputFormat = Literal["fp16", "bf16", "fp32"]
 Format = Literal["fp8", "mxfp8", "int8", "fp16", "bf16"]
@@ -106,6 +106,11 @@ class ConvConfig:
         """Output pixels of a tile."""
         return self.tile_h * self.tile_w
 
+    def divides(self, grid_px: tuple[int, int]) -> bool:
+        """Whether tiles cover (rows, columns) exactly, so that nothing has to be masked."""
+        rows, columns = grid_px
+        return rows % self.tile_h == 0 and columns % self.tile_w == 0
+
     def describe(self) -> str:
         """The configuration in one short phrase."""
         loads = "descriptors" if self.uses_tma else "pointers"
@@ -134,6 +139,21 @@ class AttentionConfig:
     overlaps: bool = False
     """In 8 bits: whether a block's product with the values runs while the next block's softmax is computed. Written for
     `wgmma`, of which a thread must hold a multiple of 64 sums; the values are then in `layout.value_order`."""
+
+
+class WindowConfig(NamedTuple):
+    """How one launch of the window attention cuts its work."""
+
+    block_m: int
+    """Queries of a program; a power of two."""
+    block_n: int
+    """Keys of one step; a power of two."""
+    warps: int
+    """Warps of a program."""
+    stages: int
+    """Depth of the software pipeline."""
+    uses_tma: bool
+    """Whether rows are read through tensor descriptors (from sm_90) or through pointers."""
 
 
 @dataclass(frozen=True)

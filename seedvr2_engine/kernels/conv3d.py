@@ -16,7 +16,8 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..errors import InvalidArgumentError
-from .dispatch import ConvConfig, ConvProblem, shortcut_block_k
+from .configs import ConvConfig, ConvProblem
+from .dispatch import shortcut_block_k
 from .epilogue import finish
 from .launch import launch
 from .layout import DTYPES, OUTPUT_DTYPES
@@ -157,7 +158,6 @@ def conv3d(
 def constants(problem: ConvProblem, config: ConvConfig) -> dict[str, Any]:
     """What the kernel is specialised for, by parameter name."""
     kt, kh, kw = problem.kernel
-    grid_h, grid_w = problem.grid_px
     return {
         "CI": problem.channels_in,
         "CO": problem.channels_out,
@@ -180,7 +180,7 @@ def constants(problem: ConvProblem, config: ConvConfig) -> dict[str, Any]:
         "HAS_EXPONENTS": problem.is_quantized,
         "HAS_RESIDUAL": problem.has_residual,
         "STATISTIC_ROWS": problem.statistic_rows,
-        "WHOLE": grid_h % config.tile_h == 0 and grid_w % config.tile_w == 0,
+        "WHOLE": config.divides(problem.grid_px),
     }
 
 

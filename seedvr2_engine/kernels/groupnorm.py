@@ -15,9 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import launch
-from .layout import CHUNKS as CHUNKS
-from .layout import chunk_counts as chunk_counts
-from .layout import tiles_per_chunk
+from .layout import CHUNKS, tiles_per_chunk
 from .operands import FrameTarget, NormOperands, NormSpec
 
 _COMBINE = (64, 32)

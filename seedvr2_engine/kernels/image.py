@@ -15,10 +15,7 @@ from torch import Tensor
 
 from .launch import launch
 from .layout import WIDTH
-from .layout import folded_weight as folded_weight
-from .layout import unfolded_weight as unfolded_weight
 
-TAPS = 9
 _PIXELS = 128
 
 

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from .dispatch import Format, OutputFormat
+from .configs import Format, OutputFormat
 from .operands import AttentionOperands
 
 DTYPES: dict[Format, torch.dtype] = {

@@ -82,14 +82,6 @@ def tile_counts(grid_px: tuple[int, int], tile_px: tuple[int, int], phases: int)
     return (rows[:, None] * columns[None, :]).flatten().repeat(phases)
 
 
-def clip_table(frames: int, kernel_t: int, *, stride: int = 1, first: int = 0) -> Tensor:
-    """The table of a whole clip of `frames` frames at buffer index `first`: the first frame repeated as the past."""
-    output = torch.arange(0, frames, stride)[:, None]
-    taps = torch.arange(1 - kernel_t, 1)[None, :]
-    seen = first + (output + taps).clamp(min=0)
-    return torch.cat([seen, torch.zeros_like(output)], dim=1).to(torch.int32)
-
-
 class FrameTarget(NamedTuple):
     """Where normalised frames are written: slots of a buffer that a `FrameWindow` reads later."""
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..quant import quantize_rows
-from .dispatch import Format
+from .configs import Format
 from .operands import PAIRED_TAPS, ConvWeights
 
 _HIGH: dict[Format, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -22,13 +22,6 @@ def pair_taps(weight: Tensor) -> Tensor:
     """(..., Co, Ci, 3, kh, kw) -> (..., Co, Ci, 4, kh, kw): the sums of temporal taps of a paired convolution."""
     sums = torch.tensor(PAIRED_TAPS, dtype=torch.float64, device=weight.device)
     return torch.einsum("pt,...thw->...phw", sums, weight.double())
-
-
-def pad_channels(weight: Tensor, multiple_in: int, multiple_out: int) -> Tensor:
-    """Append zero channels to (Co, Ci, kt, kh, kw) until both are multiples."""
-    outputs, inputs = weight.shape[:2]
-    padding = (0, 0, 0, 0, 0, 0, 0, -inputs % multiple_in, 0, -outputs % multiple_out)
-    return torch.nn.functional.pad(weight, padding)
 
 
 def pack_conv(weight: Tensor, bias: Tensor, format: Format, smoothing: Tensor | None = None) -> ConvWeights:

@@ -20,6 +20,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
+from .configs import ConvConfig, ConvProblem
 from .conv3d import (
     check_operands,
     conclude,
@@ -28,7 +29,6 @@ from .conv3d import (
     residual_load,
     shortcut_loads,
 )
-from .dispatch import ConvConfig, ConvProblem
 from .launch import launch
 from .operands import Additions, ConvOutput, ConvWeights, FrameWindow
 from .product import accumulate_step

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .dispatch import AttentionConfig, ConvConfig, ConvProblem
+from .configs import AttentionConfig, ConvConfig, ConvProblem
 from .layout import LARGEST_NORM, value_order
 from .operands import (
     BOUND,

@@ -95,18 +95,3 @@ def _border_biases(tap_bias: Tensor, phase: int, bias: Tensor) -> Tensor:
     outside_column = tap_bias[:, :, phase % 2]
     corner = tap_bias[:, phase // 2, phase % 2]
     return torch.stack([bias + tap_bias.sum((1, 2)), -outside_row.sum(1), -outside_column.sum(1), corner])
-
-
-def upsample_table(frames: range, *, previous: int, first: int, step: int = 1) -> Tensor:
-    """Table of the `later` launch of an upsampler with time, (2 * len(frames), 3) int32.
-
-    frames: indices of the low-resolution frames within the clip, from 1 on. Frame i of them stands at buffer index
-    `first + i * step`, and the one before the first of them at `previous`.
-    """
-    rows = []
-    for i, frame in enumerate(frames):
-        place = first + i * step
-        before = previous if i == 0 else place - step
-        base = SET_OF_SECOND if frame == 1 else 0
-        rows += [[before, place, base], [before, place, base + 1]]
-    return torch.tensor(rows, dtype=torch.int32)

@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .configs import WindowConfig
 from .conv3d import describe
-from .dispatch_windows import WindowConfig
 from .launch import launch
 
 LOG2_E = 1.4426950408889634

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
@@ -19,15 +19,61 @@ class _End:
         self.error = error
 
 
-def made_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """Yield `items`, which a thread of its own makes up to `depth` ahead; an error there is raised here, in its turn.
+class made_ahead(Iterator[Item], Generic[Item]):  # noqa: N801  (it is used like a function)
+    """Yields `items`, which a thread of its own makes up to `depth` ahead; an error there is raised here, in its turn.
 
-    When the generator is closed, the thread stops at its next item and is waited for; `items` is closed in the
-    thread if it can be.
+    The thread starts with the first item that is asked for. `close` has it stop at its next item and waits for it;
+    `items` is closed in the thread if it can be. Once `is_cancelled` says so, what has been made is still yielded, and
+    then KeyboardInterrupt is raised without waiting for the thread, which may be in the midst of a long step.
     """
-    slots: queue.Queue[Item | _End] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
 
+    def __init__(self, items: Iterable[Item], depth: int, is_cancelled: Callable[[], bool] = lambda: False) -> None:
+        self._items = items
+        self._slots: queue.Queue[Item | _End] = queue.Queue(maxsize=depth)
+        self._is_cancelled = is_cancelled
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._is_over = False
+
+    def __iter__(self) -> made_ahead[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        if self._is_over:
+            raise StopIteration
+        if self._thread is None:
+            # It refers to the parts and not to this object, so that one which is forgotten can end its thread.
+            work = (self._items, self._slots, self._stopped)
+            self._thread = threading.Thread(target=_work, args=work, name="made ahead", daemon=True)
+            self._thread.start()
+        item = self._take()
+        if isinstance(item, _End):
+            self.close()
+            if item.error is not None:
+                raise item.error
+            raise StopIteration
+        return item
+
+    def close(self) -> None:
+        """Stop the thread and wait until it has ended."""
+        self._is_over = True
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def __del__(self) -> None:
+        self._stopped.set()
+
+    def _take(self) -> Item | _End:
+        while True:
+            try:
+                return self._slots.get(timeout=_POLL_S)
+            except queue.Empty:
+                if self._is_cancelled():
+                    raise KeyboardInterrupt from None
+
+
+def _work(items: Iterable[Item], slots: queue.Queue[Item | _End], stopped: threading.Event) -> None:
     def offer(item: Item | _End) -> bool:
         while not stopped.is_set():
             try:
@@ -37,29 +83,14 @@ def made_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
             return True
         return False
 
-    def work() -> None:
-        error: BaseException | None = None
-        try:
-            for item in items:
-                if not offer(item):
-                    break
-            close = getattr(items, "close", None)
-            if close is not None:
-                close()
-        except BaseException as caught:  # Whatever it is, it belongs to whoever asked for the items.
-            error = caught
-        offer(_End(error))
-
-    thread = threading.Thread(target=work, name="made ahead", daemon=True)
-    thread.start()
+    error: BaseException | None = None
     try:
-        while True:
-            item = slots.get()
-            if isinstance(item, _End):
-                if item.error is not None:
-                    raise item.error
-                return
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
+        for item in items:
+            if not offer(item):
+                break
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
+    except BaseException as caught:  # Whatever it is, it belongs to whoever asked for the items.
+        error = caught
+    offer(_End(error))

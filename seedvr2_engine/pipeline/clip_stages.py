@@ -139,7 +139,7 @@ class ClipStages:
             if before is not None and curves is not None and index < fading:
                 used = before.lerp(curves, (index + 1) / (fading + 1))
             colored = correct_frame(picture, self._style(frame), method, used)
-            out = (colored * 0.5 + 0.5).clamp(0, 1)
+            out = (colored * 0.5 + 0.5).nan_to_num_(0).clamp_(0, 1)
             yield out if frame.shape[0] == 3 else torch.cat([out, self._alpha(frame, picture)])
 
     def _model_input(self, frame: Tensor) -> Tensor:

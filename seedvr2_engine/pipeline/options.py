@@ -7,6 +7,7 @@ from ..errors import InvalidArgumentError
 from ..models.tiling import TileSpec
 from .chunks import ChunkPlan, padded_count
 from .color import COLOR_METHODS, ColorMethod
+from .hdr import HDR_CHOICES, HdrChoice
 from .resize import MAX_EDGE_PX, ResizePlan, Size, plan_resize
 
 NoiseKind = Literal["position", "reference"]
@@ -54,6 +55,8 @@ class UpscaleOptions:
     """What the VAE sees as one; the clip where its memory suffices, or else a chunk."""
     slice_frames: int = 4
     """Frames that the VAE works on at a time, a multiple of 4; the result is the same at any value."""
+    hdr: HdrChoice = "auto"
+    """How PQ pictures pass through the models; others are not concerned."""
     tile: TileSpec | None = None
     """Spatial tiles of the VAE, which save memory but are not exact; whole frames by default."""
 
@@ -77,6 +80,7 @@ class UpscaleOptions:
             raise InvalidArgumentError(f"slice frames: expected a positive multiple of 4, got {self.slice_frames}.")
         _check_choice("colour method", self.color, COLOR_METHODS)
         _check_choice("noise", self.noise, get_args(NoiseKind))
+        _check_choice("hdr", self.hdr, HDR_CHOICES)
         if self.vae_span is not None:
             _check_choice("VAE span", self.vae_span, get_args(VaeSpan))
         if self.chunk_frames is not None:

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from math import isfinite
 from typing import Protocol
 
 import torch
@@ -47,7 +48,8 @@ def reconstruct(
 
     Any size and any number of frames will do: edges are repeated up to multiples of 8 pixels and the last frame
     up to 4n+1 frames, and both are trimmed back. Frames are taken as they are needed and given as they are
-    done, so memory does not depend on their number. All frames must have one size (InvalidArgumentError).
+    done, so memory does not depend on their number. All frames must have one size (InvalidArgumentError). NaN counts
+    as 0 and infinities as 0 and 1.
     """
     sizes: deque[tuple[int, int]] = deque()
     latents = vae.stream_encode(filled_frames(frames, vae.config, sizes), slice_frames=slice_frames, tile=tile)
@@ -73,28 +75,41 @@ def filled_frames(
     return _fill_up(_prepared(frames, config.spatial_compression, sizes), config.temporal_compression)
 
 
+def defined(frame: Tensor) -> Tensor:
+    """The frame with NaN as 0 and infinities as the ends of [0, 1]; itself where it has none.
+
+    One such number would spread over everything that a model sees together with it.
+    """
+    # Asking a GPU would wait for it.
+    if frame.device.type == "cpu" and isfinite(frame.sum()):
+        return frame
+    return frame.nan_to_num(nan=0.0, posinf=1.0, neginf=0.0)
+
+
 def to_model_range(rgb: Tensor) -> Tensor:
     """[0, 1] -> [-1, 1], in FP32."""
     return rgb.float() * 2 - 1
 
 
 def from_model_range(x: Tensor) -> Tensor:
-    """[-1, 1] -> [0, 1], clamped, in FP32."""
-    return (x.float() * 0.5 + 0.5).clamp(0, 1)
+    """[-1, 1] -> [0, 1], clamped, in FP32; NaN becomes 0."""
+    return (x.float() * 0.5 + 0.5).nan_to_num_(0).clamp_(0, 1)
 
 
 def _prepared(frames: Iterable[Tensor], cell: int, sizes: deque[tuple[int, int]]) -> Iterator[Tensor]:
     expected: torch.Size | None = None
     for index, rgb in enumerate(frames):
         expected = expected or rgb.shape
-        if rgb.ndim != 3 or rgb.shape[0] != 3 or rgb.shape != expected:
+        if rgb.ndim != 3 or rgb.shape[0] != 3 or rgb.shape != expected or 0 in rgb.shape:
             raise InvalidArgumentError(
                 f"frame {index}: expected shape (3, H, W), the same for all frames, got {tuple(rgb.shape)}"
                 f" after {tuple(expected)}."
             )
+        if not rgb.is_floating_point():
+            raise InvalidArgumentError(f"frame {index}: expected floating-point values in [0, 1], got {rgb.dtype}.")
         height, width = rgb.shape[1:]
         sizes.append((height, width))
-        yield F.pad(to_model_range(rgb)[None], (0, -width % cell, 0, -height % cell), mode="replicate")
+        yield F.pad(to_model_range(defined(rgb))[None], (0, -width % cell, 0, -height % cell), mode="replicate")
 
 
 def _fill_up(frames: Iterator[Tensor], step: int) -> Iterator[Tensor]:

@@ -18,13 +18,14 @@ from torch import Tensor
 from ..errors import InvalidArgumentError
 from ..models.dit import NaDiT
 from ..models.sampler import LAST_TIMESTEP
-from .chunks import Chunk, ChunkPlan, chunked, filled_up, joined, prepend_mirrored
+from .chunks import Chunk, ChunkPlan, chunked, filled_up, joined, padded_count, prepend_mirrored
 from .clip_stages import ClipStages, Models, Progress, ProgressCallback
 from .color import SLICE_METHODS
+from .hdr import passage_for
 from .host import on_host
-from .memory import Division, divide
+from .memory import Division, MemoryEstimate, divide, estimate_memory, sizes_of
 from .options import UpscaleOptions
-from .reconstruct import VideoCodec
+from .reconstruct import VideoCodec, defined
 
 __all__ = ["Progress", "ProgressCallback", "Upscaler"]
 
@@ -52,26 +53,43 @@ class Upscaler:
         """How clips of (height, width) in pixels are cut: as asked for, or in the longest chunks that fit."""
         return divide(self.dit, self.vae, self.options.resize(source), self.options)
 
+    def memory(self, source: tuple[int, int], frames: int | None = None) -> MemoryEstimate:
+        """What upscaling clips of (height, width) in pixels is expected to take on the VAE's device.
+
+        frames: how many a clip has, where that may be fewer than a chunk.
+        """
+        division = self.division(source)
+        if frames is not None and (length := padded_count(max(1, frames))) < division.chunks.chunk_frames:
+            chunks = replace(division.chunks, chunk_frames=length, overlap=min(division.chunks.overlap, length - 1))
+            division = replace(division, chunks=chunks)
+        return estimate_memory(sizes_of(self.dit, self.vae), self.options.resize(source), self.options, division)
+
     @torch.no_grad()
-    def upscale(self, frames: Iterable[Tensor], on_progress: ProgressCallback | None = None) -> Iterator[Tensor]:
+    def upscale(
+        self, frames: Iterable[Tensor], on_progress: ProgressCallback | None = None, *, transfer: int = 2
+    ) -> Iterator[Tensor]:
         """Upscale frames (3, H, W), or (4, H, W) with alpha, in [0, 1]; yields as many, clamped, FP32 on the CPU.
 
         Frames are taken as they are needed. All must have one shape (InvalidArgumentError). Whether alpha is a mask is
-        decided on the first chunk. The same frames, options and device give the same numbers.
+        decided on the first chunk. transfer: what the frames' values mean, an H.273 code point such as
+        `SourceInfo.color.transfer`; PQ (16) takes the way that `UpscaleOptions.hdr` says, all others are taken for SDR.
+        NaN counts as 0 and infinities as 0 and 1. The same frames, options and device give the same numbers.
         """
         stream = iter(frames)
-        first = next(stream, None)
-        if first is None:
+        try:
+            first = next(stream)
+        except StopIteration:
             return
         _check_frame(0, first, first)
+        stream = _checked(chain([first], stream))
         size = first.shape[1], first.shape[2]
+        passage = passage_for(self.options.hdr, transfer, self.vae.device)
         division = self.division(size)
         stages = ClipStages(self._models, self.options, self.options.resize(size), on_progress)
-        source = prepend_mirrored(_checked(chain([first], stream)), self.options.prepend_frames)
+        source = prepend_mirrored(passage.inward(stream) if passage else stream, self.options.prepend_frames)
         walk = _through_chunks if division.vae_span == "chunk" else _through_clip
-        yield from on_host(
-            islice(walk(source, stages, division.chunks, self.options), self.options.prepend_frames, None)
-        )
+        pictures = islice(walk(source, stages, division.chunks, self.options), self.options.prepend_frames, None)
+        yield from on_host(passage.outward(pictures) if passage else pictures)
 
 
 def _through_clip(
@@ -162,11 +180,15 @@ def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
     for index, frame in enumerate(frames):
         first = frame if first is None else first
         _check_frame(index, frame, first)
-        yield frame
+        yield defined(frame)
 
 
-def _check_frame(index: int, frame: Tensor, first: Tensor) -> None:
-    if frame.ndim != 3 or frame.shape[0] not in (3, 4) or not frame.is_floating_point():
+def _check_frame(index: int, frame: object, first: Tensor) -> None:
+    if not isinstance(frame, Tensor):
+        raise InvalidArgumentError(
+            f"frame {index}: expected a tensor (3, H, W) or (4, H, W), got {type(frame).__name__}."
+        )
+    if frame.ndim != 3 or frame.shape[0] not in (3, 4) or 0 in frame.shape or not frame.is_floating_point():
         raise InvalidArgumentError(
             f"frame {index}: expected floating point (3, H, W) or (4, H, W), got {frame.dtype} {tuple(frame.shape)}."
         )

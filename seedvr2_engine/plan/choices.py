@@ -1,14 +1,13 @@
 """What is chosen where the user leaves it open: the number format, and how much memory a plan may take."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from ..device import DeviceSpec
 from ..errors import InvalidArgumentError
-from ..kernels.dispatch import FORMATS_BY_ARCHITECTURE, Format
+from ..kernels.architectures import ARCHITECTURES, formats_of
+from ..kernels.configs import Format
 from ..quant.recipe import PRECISIONS
 
-PrecisionChoice = Literal["auto", "fp8", "mxfp8", "int8", "fp16", "bf16", "reference"]
 PRECISION_CHOICES: tuple[str, ...] = ("auto", *PRECISIONS, "reference")
 
 RESERVE = 0.1
@@ -37,7 +36,7 @@ def choose_precision(wanted: str, device: DeviceSpec, *, allows_8_bit: bool = Tr
     `auto` takes what the GPU is fastest in, or the plain model where no kernel is compiled for it; allows_8_bit False
     keeps `auto` in 16 bits. Raises InvalidArgumentError for a format that is asked for by name and is not there.
     """
-    formats = FORMATS_BY_ARCHITECTURE.get(device.sm, ())
+    formats = formats_of(device.sm)
     if wanted not in PRECISION_CHOICES:
         raise InvalidArgumentError(f"precision: expected one of {', '.join(PRECISION_CHOICES)}, got {wanted!r}.")
     if wanted == "reference":
@@ -48,14 +47,22 @@ def choose_precision(wanted: str, device: DeviceSpec, *, allows_8_bit: bool = Tr
                 return PrecisionDecision(format, "asked for")
         offered = ", ".join(formats) or "none"
         raise InvalidArgumentError(
-            f"precision: {wanted} was asked for, but {device.name} ({device.sm}) offers {offered}; "
-            "choose one of these, `auto` or `reference`."
+            f"precision: {wanted} was asked for, but {device.name} ({device.sm}) offers {offered}"
+            f"{_why_not(wanted, device.sm)}; choose one of these, `auto` or `reference`."
         )
     if not formats:
         return PrecisionDecision(None, f"no kernels are compiled for {device.sm}")
     if not allows_8_bit:
         return PrecisionDecision("fp16", "8-bit formats are switched off")
     return PrecisionDecision(formats[0], _WHY_AUTO.get(formats[0], "this GPU has nothing faster"))
+
+
+def _why_not(format: str, sm: str) -> str:
+    architecture = ARCHITECTURES.get(sm)
+    for name, reason in architecture.left_out.items() if architecture else ():
+        if name == format:
+            return f" ({reason})"
+    return ""
 
 
 def memory_budget_bytes(device: DeviceSpec, vram_gb: float | None) -> int:

@@ -132,7 +132,7 @@ def _plan(target: Target, shape: VAEShape, tile: TileSpec | None) -> ExecutionPl
     schedules.append(Schedule((), (), ()) if later is None else _schedule(later, rings, shape.part, target.config))
     steps = [*schedules[0].steps, *schedules[1].steps]
     memory = MemoryEstimate(
-        weights=_weights(steps, target.config) + LIBRARY_BYTES,
+        weights=_weights(steps) + LIBRARY_BYTES,
         rings=rings_bytes(rings),
         arena=max(arena_bytes(schedule.buffers) for schedule in schedules),
         result=result_bytes(shape, tile, target.config.latent_channels),
@@ -188,7 +188,7 @@ def _halving(walked: Walk, segment: int) -> tuple[int, ...]:
     return (*_halving(walked, segment - 1) * runs, segment)
 
 
-def _weights(steps: list[Step], config: VAEConfig) -> int:
+def _weights(steps: list[Step]) -> int:
     """Packed weights of the steps, and the parameters of the norms, which are small."""
     packed = sum(weight_bytes(step, weight_sets(step)) for step in steps if step.problem is not None)
     norms = {step.norm: step.size[2] for step in steps if step.norm}

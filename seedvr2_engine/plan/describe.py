@@ -1,7 +1,7 @@
 """A plan in words: the phrases that the command line and the engine's report share."""
 
-from ..kernels.dispatch import AttentionConfig, ConvConfig
-from .types import ExecutionPlan, MemoryEstimate
+from ..kernels.configs import AttentionConfig, ConvConfig
+from .types import ExecutionPlan, MemoryEstimate, Step
 
 
 def describe_config(config: ConvConfig | AttentionConfig | None) -> str:
@@ -14,6 +14,16 @@ def describe_config(config: ConvConfig | AttentionConfig | None) -> str:
             f"{config.stages} stages, {loads}{way}"
         )
     return "" if config is None else config.describe()
+
+
+def step_name(step: Step) -> str:
+    """An operation's layer, and the taps and frames of its kernel, of which one layer can have several."""
+    problem = step.problem
+    if problem is None:
+        return step.layer
+    taps = "x".join(map(str, problem.kernel))
+    frames = " in pairs" if problem.paired else f", {problem.frames} frames" if problem.frames > 1 else ""
+    return f"{step.layer} {taps}{frames}"
 
 
 def describe_memory(memory: MemoryEstimate) -> str:

@@ -1,4 +1,4 @@
-"""GPUs a plan can be made for without having them.
+"""GPUs that a plan can be made for: those of a table, without having them, and the one at hand.
 
 Sources: NVIDIA's architecture papers (GA102, AD102, Blackwell RTX), its data sheets of the professional and data-centre
 parts and its product pages. Matrix rates are not written down here: they follow from SM count, clock and architecture.
@@ -7,8 +7,11 @@ parts and its product pages. Matrix rates are not written down here: they follow
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from ..device import ARCHITECTURES, DeviceSpec
+import torch
+
+from ..device import DeviceSpec, ask_gpu
 from ..errors import InvalidArgumentError
+from ..kernels.architectures import ARCHITECTURES
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,22 @@ GPUS = (
     GPU("H100", "sm_90", 132, 1830, 80, 5120, 5.237),
     GPU("H200", "sm_90", 132, 1830, 141, 6144, 6.25),
     GPU("B200", "sm_100", 148, 1850, 180, 8192, 7.8125),
+    # The clock of B200 and B300 is the one from which NVIDIA's 4500 TFLOP/s of dense FP8 follow.
+    GPU("B300", "sm_103", 148, 1850, 268, 8192, 7.8125),
+    # 128 GB, which are also the host's. The clock follows from NVIDIA's 31 TFLOP/s of FP32 on 6144 cores.
+    GPU("GB10", "sm_121", 48, 2525, 119, 256, 8.533),
 )
 
 _NOISE = ("nvidia", "geforce", "graphics", "gpu", "rtx", "generation", "edition", "workstation", "blackwell")
-_PACKAGES = ("sxm4", "sxm5", "sxm", "hbm3e", "hbm3")
-_ALIASES = {"a100": "a10040gb", "a100pcie40gb": "a10040gb", "a100pcie80gb": "a10080gb", "h10080gb": "h100"}
+_PACKAGES = ("sxm4", "sxm5", "sxm6", "sxm", "hbm3e", "hbm3")
+_ALIASES = {
+    "a100": "a10040gb",
+    "a100pcie40gb": "a10040gb",
+    "a100pcie80gb": "a10080gb",
+    "h10080gb": "h100",
+    "b300ac": "b300",
+    "dgxspark": "gb10",
+}
 
 
 def find_gpu(name: str) -> DeviceSpec:
@@ -123,6 +137,15 @@ def find_gpu(name: str) -> DeviceSpec:
         advice = ", ".join(known[k].name for k in near) or ", ".join(gpu.name for gpu in GPUS)
         raise InvalidArgumentError(f"gpu: expected a GPU of the table, got {name!r}; it knows {advice}.")
     return known[key].spec()
+
+
+def device_spec(device: torch.device) -> DeviceSpec:
+    """A CUDA device as the planner sees it; raises InvalidArgumentError for a device of another kind."""
+    spec, clock_hz = ask_gpu(device)
+    architecture = ARCHITECTURES.get(spec.sm)
+    if architecture is None:
+        return spec
+    return replace(spec, tflops=architecture.flop_per_sm_clock.scaled(spec.sm_count * clock_hz / 1e12))
 
 
 def with_known_rates(device: DeviceSpec) -> DeviceSpec:

@@ -8,34 +8,11 @@ It is what well-fed kernels would need, not a promise: `seedvr2 bench vae` measu
 from dataclasses import dataclass
 
 from ..device import DeviceSpec
-from ..kernels.dispatch import BYTES_PER_ELEMENT, ConvConfig, Format
+from ..kernels.architectures import ARCHITECTURES
+from ..kernels.architectures.record import Efficiency
+from ..kernels.configs import BYTES_PER_ELEMENT, ConvConfig, Format
 from ..models.tiling import TileSpec, decode_grid, encode_grid
 from .types import CELL_PX, FRAMES_PER_STEP, ExecutionPlan, Schedule, Step
-
-
-@dataclass(frozen=True)
-class Efficiency:
-    """Shares of the figures on paper that are taken as reachable."""
-
-    matrix_16_bit: float
-    """Of the FP16 and BF16 rate."""
-    matrix_8_bit: float
-    """Of the FP8, MXFP8 and INT8 rate."""
-    bandwidth: float
-    """Of the memory bandwidth."""
-    launch_us: float = 2.0
-    """What an operation takes however small it is, inside a CUDA graph."""
-    host_bytes_per_s: float = 22e9
-    """Pinned host memory over PCIe 4.0 x16, one direction."""
-    source: str = ""
-    """Where the shares come from."""
-
-
-DATA_CENTRE = Efficiency(
-    0.79, 0.74, 0.85, source="matrix products measured on one H200 (777 of 989, 1459 of 1979); the rest assumed"
-)
-GEFORCE = Efficiency(0.85, 0.85, 0.85, source="assumed, not measured")
-_DATA_CENTRE_ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_103")
 
 
 @dataclass(frozen=True)
@@ -102,7 +79,7 @@ def roofline(plan: ExecutionPlan, device: DeviceSpec) -> Roofline | None:
     """The time of `plan` on `device`; None where rates or bandwidth are not known or the kernels refuse the plan."""
     if plan.refusals or not device.bandwidth_bytes_per_s or not device.tflops.bf16:
         return None
-    efficiency = DATA_CENTRE if device.sm in _DATA_CENTRE_ARCHITECTURES else GEFORCE
+    efficiency = ARCHITECTURES[device.sm].efficiency
     return Roofline(
         first=_times(plan.first, device, efficiency),
         steady=_times(plan.steady, device, efficiency),
@@ -110,16 +87,6 @@ def roofline(plan: ExecutionPlan, device: DeviceSpec) -> Roofline | None:
         tiles=_tile_count(plan),
         efficiency=efficiency,
     )
-
-
-def step_flops(step: Step) -> int:
-    """Floating-point operations of one run: of a convolution or an attention; 0 for anything else."""
-    if step.problem is not None:
-        return step.problem.flops
-    if step.kernel == "attention":
-        rows, columns, channels = step.size
-        return 4 * (channels // 3) * (rows * columns) ** 2
-    return 0
 
 
 def step_bytes(step: Step) -> int:
@@ -170,7 +137,7 @@ def _time(step: Step, runs: int, device: DeviceSpec, efficiency: Efficiency) -> 
     # A fused shortcut multiplies 16-bit numbers whatever the convolution's are.
     shortcut = _shortcut_flops(step)
     matrix_ms = shortcut / _matrix_rate("fp16", device, efficiency) * 1e3
-    main = step_flops(step) - shortcut
+    main = step.flops - shortcut
     if main:
         matrix_ms += main / _matrix_rate(step.format, device, efficiency) * 1e3
     memory_ms = step_bytes(step) / (device.bandwidth_bytes_per_s * efficiency.bandwidth) * 1e3

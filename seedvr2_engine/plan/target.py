@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 
 from ..device import DeviceSpec
-from ..kernels.dispatch import PAIRING_ARCHITECTURES, ConvProblem, Format
+from ..kernels.architectures import ARCHITECTURES
+from ..kernels.configs import ConvProblem, Format
 from ..models.config import VAEConfig
 from ..quant import QuantRecipe
 
@@ -62,7 +63,8 @@ def can_pair(device: DeviceSpec, recipe: QuantRecipe) -> bool:
     Not in INT8: a frame's steps are as fine as its largest value allows, and those of sums cost 3 dB in a resnet and 8
     in an upsampler (FP8's relative steps: 2 and 1), so that the guard would move most layers to 16 bits.
     """
-    return device.sm in PAIRING_ARCHITECTURES and recipe.precision != "int8"
+    architecture = ARCHITECTURES.get(device.sm)
+    return architecture is not None and architecture.pairs_frames and recipe.precision != "int8"
 
 
 def exponents_buffer(sums: str) -> str:

@@ -8,9 +8,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
-from ..kernels.dispatch import AttentionConfig, ConvConfig, ConvProblem, Format
+from ..kernels.configs import AttentionConfig, ConvConfig, ConvProblem, Format
 
 Part = Literal["encode", "decode"]
 KernelName = Literal["unfold", "load", "norm", "conv3d", "attention", "fold"]
@@ -154,6 +154,16 @@ class Step:
     """Frames of its segment that one run computes: 1, or 2."""
 
     @property
+    def flops(self) -> int:
+        """Floating-point operations of one run: of a convolution or an attention; 0 for anything else."""
+        if self.problem is not None:
+            return self.problem.flops
+        if self.kernel == "attention":
+            rows, columns, channels = self.size
+            return 4 * (channels // 3) * (rows * columns) ** 2
+        return 0
+
+    @property
     def makes_sums(self) -> bool:
         """Whether it prepares the four sums of a paired convolution."""
         return self.kernel == "norm" and bool(self.target)
@@ -264,87 +274,10 @@ class ExecutionPlan:
         schedule = self.first if first or not self.steady.steps else self.steady
         return (step for step in schedule.steps if step.problem is not None)
 
-    def problems(self) -> dict[ConvProblem, str]:
-        """Every distinct convolution, with the first layer that runs it; ` (one frame)` marks folded ones."""
-        found: dict[ConvProblem, str] = {}
-        for schedule, suffix in ((self.steady, ""), (self.first, " (one frame)")):
-            for step in schedule.steps:
-                if step.problem is not None and step.problem not in found:
-                    found[step.problem] = step.layer + suffix
-        return found
-
     def flops(self, *, first: bool) -> int:
         """Floating-point operations of the first frame, or of one later step: convolutions and attention."""
-        schedule = self.first if first else self.steady
-        total = 0
-        for step, _ in schedule.executions():
-            if step.problem is not None:
-                total += step.problem.flops
-            elif step.kernel == "attention":
-                rows, columns, channels = step.size
-                total += 4 * (channels // 3) * (rows * columns) ** 2
-        return total
-
-    def describe(self) -> str:
-        """The plan in a few lines, and one for each convolution."""
-        shape, memory = self.shape, self.memory
-        frames = "any number of" if shape.frames is None else shape.frames
-        area = "whole frames" if self.is_exact else f"tiles of {self.tile_px} (rows, columns) px, approximate"
-        lines = [
-            f"{shape.part} {shape.width_px}x{shape.height_px}, {frames} frames, {self.precision}, {self.device}: "
-            f"{area}",
-            f"memory: peak {_gb(memory.peak)} = weights {_gb(memory.weights)} + rings {_gb(memory.rings)} + arena "
-            f"{_gb(memory.arena)} + result {_gb(memory.result)}; host {_gb(memory.host)}",
-        ]
-        lines += [f"refused: {reason}" for reason in self.refusals]
-        for step in self.convolutions():
-            config = step.config.describe() if isinstance(step.config, ConvConfig) else ""
-            lines.append(f"  {step.layer:44} {step.format:5} {config} ({step.reason})")
-        return "\n".join(lines)
+        return sum(step.flops for step, _ in (self.first if first else self.steady).executions())
 
     def to_json(self) -> str:
         """The plan as JSON."""
         return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str) -> "ExecutionPlan":
-        """What `to_json` wrote."""
-        data = json.loads(text)
-        return ExecutionPlan(
-            shape=VAEShape(**data["shape"]),
-            device=data["device"],
-            precision=data["precision"],
-            tile_px=None if data["tile_px"] is None else (data["tile_px"][0], data["tile_px"][1]),
-            overlap_px=data["overlap_px"],
-            first=_schedule(data["first"]),
-            steady=_schedule(data["steady"]),
-            rings=tuple(Ring(**{**ring, "size": tuple(ring["size"])}) for ring in data["rings"]),
-            memory=MemoryEstimate(**data["memory"]),
-            refusals=tuple(data["refusals"]),
-        )
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"
-
-
-def _schedule(data: dict[str, Any]) -> Schedule:
-    return Schedule(
-        tuple(_step(step) for step in data["steps"]),
-        tuple(Buffer(**buffer) for buffer in data["buffers"]),
-        tuple(data["order"]),
-    )
-
-
-def _step(data: dict[str, Any]) -> Step:
-    problem, config, slot, counts = data["problem"], data["config"], data["slot"], data["counts"]
-    made: dict[str, Any] = {"size": tuple(data["size"])}
-    if problem is not None:
-        made["problem"] = ConvProblem(**{**problem, "kernel": tuple(problem["kernel"])})
-    if config is not None:
-        made["config"] = ConvConfig(**config) if "tile_h" in config else AttentionConfig(**config)
-    if slot is not None:
-        made["slot"] = RingSlot(**slot)
-    if counts is not None:
-        made["counts"] = tuple(counts)
-    return Step(**{**data, **made})

@@ -3,15 +3,8 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ..kernels.dispatch import (
-    ConvConfig,
-    ConvProblem,
-    Format,
-    Refusal,
-    choose_attention_config,
-    choose_attention_format,
-    choose_config,
-)
+from ..kernels.configs import ConvConfig, ConvProblem, Format, Refusal
+from ..kernels.dispatch import choose_attention_config, choose_attention_format, choose_config
 from ..kernels.layout import WIDTH, attention_bytes, tiles_per_chunk
 from ..quant.recipe import ALWAYS_HIGH
 from .target import Activation, RingKey, Target, exponents_buffer, fold_problem, pair_problem

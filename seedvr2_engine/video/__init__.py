@@ -1,6 +1,7 @@
 """Clips and pictures as streams of frames, in and out."""
 
-from .info import ColorRange, ColorTags, Frame, Matrix, Orientation, SideStream, SourceInfo
+from .hdr_metadata import ContentLight, HdrMetadata, MasteringDisplay
+from .info import ColorRange, ColorTags, Frame, Matrix, Orientation, PictureMetadata, SideStream, SourceInfo
 from .reading.reader import FrameSource, open_source
 from .writing.options import SinkOptions
 from .writing.sink import FrameSink
@@ -9,11 +10,15 @@ from .writing.writer import open_sink
 __all__ = [
     "ColorRange",
     "ColorTags",
+    "ContentLight",
     "Frame",
     "FrameSink",
     "FrameSource",
+    "HdrMetadata",
+    "MasteringDisplay",
     "Matrix",
     "Orientation",
+    "PictureMetadata",
     "SideStream",
     "SinkOptions",
     "SourceInfo",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from fractions import Fraction
 from pathlib import Path
@@ -10,8 +10,13 @@ from typing import Literal
 
 import torch
 
+from .hdr_metadata import HdrMetadata
+from .reading.timeline import Timeline
+
 SourceKind = Literal["video", "image", "sequence"]
 PixelFamily = Literal["yuv", "rgb", "grey"]
+FieldContent = Literal["progressive", "interlaced", "telecine", "soft telecine", "mixed", "unknown"]
+FieldTreatment = Literal["none", "bwdif", "bwdif-fields", "detelecine", "match"]
 
 
 class ColorRange(IntEnum):
@@ -43,6 +48,11 @@ class Matrix(IntEnum):
     YCGCO_RE = 16
     YCGCO_RO = 17
 
+
+PQ_TRANSFER = 16
+"""SMPTE ST 2084, the code of absolute luminance, as H.273 numbers transfer characteristics."""
+HLG_TRANSFER = 18
+"""ARIB STD-B67, hybrid log-gamma."""
 
 _PRIMARIES_NAMES = {
     1: "bt709",
@@ -81,7 +91,7 @@ _TRANSFER_NAMES = {
 
 @dataclass(frozen=True)
 class ColorTags:
-    """The colour description of a stream; primaries and transfer are carried through and never applied."""
+    """The colour description of a stream; primaries and transfer are carried through, and never applied here."""
 
     range: ColorRange = ColorRange.UNSPECIFIED
     """Limited (16..235 of 255) or full (0..255) code range."""
@@ -91,6 +101,11 @@ class ColorTags:
     """Chromaticities of the primaries, an H.273 code point; 2 is unspecified."""
     transfer: int = 2
     """Transfer characteristics, an H.273 code point; 2 is unspecified."""
+
+    @property
+    def is_hdr(self) -> bool:
+        """Whether the transfer is PQ or HLG."""
+        return self.transfer in (PQ_TRANSFER, HLG_TRANSFER)
 
     def describe(self) -> str:
         """Return the tags under FFmpeg's names, for people: `bt709, limited, primaries bt709, transfer bt709`."""
@@ -120,6 +135,16 @@ class Orientation:
 
 
 @dataclass(frozen=True)
+class Crop:
+    """Pixels at the edges of a stored picture that are not part of it."""
+
+    left: int = 0
+    top: int = 0
+    right: int = 0
+    bottom: int = 0
+
+
+@dataclass(frozen=True)
 class SideStream:
     """One audio or subtitle stream that travels with the video."""
 
@@ -131,6 +156,46 @@ class SideStream:
     """Samples per second of an audio stream."""
     channels: int | None = None
     """Channels of an audio stream."""
+
+
+@dataclass(frozen=True)
+class PictureMetadata:
+    """What a picture file holds beside its pixels and travels from picture to picture; all of it describes the
+    upright picture."""
+
+    icc: bytes | None = None
+    """ICC profile of R'G'B' pixels."""
+    exif: bytes | None = None
+    """EXIF as a TIFF structure, with orientation 1 if it has one, and without a thumbnail."""
+    xmp: bytes | None = None
+    """An XMP packet."""
+    dpi: tuple[float, float] | None = None
+    """(horizontal, vertical) pixels per inch."""
+    text: tuple[tuple[str, str], ...] = ()
+    """Notes of a PNG file, as (key, text)."""
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What a clip's frames are made of, as a sample of them shows, and what the reader does about it."""
+
+    content: FieldContent
+    """progressive: whole pictures; interlaced: two moments woven together; telecine: film at 24 frames spread over
+    fields (3:2 pulldown); soft telecine: film frames with marks that have them shown for two and three fields; mixed:
+    telecine and interlaced; unknown: nothing moves in the sample, or nothing of it decodes."""
+    is_flagged: bool
+    """Whether the decoder calls most frames interlaced; broadcasts flag whole pictures, too."""
+    top_first: bool | None
+    """Whether the field that holds the uppermost row is the earlier one; None: see the flags of each frame."""
+    treatment: FieldTreatment = "none"
+    """none: frames as stored; bwdif: one whole frame for each; bwdif-fields: one for each field; detelecine: the film
+    frames; match: fields matched to film frames where there are any, bwdif elsewhere, every frame kept."""
+    only_flagged: bool = False
+    """Whether frames that are not flagged as interlaced pass untouched."""
+    evens_times: bool = False
+    """Whether film frames that are shown for two and three fields in turn get even times."""
+    is_film_throughout: bool = False
+    """Whether all frames are film, so that even times are of one rate."""
 
 
 @dataclass(frozen=True)
@@ -176,10 +241,28 @@ class SourceInfo:
     audio: tuple[SideStream, ...] = ()
     subtitles: tuple[SideStream, ...] = ()
     chapter_count: int = 0
+    hdr: HdrMetadata = field(default_factory=HdrMetadata)
+    """Static and dynamic metadata of an HDR clip, from its first frame; empty otherwise."""
+    crop: Crop = Crop()
+    """What the container cuts off the stored pixels, before they are turned."""
     first_frame: int = 0
     """Index of the first frame that is read, counted from 0."""
     selected_frames: int = 0
     """Number of frames that are read from there."""
+    metadata: PictureMetadata | None = None
+    """What the first picture's file says beside its pixels; None for clips."""
+    pictures: tuple[str, ...] = ()
+    """Names of the files of a sequence, without folders, in the order of the frames of the whole source."""
+    loop_count: int | None = None
+    """How often an animated picture is shown, 0 for ever; None where the file does not say."""
+    stream_index: int = 0
+    """Index of the video stream that is read, among all streams of the file."""
+    timeline: Timeline = field(default_factory=Timeline)
+    """How the times in the file became the ones given here; what reads other streams of it moves them alike."""
+    fields: Fields | None = None
+    """None where it was not looked for: a picture, a sequence, or everything as stored."""
+    remarks: tuple[str, ...] = ()
+    """Sentences about what reading changes, for the user to know before the work."""
 
     @property
     def is_trimmed_at_start(self) -> bool:
@@ -204,3 +287,5 @@ class Frame:
     """Presentation time in ticks of `SourceInfo.time_base`; strictly increasing from frame to frame."""
     duration: int
     """Ticks until the next frame, as the container promises; at least 1."""
+    metadata: PictureMetadata | None = None
+    """What this picture's file says beside its pixels; None for frames of a clip."""

@@ -21,14 +21,14 @@ from .color import (
     upsample_chroma,
     yuv_from_rgb,
 )
-from .info import ColorRange, ColorTags, Matrix, Orientation, PixelFamily
+from .info import ColorRange, ColorTags, Crop, Matrix, Orientation, PixelFamily
 
 _YUV = re.compile(r"yuv[aj]?(\d{3})p(\d*)(le|be)?")
 _GBR = re.compile(r"gbra?p(\d*)(le|be)?")
 _GREY = re.compile(r"(?:gray|ya)(\d*)(le|be)?")
 _PACKED = re.compile(r"(rgb|bgr|rgba|bgra|argb|abgr|rgb0|bgr0|0rgb|0bgr)(24|48|64)?(le|be)?")
-# AV_FRAME_DATA_EXIF of libavutil 60.
-_EXIF_SIDE_DATA = 31
+# All of enum AVFrameSideDataType, and room for more, but for AV_FRAME_DATA_DISPLAYMATRIX.
+_OTHER_SIDE_DATA = [kind for kind in range(48) if kind != 6]
 _CHROMA_STEPS = {"410": (4, 4), "411": (4, 1), "420": (2, 2), "422": (2, 1), "440": (1, 2), "444": (1, 1)}
 
 
@@ -67,20 +67,30 @@ def has_alpha(pix_fmt: av.VideoFormat) -> bool:
 
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
-    """Return the turn that FFmpeg's display matrix asks for (container rotation, or EXIF orientation of a picture)."""
+    """Return the turn that FFmpeg's display matrix asks for (container rotation, or EXIF orientation of a picture).
+
+    All other side data is removed from a copy first: PyAV frees the metadata of a piece of side data, such as the
+    name of an ICC profile, which FFmpeg then frees again; and it refuses to list kinds that it has no name for.
+    """
+    deletions = [("sidedata", f"mode=delete:type={kind}") for kind in _OTHER_SIDE_DATA]
     try:
-        side_data = frame.side_data
-    except ValueError:
-        # PyAV 18.1 has no name for EXIF and then lists no side data at all.
-        side_data = _filtered(frame, "sidedata", f"mode=delete:type={_EXIF_SIDE_DATA}").side_data
-    try:
-        matrix = side_data["DISPLAYMATRIX"]  # type: ignore[typeddict-item]  # PyAV's stub lists one key
+        matrix = filtered(frame, *deletions).side_data["DISPLAYMATRIX"]  # type: ignore[typeddict-item]  # stub: one key
     except KeyError:
         return Orientation()
     a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5].tolist()
     if abs(b) > abs(a):
         return Orientation(transpose=True, mirror_x=c < 0, mirror_y=b < 0)
     return Orientation(mirror_x=a < 0, mirror_y=d < 0)
+
+
+def cropped(picture: tuple[torch.Tensor, torch.Tensor | None], crop: Crop) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Cut a stored picture's edges off; rgb: (3,H,W), alpha: (1,H,W) or None."""
+    rgb, alpha = picture
+    if crop == Crop():
+        return picture
+    rows = slice(crop.top, rgb.shape[1] - crop.bottom)
+    columns = slice(crop.left, rgb.shape[2] - crop.right)
+    return rgb[:, rows, columns], None if alpha is None else alpha[:, rows, columns]
 
 
 def upright(picture: torch.Tensor, orientation: Orientation) -> torch.Tensor:
@@ -149,7 +159,7 @@ def as_direct(frame: av.VideoFrame) -> av.VideoFrame:
     pix_fmt = frame.format
     if any(plane.line_size < 0 for plane in frame.planes):
         # Bottom-up pictures, as vflip and some decoders hand out; PyAV's planes would read past their end.
-        frame = _filtered(frame, "copy")
+        frame = filtered(frame, ("copy", None))
     if any(pattern.fullmatch(pix_fmt.name) for pattern in (_YUV, _GBR, _GREY, _PACKED)):
         return frame
     bits = bit_depth(pix_fmt)
@@ -170,13 +180,23 @@ def as_direct(frame: av.VideoFrame) -> av.VideoFrame:
     return frame.reformat(format=target, threads=1)
 
 
-def _filtered(frame: av.VideoFrame, name: str, arguments: str | None = None) -> av.VideoFrame:
-    """The frame through one filter of libavfilter that leaves its pixels alone."""
+def first_channel(frame: av.VideoFrame) -> tuple[np.ndarray, int]:
+    """Return the code values (H,W) of Y', grey or R', and their bits; `frame` must be as `as_direct` returns it.
+
+    A view that lives no longer than the frame.
+    """
+    samples = _samples(frame, "")
+    return samples.channels[0], samples.bits
+
+
+def filtered(frame: av.VideoFrame, *filters: tuple[str, str | None]) -> av.VideoFrame:
+    """Return the frame through filters of libavfilter, (name, arguments), that leave its pixels alone."""
     graph = av.filter.Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 25)
     )
-    graph.link_nodes(source, graph.add(name, arguments), graph.add("buffersink"))
+    steps = [graph.add(name, arguments) for name, arguments in filters]
+    graph.link_nodes(source, *steps, graph.add("buffersink"))
     graph.configure()
     graph.vpush(frame)
     return graph.vpull()

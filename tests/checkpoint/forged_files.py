@@ -2,14 +2,25 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 UINT8, INT8, UINT16, INT16, UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64, INT64, FLOAT64 = range(13)
 INTEGER_CODES = {UINT8: "B", INT8: "b", UINT16: "H", INT16: "h", UINT32: "I", INT32: "i", UINT64: "Q", INT64: "q"}
 
 F32, F16, Q8_0, Q8_1, Q8_K, I32, BF16 = 0, 1, 8, 9, 15, 26, 30
+
+
+@lru_cache(maxsize=1)
+def second() -> float:
+    """What takes a second on a usual processor, on this one: seconds of its time, measured with a loop."""
+    began = time.process_time()
+    for index in range(1_000_000):
+        str(index)
+    return max(1.0, (time.process_time() - began) / 0.15)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A small stand-in for the Hugging Face hub on 127.0.0.1, with faults on demand."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,12 @@ class Hub:
     ignores_ranges: bool = False
     part_start: str | None = None
     """Replaces the stated start of a part."""
+    location: str | None = None
+    """Replaces where content is said to lie."""
+    drip_s: float | None = None
+    """Send a byte this often, seconds, and never end."""
+    endless_head: bool = False
+    """Answer with interim replies for ever."""
     asked: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     """(path, Range, Authorization) of every request."""
 
@@ -33,12 +40,17 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.hub
         wanted = self.headers.get("Range")
         hub.asked.append((self.path, wanted, self.headers.get("Authorization")))
-        if hub.statuses:
+        if hub.endless_head:
+            with suppress(OSError):
+                while hub.endless_head:
+                    self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    time.sleep(0.01)
+        elif hub.statuses:
             self.send_error(hub.statuses.pop(0))
         elif self.path in hub.files:
             # The hub keeps large files on another host, which must never see the token.
             self.send_response(302)
-            self.send_header("Location", f"{hub.endpoint}/store{self.path}")
+            self.send_header("Location", hub.location or f"{hub.endpoint}/store{self.path}")
             self.end_headers()
         elif self.path.removeprefix("/store") in hub.files:
             self._send(hub.files[self.path.removeprefix("/store")], wanted)
@@ -53,6 +65,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {stated}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
+        if self.hub.drip_s is not None:
+            with suppress(OSError):
+                for byte in content[start:]:
+                    self.wfile.write(bytes([byte]))
+                    time.sleep(self.hub.drip_s)
+            return
         end = start + self.hub.cuts.pop(0) if self.hub.cuts else len(content)
         with suppress(ConnectionError):  # the client may hang up first
             self.wfile.write(content[start:end])

@@ -16,10 +16,16 @@ from safetensors.torch import load_file, save_file
 
 from seedvr2_engine.checkpoint.convert import SOURCE_HASH_KEY, WRITABLE_TYPES, convert_to_gguf
 from seedvr2_engine.checkpoint.detect import load_vae_tensors
+from seedvr2_engine.checkpoint.hub import local_models
 from seedvr2_engine.checkpoint.reader import open_checkpoint
 from seedvr2_engine.errors import CheckpointError, InvalidArgumentError, OutputError
+from seedvr2_engine.loading import NANO_VAE
+from seedvr2_engine.loading_dit import NANO_DIT
+from seedvr2_engine.output.unfinished import PartialFile
 
 State = dict[str, torch.Tensor]
+OLD = NANO_VAE.read_bytes()
+"""An older conversion, which may be overwritten."""
 
 # Relative RMS over all weights of the tiny model, whose weights are uniform random numbers: the step of n bits
 # over a block is about range / 2**n, its error step / sqrt(12). Measured 1.30e-3, 2.96e-3, 2.31e-2, 2.45e-2,
@@ -147,7 +153,7 @@ def test_progress_counts_values(source: Path, tmp_path: Path) -> None:
 
 def test_targets_that_are_refused(source: Path, tmp_path: Path) -> None:
     old = tmp_path / "old.gguf"
-    old.write_bytes(b"old")
+    old.write_bytes(OLD)
     with pytest.raises(OutputError, match="found one; choose another name or ask to overwrite it"):
         convert_to_gguf(source, old, "F16")
     with pytest.raises(OutputError, match="expected an existing folder"):
@@ -156,7 +162,7 @@ def test_targets_that_are_refused(source: Path, tmp_path: Path) -> None:
         convert_to_gguf(source, tmp_path, "F16", overwrite=True)
     with pytest.raises(InvalidArgumentError, match=r"one of F32, F16, .*, got 'Q4_K'"):
         convert_to_gguf(source, tmp_path / "a.gguf", "Q4_K")
-    assert old.read_bytes() == b"old"
+    assert old.read_bytes() == OLD
     convert_to_gguf(source, old, "F16", overwrite=True)
     with pytest.raises(OutputError, match="expected another file than the source"):
         convert_to_gguf(old, old, "F16", overwrite=True)
@@ -178,10 +184,10 @@ def test_values_that_do_not_fit(state: State, tmp_path: Path, value: float, gguf
     spoilt = state[name].float().clone()
     spoilt[3, 5, 1, 1, 1] = value
     save_file({**state, name: spoilt}, tmp_path / "a.safetensors")
-    (tmp_path / "a.gguf").write_bytes(b"old")
+    (tmp_path / "a.gguf").write_bytes(OLD)
     with pytest.raises(CheckpointError, match=f"{name} in .*{message}"):
         convert_to_gguf(tmp_path / "a.safetensors", tmp_path / "a.gguf", gguf_type, overwrite=True)
-    assert (tmp_path / "a.gguf").read_bytes() == b"old"
+    assert (tmp_path / "a.gguf").read_bytes() == OLD
     assert files_in(tmp_path) == ["a.gguf", "a.safetensors"]
 
 
@@ -194,10 +200,10 @@ def test_an_interrupted_conversion_leaves_nothing(source: Path, tmp_path: Path) 
         if done > total // 2:
             raise Stop
 
-    (tmp_path / "a.gguf").write_bytes(b"old")
+    (tmp_path / "a.gguf").write_bytes(OLD)
     with pytest.raises(Stop):
         convert_to_gguf(source, tmp_path / "a.gguf", "F16", overwrite=True, on_progress=stop)
-    assert (tmp_path / "a.gguf").read_bytes() == b"old"
+    assert (tmp_path / "a.gguf").read_bytes() == OLD
     assert files_in(tmp_path) == ["a.gguf"]
 
 
@@ -216,11 +222,11 @@ def largest_file(limit_bytes: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("limit_bytes", [1 << 10, 1 << 20])
 def test_a_failing_disk_leaves_nothing(source: Path, tmp_path: Path, limit_bytes: int) -> None:
-    (tmp_path / "a.gguf").write_bytes(b"old")
+    (tmp_path / "a.gguf").write_bytes(OLD)
     with largest_file(limit_bytes), pytest.raises(OutputError, match="could not be written") as caught:
         convert_to_gguf(source, tmp_path / "a.gguf", "F16", overwrite=True)
     assert "\n" not in str(caught.value)
-    assert (tmp_path / "a.gguf").read_bytes() == b"old"
+    assert (tmp_path / "a.gguf").read_bytes() == OLD
     assert files_in(tmp_path) == ["a.gguf"]
 
 
@@ -236,3 +242,55 @@ def test_zero_weights_have_no_loss(state: State, tmp_path: Path) -> None:
     report = convert_to_gguf(tmp_path / "a.safetensors", tmp_path / "a.gguf", "Q5_1")
     assert report.relative_rms == 0
     assert np.count_nonzero(loaded(report.target)["decoder.conv_in.weight"].numpy()) == 0
+
+
+@pytest.mark.parametrize("precious", ["transformer", "safetensors", "text"])
+def test_overwriting_replaces_vaes_in_gguf_and_nothing_else(source: Path, tmp_path: Path, precious: str) -> None:
+    content = {
+        "transformer": NANO_DIT.read_bytes()[:4_000_000] + bytes(6_095_328),
+        "safetensors": source.read_bytes(),
+        "text": b"the only copy",
+    }[precious]
+    target = tmp_path / "a.gguf"
+    target.write_bytes(content)
+    with pytest.raises(OutputError, match="expected a VAE in GGUF to overwrite, found"):
+        convert_to_gguf(source, target, "Q8_0", overwrite=True)
+    assert target.read_bytes() == content
+    assert files_in(tmp_path) == ["a.gguf"]
+
+
+def test_a_public_files_name_is_refused_in_any_case(source: Path, tmp_path: Path) -> None:
+    for name in ("seedvr2_ema_3b-Q8_0.gguf", "SEEDVR2_EMA_3B-q8_0.GGUF"):
+        with pytest.raises(OutputError, match="got that of a public file"):
+            convert_to_gguf(source, tmp_path / name, "Q8_0", overwrite=True)
+    assert files_in(tmp_path) == []
+
+
+def test_the_source_is_known_by_the_file_and_not_by_its_name(tmp_path: Path) -> None:
+    source, link, hard = tmp_path / "a.gguf", tmp_path / "link.gguf", tmp_path / "hard.gguf"
+    source.write_bytes(OLD)
+    link.symlink_to(source)
+    hard.hardlink_to(source)
+    for target in (link, hard):
+        with pytest.raises(OutputError, match="expected another file than the source"):
+            convert_to_gguf(source, target, "F16", overwrite=True)
+    assert source.read_bytes() == OLD
+
+
+def test_a_dangling_link_is_not_replaced_unasked(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "a.gguf"
+    target.symlink_to(tmp_path / "nowhere.gguf")
+    with pytest.raises(OutputError, match="expected no such file, found one"):
+        convert_to_gguf(source, target, "F16")
+    assert target.is_symlink()
+
+
+def test_what_a_killed_conversion_left_is_no_model(tmp_path: Path) -> None:
+    with PartialFile(tmp_path / "a.gguf", overwrite=False, keeps_ending=False) as partial:
+        partial.write(OLD)
+        assert partial.path.is_file()
+        assert local_models([tmp_path]) == []
+    left = tmp_path / ".seedvr2-old"
+    left.mkdir()
+    (left / "converting.gguf").write_bytes(OLD)
+    assert [model.path.name for model in local_models([tmp_path])] == ["a.gguf"]

@@ -279,3 +279,41 @@ def test_the_hub_cache_is_used_when_it_is_right(hub: Hub, tmp_path: Path) -> Non
     (snapshot / MODEL.name).write_bytes(CONTENT[:-1] + b"\0")
     assert download(MODEL, tmp_path / "b", endpoint=hub.endpoint).read_bytes() == CONTENT
     assert len(ranges(hub)) == 1
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        ("http://[::1", "led to an address that cannot be read"),
+        ("http://127.0.0.1:99999999/x", "stopped at 0 of|cannot be read"),
+        ("http://\\x00/x", "stopped at 0 of|cannot be read"),
+        ("ftp://127.0.0.1/x", "neither http nor https|answered HTTP 302"),
+        ("file:///etc/passwd", "neither http nor https|answered HTTP 302"),
+        ("loop", "answered HTTP 302"),
+    ],
+)
+def test_redirects_to_nowhere_are_one_sentence(hub: Hub, tmp_path: Path, location: str, words: str) -> None:
+    path = next(iter(hub.files))
+    hub.location = f"{hub.endpoint}{path}" if location == "loop" else location
+    with pytest.raises(ModelFileError, match=words) as caught:
+        download(model_file(), tmp_path, endpoint=hub.endpoint)
+    assert "\n" not in str(caught.value)
+    assert not any(path.suffix == ".safetensors" for path in tmp_path.iterdir())
+
+
+def test_a_server_that_drips_is_given_up(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.drip_s = 0.02
+    monkeypatch.setattr(transfer, "STALL_S", 0.2)
+    with pytest.raises(ModelFileError, match="bytes arrived in"):
+        download(model_file(), tmp_path, endpoint=hub.endpoint)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
+
+
+def test_a_server_that_never_comes_to_the_point_is_given_up(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.endless_head = True
+    monkeypatch.setattr(transfer, "OPENING_S", 0.1)
+    with pytest.raises(ModelFileError, match="no answer within"):
+        download(model_file(), tmp_path, endpoint=hub.endpoint)
+    hub.endless_head = False

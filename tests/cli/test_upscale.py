@@ -24,6 +24,7 @@ from seedvr2_engine.video import ColorRange, ColorTags, Matrix, SinkOptions, ope
 
 from ..conftest import GOLDEN
 from ..video.clips import ClipSpec, packets_of, ramp, write_clip
+from ..video.sounds import write_sound
 from .test_commands import refused, seedvr2
 
 TINY_VAE = str(GOLDEN / "vae_tiny.safetensors")
@@ -150,7 +151,22 @@ def test_a_sequence_of_pictures(models, tmp_path):
     target = tmp_path / "out"
     result = seedvr2("upscale", folder, target, *models, "--scale", "1.5", "--color", "adain")
     assert result.exit_code == 0, result.stderr
-    assert sorted(path.name for path in target.iterdir()) == ["000001.png", "000002.png", "000003.png"]
+    assert sorted(path.name for path in target.iterdir()) == ["0.png", "1.png", "2.png"]
+
+
+def test_a_rate_is_for_sequences(models, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in (7, 9):
+        write_picture(folder / f"{number}.png", ramp(number, 32, 24), "rgb24")
+    target = tmp_path / "out.mkv"
+    result = seedvr2("upscale", folder, target, *models, "--scale", "1", "--color", "none", "--rate", "29.97")
+    assert result.exit_code == 0, result.stderr
+    with open_source(target) as clip:
+        assert [frame.pts * clip.info.time_base for frame in clip] == pytest.approx([0, 1001 / 30000], abs=0.001)
+    result = seedvr2("upscale", folder / "7.png", tmp_path / "out.png", *models, "--rate", "25")
+    assert result.exit_code == 2
+    assert "rate: expected a sequence of pictures" in " ".join(result.stderr.split())
 
 
 def test_pictures_that_change_their_size_midway(models, tmp_path):
@@ -192,7 +208,7 @@ def test_a_folder_of_clips(clip, models, tmp_path):
     result = seedvr2("upscale", folder, target, *models, "--scale", "1", "--frames", "2")
     assert result.exit_code == 2
     assert sorted(path.name for path in target.iterdir()) == ["a.mkv", "b.mkv"]
-    assert "1 of 3 inputs failed" in result.stderr
+    assert "1 of 3 inputs failed; 2 done, 0 skipped." in result.stderr
     assert "expected a folder" in refused("upscale", folder, tmp_path / "out.mp4", *models)
     assert "found 7" in refused("upscale", clip, tmp_path / "out.png", *models)
 
@@ -212,6 +228,15 @@ def test_the_plan_says_everything_and_writes_nothing(clip, models, tmp_path):
     ):
         assert words in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_says_what_cannot_be_kept(models, tmp_path):
+    source = write_sound(tmp_path / "a.mkv", "pcm_s16le")
+    result = seedvr2("upscale", source, tmp_path / "b.webm", *models, "--scale", "2", "--plan")
+    assert result.exit_code == 0, result.stderr
+    assert "audio 1 (pcm_s16le) as libopus" in " ".join(result.stdout.split())
+    assert "is encoded anew as libopus" in " ".join(result.stderr.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
 
 
 @pytest.mark.parametrize(
@@ -285,7 +310,8 @@ def test_a_truncated_clip_is_refused_unless_told(models, tmp_path):
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
     assert "--keep-damaged" in refused("upscale", cut, target, *models, "--scale", "1")
     result = seedvr2("upscale", cut, target, *models, "--scale", "1", "--keep-damaged")
-    assert result.exit_code == 0, result.stderr
+    assert result.exit_code == 3, result.stderr  # The output is whole, the source was not.
+    assert "has cost" in result.stderr
     with open_source(target) as source:
         assert 1 <= len(list(source)) < 9
 
@@ -317,20 +343,21 @@ def test_the_bar_stays_on_one_line(width, monkeypatch):
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_what_was_finished_when_it_was_stopped_plays(models, tmp_path, ending):
-    long, target, partial = tmp_path / "long.mkv", tmp_path / "out.mkv", tmp_path / "out.partial.mkv"
+    long, target = tmp_path / "long.mkv", tmp_path / "out.mkv"
     with open_sink(long, width=32, height=24, options=SinkOptions(codec="ffv1")) as sink:
         for _ in range(400):
             sink.write(torch.rand(3, 24, 32))
     command = [sys.executable, "-m", "seedvr2_engine", "upscale", str(long), str(target), *models, "--scale", "1"]
     command += ["--chunk-frames", "5", "--codec", "ffv1", "--color", "none"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    while process.poll() is None and not (partial.exists() and partial.stat().st_size > 100_000):
+    while process.poll() is None and not any(p.stat().st_size > 100_000 for p in tmp_path.glob("out.partial-*")):
         time.sleep(0.05)
     process.send_signal(ending)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == (-signal.SIGKILL if ending == signal.SIGKILL else 130), stderr
     assert not target.exists()
     assert "Traceback" not in stderr
+    (partial,) = tmp_path.glob("out.partial-*")
     with open_source(partial, damaged="keep") as source:
         assert 1 <= sum(1 for _ in source) < 400
     if ending != signal.SIGKILL:

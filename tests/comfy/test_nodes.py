@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from seedvr2_engine.errors import InvalidArgumentError, ModelFileError, SeedVR2Error
-from seedvr2_engine.loading import load_vae
-from seedvr2_engine.loading_dit import load_dit
+from seedvr2_engine.loading import NANO_VAE, load_vae
+from seedvr2_engine.loading_dit import NANO_DIT, load_dit
 from seedvr2_engine.pipeline.options import UpscaleOptions
 from seedvr2_engine.pipeline.upscaler import Upscaler
 
@@ -199,7 +199,7 @@ def test_converted_files_are_offered_and_load(nodes, files):
     assert vae_config(nodes, model="small_vae_f16.gguf")["is_gguf"] is True
     with pytest.raises(SeedVR2Error, match="expected no such file"):
         node.execute(model=VAE_FILE, type="F16")
-    for name in ("../up", "a/b", "C:x", ".hidden"):
+    for name in ("../up", "a/b", "C:x", ".hidden", "a\\b", "nul", "x" * 300, "a\n", "\ud800", "a\0", "..\\up"):
         with pytest.raises(InvalidArgumentError, match="plain name"):
             node.execute(model=VAE_FILE, type="F16", file_name=name)
 
@@ -224,9 +224,112 @@ def test_bad_settings_of_the_vae_loader_are_one_sentence(nodes, inputs, sentence
     vae_config(nodes)
 
 
+def test_a_workflow_cannot_destroy_models(nodes, files):
+    """Converting with the name of a transformer, public or not, asked to overwrite."""
+    node = nodes["SeedVR2ConvertToGGUF"]
+    public, own = files / "seedvr2_ema_3b-Q4_K_M.gguf", files / "my_dit.gguf"
+    for path in (public, own):
+        shutil.copy(NANO_DIT, path)
+    try:
+        for path in (public, own):
+            for name in (path.name, path.stem):
+                with pytest.raises(SeedVR2Error, match=r"a name of your own|expected a VAE in GGUF"):
+                    node.execute(model=VAE_FILE, type="Q8_0", file_name=name, overwrite=True)
+            assert path.read_bytes() == NANO_DIT.read_bytes()
+        for name in (VAE_FILE, DIT_FILE):  # They get an ending of their own.
+            assert node.execute(model=VAE_FILE, type="Q8_0", file_name=name).args == (f"{name}.gguf",)
+        assert node.execute(model=VAE_FILE, type="F16", file_name=DIT_FILE, overwrite=True).args == (
+            f"{DIT_FILE}.gguf",
+        )
+    finally:
+        for path in (public, own, files / f"{VAE_FILE}.gguf", files / f"{DIT_FILE}.gguf"):
+            path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("\\Users\\x", "C:x", "C:\\x.gguf", "..\\SEEDVR2\\small_vae.safetensors", "//server/share/x", "NUL", "\ud800"),
+        *("x" * 5000, "a\0b", "sub/" * 2000 + "x", "", ".", "\x1b[2J"),
+    ],
+)
+def test_names_that_leave_the_folders_are_refused_everywhere(nodes, name):
+    for node in ("SeedVR2LoadVAEModel", "SeedVR2LoadDiTModel"):
+        answer = nodes[node].validate_inputs(model=name, device="cpu")
+        assert "none of the offered files" in answer
+        assert len(answer) < 600
+        assert answer.isprintable()
+        with pytest.raises(ModelFileError, match="none of the offered files"):
+            nodes[node].execute(model=name, device="cpu")
+        assert nodes[node].fingerprint_inputs(model=name) is None
+
+
+def test_a_link_inside_the_folder_and_a_name_from_windows_load(nodes, files, tmp_path):
+    elsewhere = tmp_path / "vae.safetensors"
+    shutil.copy(files / VAE_FILE, elsewhere)
+    (files / "link.safetensors").symlink_to(elsewhere)
+    try:
+        assert vae_config(nodes, model="link.safetensors")["model_name"] == "link.safetensors"
+    finally:
+        (files / "link.safetensors").unlink()
+
+
+def test_a_conversion_that_was_killed_is_not_offered(nodes, files):
+    left = files / ".seedvr2-x"
+    left.mkdir()
+    shutil.copy(NANO_VAE, left / "converting.gguf")
+    try:
+        options = nodes["SeedVR2LoadVAEModel"].define_schema().inputs[0].options["options"]
+        assert VAE_FILE in options
+        assert not any("seedvr2-" in name for name in options)
+    finally:
+        shutil.rmtree(left)
+
+
+def test_frames_that_are_not_finite_become_something(nodes):
+    image = clip(5)
+    image[1, 3, 4] = float("nan")
+    image[2, 0, 0] = float("inf")
+    image[3, 9] = float("-inf")
+    clean = torch.nan_to_num(image, nan=0.0, posinf=1.0, neginf=0.0)
+    assert torch.equal(upscale(nodes, image), upscale(nodes, clean))
+    vae = vae_config(nodes)
+    latent, expected = (nodes["SeedVR2VAEEncode"].execute(image=i, vae=vae).args[0] for i in (image, clean))
+    assert torch.equal(latent["samples"], expected["samples"])
+    latent["samples"][0, :, 0, 0, 0] = float("nan")
+    decoded = nodes["SeedVR2VAEDecode"].execute(samples=latent, vae=vae).args[0]
+    assert decoded.min() >= 0
+    assert decoded.max() <= 1
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        *(None, {}, [], {"samples": None}, {"samples": torch.zeros(2)}),
+        {"samples": torch.zeros(1, 16, 1, 2, 2, dtype=torch.int64)},
+        {"samples": torch.zeros(1, 4, 1, 2, 2)},
+        {"samples": torch.zeros(0, 16, 1, 2, 2)},
+    ],
+)
+def test_latents_that_are_none(nodes, samples):
+    with pytest.raises(InvalidArgumentError, match="samples: expected"):
+        nodes["SeedVR2VAEDecode"].execute(samples=samples, vae=vae_config(nodes))
+
+
+@pytest.mark.parametrize("source", [None, 7, (1, 2), ("a", "b", "c"), (1.0, 16, 16), (10**9, 16, 16)])
+def test_what_other_nodes_keep_beside_latents_is_ignored(nodes, source):
+    samples = {"samples": torch.zeros(1, 16, 1, 2, 2), "seedvr2_source": source}
+    assert nodes["SeedVR2VAEDecode"].execute(samples=samples, vae=vae_config(nodes)).args[0].shape == (1, 16, 16, 3)
+
+
 @pytest.mark.parametrize(
     ("image", "inputs", "sentence"),
     [
+        (None, {}, "got nothing; connect an IMAGE"),
+        ([torch.rand(8, 8, 3)], {}, "got list"),
+        (torch.zeros(1, 8, 8, 3, dtype=torch.uint8), {}, "got uint8"),
+        (torch.rand(8, 8, 3), {}, r"got float32 \(8, 8, 3\)"),
+        (torch.rand(1, 3, 8, 8), {}, "3 or 4"),
         (torch.rand(0, 8, 8, 3), {}, "at least one frame"),
         (torch.rand(1, 8, 8, 2), {}, "3 or 4"),
         (torch.rand(1, 8, 8, 3), {"batch_size": 4}, "choose 5"),
@@ -242,6 +345,10 @@ def test_what_is_connected_must_be_a_model(nodes):
         upscale(nodes, clip(1), dit={"anything": 1})
     with pytest.raises(InvalidArgumentError, match=r"Load VAE Model"):
         upscale(nodes, clip(1), vae={"anything": 1})
+    with pytest.raises(InvalidArgumentError, match=r"Load VAE Model"):
+        nodes["SeedVR2VAEDecode"].execute(samples={"samples": torch.zeros(1, 16, 1, 2, 2)}, vae=None)
+    with pytest.raises(InvalidArgumentError, match="expected a floating-point batch"):
+        nodes["SeedVR2VAEEncode"].execute(image=None, vae=vae_config(nodes))
 
 
 def test_damaged_and_missing_public_files(nodes, files, monkeypatch):

@@ -12,7 +12,6 @@ pytest.importorskip("triton")
 from seedvr2_engine.engine.backend import triton_backend, twin_backend
 from seedvr2_engine.engine.checks import check_plans, check_step
 from seedvr2_engine.engine.doctor import (
-    SIZES_PX,
     DoctorReport,
     check_kernels,
     inspect_machine,
@@ -22,6 +21,7 @@ from seedvr2_engine.engine.doctor import (
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.plan.gpus import find_gpu
+from seedvr2_engine.plan.survey import RAGGED_PX
 
 from ..conftest import TINY
 from ..kernels.interpreter import correct_interpreter
@@ -186,7 +186,7 @@ def test_all_configurations_of_common_sizes_are_among_those_checked(gpu):
         return found
 
     common = [(720, 1280), (1080, 1920), (1440, 2560), (2160, 3840)]
-    missing = configurations(common) - configurations(SIZES_PX)
+    missing = configurations(common) - configurations(RAGGED_PX)
     assert not missing
 
 

@@ -9,12 +9,12 @@ import sys
 import pytest
 import torch
 
-from seedvr2_engine.device import device_spec
 from seedvr2_engine.engine import EngineOptions, VAEEngine, triton_backend
 from seedvr2_engine.engine.exponents import measure_exponents
 from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.models.vae import VideoVAE
 from seedvr2_engine.plan import PlanOptions, VAEShape
+from seedvr2_engine.plan.gpus import device_spec
 from seedvr2_engine.quant import QuantRecipe
 
 from .conftest import relative

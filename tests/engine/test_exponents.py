@@ -4,6 +4,7 @@ import copy
 import math
 import random
 from dataclasses import replace
+from statistics import median
 
 import pytest
 import torch
@@ -108,8 +109,8 @@ def latent(frames: int = 3, batch: int = 1) -> Tensor:
     return torch.randn(batch, 16, frames, 4, 5, generator=torch.Generator().manual_seed(0))
 
 
-def video(frames: int = 9, batch: int = 1) -> Tensor:
-    return torch.rand(batch, 3, frames, 33, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
+def video(frames: int = 9, batch: int = 1, size: tuple[int, int] = (33, 40)) -> Tensor:
+    return torch.rand(batch, 3, frames, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 def forced(vae: VideoVAE, seed: int = 0) -> TensorExponents:
@@ -179,11 +180,12 @@ def test_weights_that_overflow_fp16_are_as_exact_as_others(
     assert not helpless.decode(latent()).isfinite().all()
     assert not helpless.encode(video()).isfinite().all()
     engines = engine_of(healthy, precision, gpu=gpu), engine_of(loud, precision, loud_exponents, gpu)
-    # Rounding is a matter of luck in each clip; BF16 would lose 18 dB.
-    for part, x in (("decode", latent(batch=2)), ("encode", video(5, batch=4))):
+    # What is rounded to the other side in a clip can cost it or gain it 3 dB, so half of many clips must agree; BF16
+    # would lose 18 dB in each.
+    for part, x in (("decode", latent(batch=2)), ("encode", video(5, batch=12, size=(17, 24)))):
         exact = getattr(healthy, part)(x)
-        lost, lost_here = (relative(getattr(engine, part)(x), exact) for engine in engines)
-        assert abs(20 * math.log10(lost_here / lost)) < 1
+        lost, lost_here = ([*map(relative, getattr(engine, part)(x), exact)] for engine in engines)
+        assert abs(median(20 * math.log10(b / a) for a, b in zip(lost, lost_here, strict=True))) < 1
 
 
 def test_exponents_leave_the_margin_and_not_twice_as_much(

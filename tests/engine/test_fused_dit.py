@@ -8,7 +8,7 @@ from seedvr2_engine.engine import dit_layers
 from seedvr2_engine.engine.dit_backend import triton_tokens, twin_tokens
 from seedvr2_engine.engine.dit_fused import FusedDiT, reason_for_plain, serve_dit
 from seedvr2_engine.engine.dit_weights import streamed
-from seedvr2_engine.kernels.dispatch_windows import WindowConfig
+from seedvr2_engine.kernels.configs import WindowConfig
 from seedvr2_engine.models.dit_config import DiTConfig
 
 from ..models.dit_cases import CASES, FAMILIES, TOLERANCE, build_tiny, golden, inputs, largest_error

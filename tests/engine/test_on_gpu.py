@@ -4,15 +4,16 @@ import pytest
 import torch
 
 from seedvr2_engine import optimize_3d_vae_for_blackwell
-from seedvr2_engine.device import device_spec
 from seedvr2_engine.engine.backend import triton_backend
-from seedvr2_engine.engine.doctor import SIZES_PX, check_kernels, plans_to_check
+from seedvr2_engine.engine.doctor import check_kernels, plans_to_check
 from seedvr2_engine.engine.guard import cache_path
 from seedvr2_engine.engine.sensitivity import mean_squared_error, picture
 from seedvr2_engine.loading import load_vae
 from seedvr2_engine.metrics import decibel
 from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.plan.choices import choose_precision
+from seedvr2_engine.plan.gpus import device_spec
+from seedvr2_engine.plan.survey import RAGGED_PX
 from seedvr2_engine.quant import QuantRecipe
 
 pytestmark = [
@@ -105,7 +106,7 @@ def test_the_doctor_finds_every_kernel_right():
 def test_the_doctor_names_a_broken_kernel():
     spec = device_spec(CUDA)
     format = choose_precision("auto", spec).format
-    plans = plans_to_check(spec, (format,), VAEConfig(), SIZES_PX[:1])[:1]
+    plans = plans_to_check(spec, (format,), VAEConfig(), RAGGED_PX[:1])[:1]
     right = triton_backend()
 
     def broken(window, weights, additions, out, problem, config):

@@ -5,7 +5,7 @@ import torch
 
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.kernels import attention, reference
-from seedvr2_engine.kernels.dispatch import AttentionConfig
+from seedvr2_engine.kernels.configs import AttentionConfig
 
 from .tolerances import assert_close
 

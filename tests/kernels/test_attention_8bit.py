@@ -12,7 +12,7 @@ import triton.language as tl
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.kernels import attention_8bit, attention_quantize, reference
 from seedvr2_engine.kernels.attention_8bit import weigh
-from seedvr2_engine.kernels.dispatch import AttentionConfig
+from seedvr2_engine.kernels.configs import AttentionConfig
 from seedvr2_engine.kernels.layout import attention_bytes, attention_operands, value_order
 
 from .tolerances import assert_close

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedvr2_engine.kernels import conv3d, groupnorm, reference
-from seedvr2_engine.kernels.dispatch import ConvConfig, ConvProblem, Format
+from seedvr2_engine.kernels import conv3d, groupnorm, layout, reference
+from seedvr2_engine.kernels.configs import ConvConfig, ConvProblem, Format
 from seedvr2_engine.kernels.operands import (
     Additions,
     ConvOutput,
@@ -40,7 +40,7 @@ class Half(NamedTuple):
         convolution, norm = self.module
         channels_out = self.conv.out_channels
         counts = tile_counts((HEIGHT, WIDTH), (CONFIG.tile_h, CONFIG.tile_w), 1)
-        chunks = groupnorm.chunk_counts(counts)
+        chunks = layout.chunk_counts(counts)
         combined = torch.empty(1, chunks.numel(), 4, x.shape[-1])
         affine = torch.empty(1, 4, x.shape[-1])
         spec = NormSpec(limit=127.0, exponent_floor=-20) if format == "int8" else NormSpec()

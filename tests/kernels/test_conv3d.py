@@ -8,16 +8,16 @@ from torch import Tensor
 
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.kernels import conv3d, reference
-from seedvr2_engine.kernels.dispatch import ConvConfig, ConvProblem
+from seedvr2_engine.kernels.configs import ConvConfig, ConvProblem
 from seedvr2_engine.kernels.operands import (
     Additions,
     ConvOutput,
     ConvWeights,
     FrameWindow,
-    clip_table,
     tile_counts,
 )
 
+from .tables import clip_table
 from .tolerances import assert_close
 
 TILE = ConvConfig(4, 8, 32, 32, warps=4, stages=2, uses_tma=True, epilogue_parts=2)

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seedvr2_engine.kernels import groupnorm, reference
-from seedvr2_engine.kernels.dispatch import ConvConfig, ConvProblem
+from seedvr2_engine.kernels import groupnorm, layout, reference
+from seedvr2_engine.kernels.configs import ConvConfig, ConvProblem
 from seedvr2_engine.kernels.operands import FrameTarget, NormOperands, NormSpec, tile_counts
 
 from .tolerances import assert_close
@@ -28,7 +28,7 @@ def run(module: object, x: torch.Tensor, operands: NormOperands, spec: NormSpec,
     problem = ConvProblem(channels, channels, (3, 3, 3), 2, HEIGHT, WIDTH, "fp16", has_range=has_range)
     partials = reference.partial_statistics(x, problem, CONFIG)
     counts = tile_counts((HEIGHT, WIDTH), TILE, 1)
-    chunks = groupnorm.chunk_counts(counts)
+    chunks = layout.chunk_counts(counts)
     combined = torch.full((2, chunks.numel(), 4, channels), float("nan"))
     affine = torch.full((2, 4, channels), float("nan"))
     exponents = torch.full((4,), 99, dtype=torch.int32) if dtype.itemsize == 1 else None
@@ -141,5 +141,5 @@ def test_large_means_do_not_cancel() -> None:
 def test_counts_cover_the_picture() -> None:
     counts = tile_counts((HEIGHT, WIDTH), TILE, phases=4)
     assert counts.sum() == 4 * HEIGHT * WIDTH
-    assert groupnorm.chunk_counts(counts).sum() == counts.sum()
-    assert groupnorm.chunk_counts(counts).numel() <= groupnorm.CHUNKS
+    assert layout.chunk_counts(counts).sum() == counts.sum()
+    assert layout.chunk_counts(counts).numel() <= layout.CHUNKS

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from seedvr2_engine.kernels import image, reference
+from seedvr2_engine.kernels import image, layout, reference
 
 from .tolerances import assert_close
 
@@ -30,13 +30,13 @@ def test_unfolded_pixels_make_the_first_convolution_temporal() -> None:
     picture, weight = torch.randn(3, 4, 5, 6), torch.randn(8, 3, 3, 3, 3)
     rows = torch.empty(4, 5, 6, 32)
     reference.unfold(picture, rows)
-    folded = F.conv3d(rows.permute(3, 0, 1, 2)[None], image.unfolded_weight(weight))[0]
+    folded = F.conv3d(rows.permute(3, 0, 1, 2)[None], layout.unfolded_weight(weight))[0]
     assert_close(folded, F.conv3d(picture[None], weight, padding=(0, 1, 1))[0], torch.float32)
 
 
 def test_folded_taps_make_the_last_convolution_temporal() -> None:
     x, weight, bias = torch.randn(8, 4, 5, 6), torch.randn(3, 8, 3, 3, 3), torch.randn(3)
-    taps = F.conv3d(x[None], image.folded_weight(weight))[0].permute(1, 2, 3, 0)
+    taps = F.conv3d(x[None], layout.folded_weight(weight))[0].permute(1, 2, 3, 0)
     picture = torch.empty(3, 2, 5, 6)
     reference.fold(taps, bias, picture)
     assert_close(picture, F.conv3d(x[None], weight, bias, padding=(0, 1, 1))[0], torch.float32)

@@ -9,7 +9,7 @@ from seedvr2_engine.device import DeviceSpec, MatrixRates
 from seedvr2_engine.engine.backend import triton_backend, twin_backend
 from seedvr2_engine.engine.checks import check_step
 from seedvr2_engine.kernels import paired, reference
-from seedvr2_engine.kernels.dispatch import ConvConfig, ConvProblem
+from seedvr2_engine.kernels.configs import ConvConfig, ConvProblem
 from seedvr2_engine.kernels.operands import PAIRED_FRAMES, PAIRED_OUTPUTS, PAIRED_TAPS
 from seedvr2_engine.kernels.pack import pair_taps
 from seedvr2_engine.models.config import VAEConfig

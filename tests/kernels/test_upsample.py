@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from seedvr2_engine.kernels import conv3d, reference
-from seedvr2_engine.kernels.dispatch import ConvConfig, ConvProblem
-from seedvr2_engine.kernels.operands import Additions, ConvOutput, FrameWindow, clip_table
+from seedvr2_engine.kernels.configs import ConvConfig, ConvProblem
+from seedvr2_engine.kernels.operands import Additions, ConvOutput, FrameWindow
 from seedvr2_engine.kernels.pack import pack_sets
-from seedvr2_engine.kernels.upsample import compose_upsampler, upsample_table
+from seedvr2_engine.kernels.upsample import compose_upsampler
 from seedvr2_engine.models.blocks import Upsample
 
+from .tables import clip_table, upsample_table
 from .tolerances import assert_close
 
 CONFIG = ConvConfig(4, 8, 32, 32, warps=4, stages=2, uses_tma=True)

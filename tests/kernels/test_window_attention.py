@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from seedvr2_engine.kernels import reference_tokens
-from seedvr2_engine.kernels.dispatch_windows import WindowConfig
+from seedvr2_engine.kernels.configs import WindowConfig
 from seedvr2_engine.kernels.token_operands import plan_work
 from seedvr2_engine.kernels.window_attention import attend_windows
 

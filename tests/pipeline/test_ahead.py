@@ -15,17 +15,21 @@ def test_order_is_kept():
 
 def test_it_works_in_another_thread_and_no_further_ahead_than_asked():
     made, threads = [], set()
+    enough = threading.Event()
 
     def items():
         for index in range(50):
             made.append(index)
             threads.add(threading.get_ident())
+            if index == 5:
+                enough.set()
             yield index
 
     stream = made_ahead(items(), 4)
     assert next(stream) == 0
-    time.sleep(0.3)
     # One in use, four waiting, one that finds no place.
+    assert enough.wait(60)
+    time.sleep(0.2)  # For a thread that goes too far; a slow one is not waited for.
     assert made == list(range(6))
     assert threading.get_ident() not in threads
     stream.close()

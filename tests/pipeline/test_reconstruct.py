@@ -60,3 +60,12 @@ def test_frames_are_taken_as_they_are_needed(tiny_vae):
 def test_other_shapes_midway_are_refused(tiny_vae, second):
     with pytest.raises(InvalidArgumentError, match="frame 1: expected shape"):
         list(reconstruct([torch.rand(3, 16, 16), second], tiny_vae))
+
+
+def test_numbers_that_are_none_count_as_black_and_white(tiny_vae):
+    frames = torch.rand(5, 3, 16, 16, generator=torch.manual_seed(0))
+    frames[1, 0, 2, 3], frames[2, :, 0], frames[4, 1] = torch.nan, torch.inf, -torch.inf
+    out, expected = (list(reconstruct(each, tiny_vae)) for each in (frames, frames.nan_to_num(0, 1, 0)))
+    assert torch.equal(torch.stack(out), torch.stack(expected))
+    with pytest.raises(InvalidArgumentError, match="expected floating-point values"):
+        list(reconstruct([torch.zeros(3, 16, 16, dtype=torch.uint8)], tiny_vae))

@@ -224,3 +224,44 @@ def test_whole_numbers_are_refused():
 def test_models_the_wrong_way_round_are_refused(tiny_vae, tiny_dit):
     with pytest.raises(InvalidArgumentError, match="expected a transformer and then a VAE, got VideoVAE and NaDiT"):
         Upscaler(tiny_vae, tiny_dit, text=EMPTY_TEXT)
+
+
+@pytest.mark.parametrize("span", ["clip", "chunk"])
+@pytest.mark.parametrize("color", ["wavelet", "lab", "none"])
+def test_numbers_that_are_none_count_as_black_and_white(span, color):
+    frames = clip(10)
+    frames[3][:, 4, 5] = torch.nan
+    frames[4][0] = torch.inf
+    frames[9][1, :, 2] = -torch.inf
+    given = [frame.clone() for frame in frames]
+    clean = [frame.nan_to_num(0, 1, 0) for frame in frames]
+    out, expected = (torch.stack(list(stub(vae_span=span, color=color).upscale(each))) for each in (frames, clean))
+    assert torch.equal(out, expected)
+    assert all(torch.equal(a, b) or a.isnan().any() for a, b in zip(frames, given, strict=True))
+
+
+def test_what_a_model_makes_of_numbers_that_overflow_is_clamped(monkeypatch):
+    upscaler = stub(color="none")
+    decode = upscaler.vae.stream_decode
+
+    def spoilt(*args, **kwargs):
+        for frame in decode(*args, **kwargs):
+            frame[..., 0, 0], frame[..., 0, 1] = torch.nan, torch.inf
+            yield frame
+
+    monkeypatch.setattr(upscaler.vae, "stream_decode", spoilt)
+    for frame in upscaler.upscale(clip(5)):
+        assert 0 <= frame.min() <= frame.max() <= 1
+
+
+@pytest.mark.parametrize("frame", [None, "a", torch.zeros(3, 0, 8), torch.zeros(3, 8, 8).numpy()])
+def test_frames_that_are_none_are_refused(frame):
+    with pytest.raises(InvalidArgumentError, match="frame 0: expected"):
+        next(stub().upscale([frame]))
+
+
+def test_the_memory_of_a_short_clip_is_that_of_its_frames(tiny_vae, tiny_dit):
+    options = UpscaleOptions(scale=2, chunk_frames=45, vae_span="clip")
+    upscaler = Upscaler(tiny_dit, tiny_vae, options, text=torch.zeros(7, 64))
+    assert upscaler.memory((20, 28), 1).peak_bytes < upscaler.memory((20, 28)).peak_bytes
+    assert upscaler.memory((20, 28), 100) == upscaler.memory((20, 28))

@@ -27,6 +27,10 @@ def test_what_is_asked_for_is_given_or_refused():
         InvalidArgumentError, match=r"fp8 was asked for, but RTX 3090 \(sm_86\) offers int8, fp16, bf16"
     ):
         choose_precision("fp8", find_gpu("rtx3090"))
+    with pytest.raises(
+        InvalidArgumentError, match=r"offers fp8, fp16, bf16 \(Triton makes INT8 products the older.*\);"
+    ):
+        choose_precision("int8", find_gpu("b300"))
     with pytest.raises(InvalidArgumentError, match="expected one of auto"):
         choose_precision("fp4", find_gpu("rtx5090"))
 

@@ -66,8 +66,9 @@ PUBLISHED = {
     "H100": (16896, 3352, "fp8", 1979),
     "H200": (16896, 4800, "bf16", 989),
     "B200": (18944, 8000, "fp8", 4500),
+    "B300": (18944, 8000, "fp8", 4500),
+    "GB10": (6144, 273, "mxfp8", 1000 / 4),
 }
-CORES_PER_SM = {"sm_80": 64, "sm_86": 128, "sm_89": 128, "sm_90": 128, "sm_100": 128, "sm_120": 128}
 
 
 def test_every_row_is_checked():
@@ -78,7 +79,7 @@ def test_every_row_is_checked():
 def test_rows_agree_with_published_facts(gpu):
     cores, gb_per_s, format, tflops = PUBLISHED[gpu.name]
     spec = gpu.spec()
-    assert spec.sm_count * CORES_PER_SM[spec.sm] == cores
+    assert spec.sm_count * (64 if spec.sm == "sm_80" else 128) == cores
     assert spec.bandwidth_bytes_per_s == pytest.approx(gb_per_s * 1e9, rel=0.01)
     if format is not None:
         assert getattr(spec.tflops, format) == pytest.approx(tflops, rel=0.02)
@@ -99,6 +100,9 @@ def test_formats_a_gpu_lacks_have_no_rate():
         ("NVIDIA GeForce RTX 5070 Ti Laptop GPU", "RTX 5070 Ti Laptop"),
         ("h200", "H200"),
         ("NVIDIA H200", "H200"),
+        ("NVIDIA B300 SXM6 AC", "B300"),
+        ("NVIDIA GB10", "GB10"),
+        ("DGX Spark", "GB10"),
         ("H100 SXM", "H100"),
         ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "RTX PRO 6000 Blackwell"),
         ("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada"),

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from seedvr2_engine.kernels.architectures.record import DATA_CENTRE
 from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.models.tiling import TileSpec
 from seedvr2_engine.plan import PlanOptions, VAEShape, compile_vae_plan
 from seedvr2_engine.plan.choices import choose_precision, memory_budget_bytes
 from seedvr2_engine.plan.gpus import GPUS, find_gpu
-from seedvr2_engine.plan.roofline import DATA_CENTRE, roofline, step_bytes, step_flops
+from seedvr2_engine.plan.roofline import roofline, step_bytes
 from seedvr2_engine.quant import QuantRecipe
 
 PLENTY = 1 << 50
@@ -31,7 +32,7 @@ def test_one_layer_by_hand():
     )
     # 128 channels in and out, 27 taps, 1280 x 720 pixels, four frames a step; 1979 TFLOP/s on paper.
     flops = 2 * 27 * 128 * 128 * 1280 * 720
-    assert step_flops(step) == flops
+    assert step.flops == flops
     expected_ms = 4 * flops / (132 * 8192 * 1.83e9 * DATA_CENTRE.matrix_8_bit) * 1e3
     assert times.steady[index].ms == pytest.approx(expected_ms, rel=1e-6)
     assert times.steady[index].bound == "matrix"
@@ -45,7 +46,7 @@ def test_a_pair_of_frames_by_hand():
     plan, _ = make()
     norm, conv = (step for step in plan.steady.steps if step.layer == "decoder.up_blocks.3.resnets.1.conv1")
     pixels = 1280 * 720
-    assert step_flops(conv) == 2 * 4 * 9 * 128 * 128 * pixels
+    assert conv.flops == 2 * 4 * 9 * 128 * 128 * pixels
     # Four 8-bit sums in, two 16-bit frames out.
     least = 128 * pixels * (4 + 4) + 36 * 128 * 128
     assert least <= step_bytes(conv) <= 1.03 * least
@@ -69,9 +70,9 @@ def test_a_norm_is_bound_by_memory():
 def test_the_work_of_a_decode_is_the_published_count():
     # 18.50 MFLOP a pixel and frame with composed upsamplers, the attention aside, as counted by hand.
     plan, _ = make(frames=None, allows_pairs=False)
-    attention = sum(step_flops(step) for step in plan.steady.steps if step.kernel == "attention")
+    attention = sum(step.flops for step in plan.steady.steps if step.kernel == "attention")
     runs = {segment: plan.steady.order.count(segment) for segment in plan.steady.order}
-    total = sum(step_flops(step) * runs[step.segment] for step in plan.steady.steps) - attention
+    total = sum(step.flops * runs[step.segment] for step in plan.steady.steps) - attention
     assert total / (4 * 1280 * 720) == pytest.approx(18.5e6, rel=0.01)
 
 

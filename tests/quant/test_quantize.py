@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from seedvr2_engine.errors import InvalidArgumentError
-from seedvr2_engine.kernels.pack import fold_time, pack_conv, pad_channels
+from seedvr2_engine.kernels.pack import fold_time, pack_conv
 from seedvr2_engine.quant import QuantRecipe, quantize_rows, smoothing_factors
+
+from ..kernels.tables import pad_channels
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float8_e4m3fn, 2**-4), (torch.int8, 0.5 / 127)])

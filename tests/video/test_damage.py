@@ -38,7 +38,7 @@ def test_a_cut_is_counted_to_the_byte(tmp_path, kind, cut):
         WHOLE["iso"] + b"\xff\xff\xff\xff\xff\xff\xff\xff",  # something after the last box
         _EBML + b"\x18\x53\x80\x67" + b"\x01" + b"\xff" * 7 + bytes(60),  # a live recording
         b"RIFF" + (1000).to_bytes(4, "little") + b"WAVE" + bytes(60),
-        b"\x89PNG\r\n\x1a\n",
+        b"\xff\xd8\xff\xe0",
         b"",
     ],
 )

@@ -2,18 +2,27 @@
 
 import errno
 import io
+import re
 import signal
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import torch
 
 from seedvr2_engine.errors import OutputError
+from seedvr2_engine.output import names
+from seedvr2_engine.output.unfinished import PartialFile
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
-from seedvr2_engine.video.writing.partial import PartialFile
 
+from .clips import ClipSpec, ramp, write_clip
 from .test_writer import FAST, scene, write_scene
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
 
 
 def test_an_existing_file_is_untouched_until_the_end(tmp_path):
@@ -36,21 +45,28 @@ def test_an_aborted_clip_can_be_kept(tmp_path):
     for index in range(7):
         sink.write(scene(index))
     kept = sink.abort(keep_partial=True)
-    assert kept == tmp_path / "a.partial.mp4"
+    assert re.fullmatch(r"a\.partial-[0-9a-f]{8}\.mp4", kept.name)
+    assert sink.kept == kept
+    assert listed(tmp_path) == [kept.name]
     with open_source(kept) as source:
         assert len(list(source)) == 7
     assert sink.abort(keep_partial=True) is None
 
 
-def test_an_exception_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
+def test_an_exception_of_any_kind_keeps_what_was_written(tmp_path, error):
     def fail():
+        nonlocal sink
         with open_sink(tmp_path / "a.mp4", width=64, height=48) as sink:
             sink.write(scene(0))
-            raise ZeroDivisionError
+            raise error
 
-    with pytest.raises(ZeroDivisionError):
+    sink = None
+    with pytest.raises(error):
         fail()
-    assert list(tmp_path.iterdir()) == []
+    assert listed(tmp_path) == [sink.kept.name]
+    with open_source(sink.kept) as source:
+        assert len(list(source)) == 1
 
 
 def test_no_frames_is_an_error(tmp_path):
@@ -59,44 +75,74 @@ def test_no_frames_is_an_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_leftover_link_is_not_written_through(tmp_path):
+def test_what_has_a_partial_s_name_is_left_alone(tmp_path, monkeypatch):
+    """Should two runs ever draw the same random name, the second draws again."""
     (tmp_path / "precious").write_text("keep")
-    (tmp_path / "a.partial.mp4").symlink_to(tmp_path / "precious")
+    (tmp_path / "a.partial-00.mp4").symlink_to(tmp_path / "precious")
+    (tmp_path / "a.partial-01.mp4").write_text("keep")
+    (tmp_path / "a.partial.mp4").write_text("keep")
+    drawn = iter(["00", "01", "02"])
+    monkeypatch.setattr(names.secrets, "token_hex", lambda _: next(drawn))
     write_scene(tmp_path / "a.mp4")
-    assert (tmp_path / "precious").read_text() == "keep"
+    assert [(tmp_path / name).read_text() for name in ("precious", "a.partial-01.mp4", "a.partial.mp4")] == ["keep"] * 3
+    assert len(listed(tmp_path)) == 5
 
 
-class FullDisk(io.BytesIO):
-    """A file on a disk with room for 20,000 bytes; what did not fit waits in its buffer, so that all else fails too."""
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A disk with room for 80,000 bytes, which takes what fits of the last write, as real ones do."""
 
-    is_full = False
+    class Full(io.FileIO):
+        def write(self, data) -> int:
+            room = 80_000 - self.tell()
+            if room <= 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(memoryview(data)[:room])
 
-    def write(self, data) -> int:
-        self.is_full |= self.tell() + len(data) > 20_000
-        self.flush()
-        return super().write(data)
-
-    def seek(self, *where) -> int:
-        self.flush()
-        return super().seek(*where)
-
-    def flush(self) -> None:
-        if self.is_full:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    def fileno(self) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.png"])
-def test_a_full_disk_gets_one_sentence(tmp_path, monkeypatch, capfd, name):
     normal = Path.open
-    monkeypatch.setattr(Path, "open", lambda self, mode="r", *a: FullDisk() if mode == "xb" else normal(self, mode, *a))
+
+    def opened(path, mode="r", *buffering):
+        if mode != "xb":
+            return normal(path, mode, *buffering)
+        return Full(path, mode) if buffering else io.BufferedWriter(Full(path, mode))
+
+    monkeypatch.setattr(Path, "open", opened)
+
+
+def write_all(sink, frames) -> None:
+    with sink:
+        for frame in frames:
+            sink.write(frame)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.webm"])
+def test_a_full_disk_gets_one_sentence_and_keeps_what_plays(tmp_path, full_disk, capfd, name):
+    frames = torch.rand(60, 3, 96, 160, generator=torch.Generator().manual_seed(1)) * 0.2 + 0.4
+    sink = open_sink(tmp_path / name, width=160, height=96)
     with pytest.raises(OutputError, match="the disk is full"):
-        write_scene(tmp_path / name, 1 if name.endswith("png") else 13, (640, 360), quality=1)
-    monkeypatch.undo()
+        write_all(sink, frames)
     assert capfd.readouterr() == ("", "")
-    assert list(tmp_path.iterdir()) == []
+    assert listed(tmp_path) == [sink.kept.name]
+    with open_source(sink.kept) as source:
+        assert len(list(source)) >= 1
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_a_disk_that_takes_no_frame_keeps_nothing(tmp_path, full_disk, name):
+    sink = open_sink(tmp_path / name, width=320, height=240, options=SinkOptions(quality=0))
+    with pytest.raises(OutputError, match="the disk is full"):
+        write_all(sink, torch.rand(8, 3, 240, 320))
+    assert sink.kept is None
+    assert listed(tmp_path) == []
+
+
+def test_a_full_disk_keeps_no_half_picture(tmp_path, full_disk):
+    noise = torch.rand(1, 3, 360, 640)
+    for name in ("a.png", "frames"):
+        sink = open_sink(tmp_path / name, width=640, height=360)
+        with pytest.raises(OutputError, match="the disk is full"):
+            write_all(sink, noise)
+    assert listed(tmp_path) == []
 
 
 def test_an_unwritable_folder_gets_one_sentence(tmp_path, monkeypatch):
@@ -110,7 +156,7 @@ def test_an_unwritable_folder_gets_one_sentence(tmp_path, monkeypatch):
 
 def test_a_folder_with_a_clip_s_name_is_refused(tmp_path):
     (tmp_path / "a.mp4").mkdir()
-    with pytest.raises(OutputError, match="no ordinary file"):
+    with pytest.raises(OutputError, match="it is a folder"):
         PartialFile(tmp_path / "a.mp4", overwrite=True)
 
 
@@ -147,9 +193,9 @@ def test_a_killed_run_leaves_a_playable_file_and_the_old_one(tmp_path, name):
     (tmp_path / name).write_bytes(b"precious")
     assert run_script("kill", tmp_path / name).returncode == -signal.SIGKILL
     assert (tmp_path / name).read_bytes() == b"precious"
-    partial = (tmp_path / name).with_stem("a.partial")
+    (partial,) = tmp_path.glob("a.partial-*")
     with open_source(partial, damaged="keep") as source:
-        assert len(list(source)) >= 48
+        assert len(list(source)) >= 90
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits")
@@ -159,4 +205,54 @@ def test_a_file_size_limit_gets_one_sentence(tmp_path, name):
     result = run_script("limit", tmp_path / name)
     assert (result.returncode, result.stderr) == (2, "")
     assert "the file grew past what this file system or account allows" in result.stdout
-    assert [entry.read_bytes() for entry in tmp_path.iterdir()] == [b"precious"]
+    assert (tmp_path / name).read_bytes() == b"precious"
+    (kept,) = tmp_path.glob("a.partial-*")
+    with open_source(kept) as source:
+        assert len(list(source)) >= 1
+    assert len(listed(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("codec", "name", "most"),
+    [
+        ("h264", "a.mp4", 18),
+        ("h264", "a.mov", 18),
+        ("h264", "a.mkv", 22),
+        ("h265", "a.mp4", 24),
+        ("h265", "a.mkv", 27),
+        ("vp9", "a.mp4", 18),
+        ("vp9", "a.webm", 18),
+        ("ffv1", "a.mkv", 4),
+        ("prores", "a.mov", 4),
+        ("prores", "a.mkv", 4),
+    ],
+)
+def test_what_a_kill_may_lose_is_bounded_in_frames(tmp_path, codec, name, most):
+    """What is in the file at any moment is all that is left after a kill; it depends on no core count, and no clock."""
+    sink = open_sink(tmp_path / name, width=64, height=48, options=SinkOptions(codec=codec, preset="medium"))
+    (partial,) = tmp_path.glob("a.partial-*")
+    copy = tmp_path / f"copy{partial.suffix}"
+    for index in range(60):
+        sink.write(scene(index % 12))
+        if index + 1 in (most + 2, 43, 50, 57):
+            copy.write_bytes(partial.read_bytes())
+            with open_source(copy, damaged="keep") as source:
+                assert index + 1 - sum(1 for _ in source) <= most
+    sink.finish()
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm"])
+def test_sound_that_ends_early_holds_no_frames_back(tmp_path, name):
+    """FFmpeg would wait for more of it, for ten seconds of the clip, before it writes a frame."""
+    spec = ClipSpec("libx264", "yuv420p", Fraction(10), audio="aac", audio_s=0.5)
+    write_clip(tmp_path / "in.mkv", [ramp(index) for index in range(60)], spec)
+    with open_source(tmp_path / "in.mkv") as source:
+        sink = open_sink(tmp_path / name, width=64, height=48, source=source.info)
+        for frame in source:
+            sink.write(frame.rgb, pts=frame.pts, duration=frame.duration)
+    (partial,) = tmp_path.glob("a.partial-*")
+    copy = tmp_path / f"copy{partial.suffix}"
+    copy.write_bytes(partial.read_bytes())
+    with open_source(copy, damaged="keep") as source:
+        assert sum(1 for _ in source) >= 30
+    sink.finish()

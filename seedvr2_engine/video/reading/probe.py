@@ -1,14 +1,10 @@
-"""Open a clip with FFmpeg, count its frames, and describe it."""
+"""Describe a clip or a picture: what it is, how many frames it has, and what is odd about it."""
 
 from __future__ import annotations
 
-import errno
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from heapq import heappop, heappush
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -16,74 +12,58 @@ import av
 
 from ...errors import VideoError
 from ..color import resolve
-from ..info import SideStream, SourceInfo
+from ..info import Crop, SideStream, SourceInfo
 from ..planes import bit_depth, family_of, has_alpha, orientation_of, source_tags
-from .pictures import is_picture
+from .choice import clips_of, codec_name, is_repeat, left_out_video, main_video
+from .damage import Structure
+from .decoders import decoder_of
+from .demuxers import RAW_STREAMS
+from .hdr_side_data import read_hdr
+from .matroska import video_tracks
+from .one_file import Identity, opened, opened_file
+from .scan import PacketScan, scan_packets
+from .size_change import SizeChange
 
-# Some of their packets hold no picture to show (VP8 alternate references, packed B-frames, repeats).
-_DECODE_TO_COUNT = frozenset({"vp8", "mpeg4", "theora"})
-_REORDER_DEPTH = 32
+__all__ = ["Probed", "codec_name", "describe_video", "first_frame", "main_video", "opened", "probe"]
+
+# Some of their packets hold no picture to show (VP8 alternate references, packed B-frames, repeats, sequence ends).
+_DECODE_TO_COUNT = frozenset({"vp8", "mpeg4", "theora", "dirac"})
 _STILL_FORMATS = frozenset({"image2", "ico", "jpegxl", "bmp", "tiff"})
+_DEFAULT_RATE = Fraction(25)
+# A recording may start in mid-group, and its first key frame come minutes later, but not hours.
+_TRIED_PACKETS = 10_000
 
 
 @dataclass(frozen=True)
-class PacketScan:
-    """What one pass over the coded pictures of a stream says, without decoding; times in ticks."""
+class Probed:
+    """A file, and what its reader has to know beside its description."""
 
-    count: int
-    first_pts: int | None
-    end_pts: int | None
-    shortest_step: int
-    longest_step: int
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[av.container.InputContainer]:
-    """Open a local file for reading and close it at the end.
-
-    Nothing but this one file is read: playlists that point elsewhere fail instead of reaching for files or the
-    network. Raises VideoError in one sentence if it is missing, unreadable, truncated, or no clip.
-    """
-    try:
-        if is_picture(path):
-            # FFmpeg would take %d, * and [ in a picture's name for a pattern.
-            source: io.BytesIO | str = io.BytesIO(path.read_bytes())
-        else:
-            with path.open("rb") as file:
-                if not file.read(1):
-                    raise VideoError(f"{path}: expected a clip or a picture, found an empty file; name another file.")
-            source = f"file:{path}"
-        container = av.open(source, "r", options={"protocol_whitelist": "file"}, metadata_errors="replace")
-    except (OSError, av.FFmpegError, ValueError) as error:
-        raise VideoError(_open_failure(path, error)) from error
-    try:
-        yield container
-    finally:
-        container.close()
-
-
-def main_video(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    """Return the first video stream that is not cover art; raises VideoError if there is none."""
-    streams = [stream for stream in container.streams.video if not _is_cover(stream)]
-    if not streams:
-        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise VideoError(f"{path}: expected a video stream, found {kinds}; name a file that holds a picture or a clip.")
-    if len(streams) > 1 and path.suffix.lower() in (".heic", ".heif", ".avif"):
-        raise VideoError(
-            f"{path}: expected one picture, found {len(streams)} tiles, which cannot be joined here; convert it to "
-            "PNG or JPEG first."
-        )
-    if streams[0].codec_context is None:
-        raise VideoError(f"{path}: its video codec is unknown to this FFmpeg build; convert it to H.264 first.")
-    return streams[0]
+    info: SourceInfo
+    identity: Identity
+    """The file that was described, to find out whether it is still the same."""
+    faults: tuple[str, ...] = ()
+    """What is missing or out of order, each as a clause; `missing` frames of it are known to be gone."""
+    missing: int = 0
+    leading: int = 0
+    """Pictures at the start that may not decode, because what they refer to lies before the file's start."""
+    size_change: SizeChange | None = None
+    notes: tuple[str, ...] = ()
+    """Sentences about what is done otherwise than the file says."""
 
 
 def describe_video(path: Path) -> SourceInfo:
-    """Return everything about a clip or a single picture; reads all its packets once, decodes one frame.
+    """Return everything about a clip or a single picture, see `probe`."""
+    return probe(path).info
 
+
+def probe(path: Path, structure: Structure | None = None) -> Probed:
+    """Find out everything about a clip or a single picture; reads all its packets once, decodes one frame.
+
+    `structure` is what the file says of itself; faults are found by it too.
     Raises VideoError if nothing can be decoded.
     """
-    with opened(path) as container:
+    with opened_file(path) as (container, file):
+        identity = file.identity
         stream = main_video(container, path)
         frame = first_frame(container, stream, path)
         still = container.format.name.endswith("_pipe") or container.format.name in _STILL_FORMATS
@@ -91,22 +71,46 @@ def describe_video(path: Path) -> SourceInfo:
         tags = source_tags(frame, context)
         family = family_of(frame.format)
         orientation = orientation_of(frame)
-        size = (frame.height, frame.width) if orientation.transpose else (frame.width, frame.height)
+        crop = crop_of(path, container, stream)
+        shown = (frame.width - crop.left - crop.right, frame.height - crop.top - crop.bottom)
+        size = (shown[1], shown[0]) if orientation.transpose else shown
         codec = codec_name(stream)
+        try:
+            hdr = read_hdr(frame, context.codec_tag)
+        except VideoError as error:
+            raise VideoError(f"{path}: {error}") from error
         aspect = stream.sample_aspect_ratio or Fraction(1)
         start = Fraction(container.start_time or 0, av.time_base)
         side = _side_streams(container)
         chapters = len(container.chapters())
-        rate = stream.average_rate or stream.base_rate or stream.guessed_rate
-        time_base = stream.time_base or Fraction(1, 25)
-    scan, method = scan_packets(path), "packets"
+        is_raw = container.format.name in RAW_STREAMS
+        rate = context.framerate if is_raw else stream.average_rate
+        guess = None if is_raw else stream.guessed_rate or stream.base_rate
+        time_base = stream.time_base or 1 / _DEFAULT_RATE
+        others = left_out_video(container, stream)
+        index = stream.index
+    scan, method = scan_packets(path, structure), "packets"
     if codec in _DECODE_TO_COUNT and not still:
         scan, method = _scan_decoded(path, scan), "decoding"
     if scan.count == 0:
         raise VideoError(f"{path}: expected at least one frame, found none; the file holds no pictures.")
+    notes = [others] if others else []
+    rate = _checked_rate(rate, scan, time_base) if not is_raw else rate
+    rate = rate or guess
+    if is_raw and not rate and not still:
+        rate = _DEFAULT_RATE
+        notes.append(f"The file does not say how many frames a second it has; {rate} are taken.")
     seconds = _span_s(scan, time_base, rate)
     rate = None if still else rate or Fraction(scan.count / seconds if seconds else 25).limit_denominator(1001)
-    return SourceInfo(
+    if scan.timeline.by_rate and rate:
+        if not is_raw:
+            notes.append(
+                f"Its frames have no times that could be kept; they follow each other at {float(rate):.6g} a second."
+            )
+        time_base, seconds = 1 / rate, float(scan.count / rate)
+    if joins := scan.timeline.joins_s:
+        notes.append(_joined_sentence(joins))
+    info = SourceInfo(
         path=path,
         kind="image" if still else "video",
         width=size[0],
@@ -115,7 +119,7 @@ def describe_video(path: Path) -> SourceInfo:
         count_method="decoding" if method == "decoding" else "packets",
         average_rate=rate,
         time_base=time_base,
-        variable_rate=scan.longest_step - scan.shortest_step > 1,
+        variable_rate=not scan.timeline.by_rate and scan.longest_step - scan.shortest_step > 1,
         bit_depth=bit_depth(frame.format),
         has_alpha=has_alpha(frame.format),
         codec=codec,
@@ -124,76 +128,78 @@ def describe_video(path: Path) -> SourceInfo:
         conversion=resolve(tags, family=family, size=(frame.width, frame.height), codec=codec),
         sample_aspect_ratio=1 / aspect if orientation.transpose else aspect,
         orientation=orientation,
-        start_s=start,
+        start_s=start + scan.timeline.first_shift_s,
         duration_s=0.0 if still else seconds,
         audio=side["audio"],
         subtitles=side["subtitle"],
         chapter_count=chapters,
+        hdr=hdr,
+        crop=crop,
         selected_frames=scan.count,
+        stream_index=index,
+        timeline=scan.timeline,
+    )
+    return Probed(info, identity, scan.faults, scan.missing, scan.leading, scan.size_change, tuple(notes))
+
+
+def _checked_rate(rate: Fraction | None, scan: PacketScan, time_base: Fraction) -> Fraction | None:
+    """The average rate, unless the frames' even steps say something quite different."""
+    if not scan.shortest_step or scan.longest_step - scan.shortest_step > 1:
+        return rate
+    by_steps = 1 / (scan.longest_step * time_base)
+    return by_steps if not rate or not by_steps / 10 < rate < by_steps * 10 else rate
+
+
+def _joined_sentence(joins_s: tuple[float, ...]) -> str:
+    places = ", ".join(f"{place:.2f}" for place in joins_s[:3]) + (", ..." if len(joins_s) > 3 else "")
+    return (
+        f"The clock of the file jumps {len(joins_s)} time{'s' if len(joins_s) > 1 else ''} (at {places} s), as where "
+        "recordings were joined; what follows goes on after the last frame, sound and text alike."
     )
 
 
-def scan_packets(path: Path) -> PacketScan:
-    """Count the coded pictures of a file and measure their spacing; constant memory."""
-    with opened(path) as container:
-        stream = main_video(container, path)
-        try:
-            return _scan(
-                (packet.pts if packet.pts is not None else packet.dts, packet.duration or 0)
-                for packet in container.demux(stream)
-                if packet.size and not getattr(packet, "is_discard", False)
-            )
-        except av.FFmpegError as error:
-            raise VideoError(f"{path}: its packets cannot be read ({error.strerror}); copy the file again.") from error
+def crop_of(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Crop:
+    """What the container says to cut off every picture, as players do; nothing where that cannot be."""
+    if "matroska" not in container.format.name:
+        return Crop()
+    videos = [video.index for video in clips_of(container)]
+    tracks = video_tracks(path)
+    if len(tracks) != len(videos):
+        return Crop()
+    track = tracks[videos.index(stream.index)]
+    is_same = (track.width, track.height) == (stream.codec_context.width, stream.codec_context.height)
+    is_sound = track.crop.left + track.crop.right < track.width and track.crop.top + track.crop.bottom < track.height
+    return track.crop if is_same and is_sound else Crop()
 
 
-def _scan_decoded(path: Path, packets: PacketScan) -> PacketScan:
+def _scan_decoded(path: Path, scan: PacketScan) -> PacketScan:
     with opened(path) as container:
         stream = main_video(container, path)
         stream.thread_type = "AUTO"
         count = 0
-        for packet in container.demux(stream):
+        packets = container.demux(stream)
+        while True:
             try:
-                count += len(packet.decode())
-            except av.error.InvalidDataError:
+                packet = next(packets, None)
+                if packet is None:
+                    break
+                if not is_repeat(packet):
+                    count += len(packet.decode())
+            except av.FFmpegError:
                 # Reading reports the damage with its place; counting only goes on.
                 continue
-    return PacketScan(count, packets.first_pts, packets.end_pts, packets.shortest_step, packets.longest_step)
-
-
-def _scan(times: Iterator[tuple[int | None, int]]) -> PacketScan:
-    """Sort timestamps in a window of `_REORDER_DEPTH` coded pictures, which exceeds what any codec reorders."""
-    window: list[tuple[int, int]] = []
-    count, first, last, end = 0, None, None, None
-    shortest, longest = 0, 0
-
-    def take() -> None:
-        nonlocal first, last, end, shortest, longest
-        pts, duration = heappop(window)
-        if last is None:
-            first = pts
-        elif pts > last:
-            step = pts - last
-            shortest, longest = min(shortest or step, step), max(longest, step)
-        last, end = pts, pts + (duration or longest)
-
-    for pts, duration in times:
-        count += 1
-        if pts is not None:
-            heappush(window, (pts, duration))
-        if len(window) > _REORDER_DEPTH:
-            take()
-    while window:
-        take()
-    return PacketScan(count, first, end, shortest, longest)
+    return replace(scan, count=count)
 
 
 def first_frame(container: av.container.InputContainer, stream: av.VideoStream, path: Path) -> av.VideoFrame:
     """Decode until a picture appears; raises VideoError if none does. `path` is for the message."""
+    decode = decoder_of(stream)
     try:
-        for packet in container.demux(stream):
+        for packet in islice(container.demux(stream), _TRIED_PACKETS):
+            if is_repeat(packet):
+                continue
             try:
-                frames = packet.decode()
+                frames = decode(packet)
             except av.error.InvalidDataError:
                 # A damaged start; reading decides whether that is an error.
                 continue
@@ -220,32 +226,7 @@ def _audio_stream(stream: av.AudioStream) -> SideStream:
     return SideStream(codec_name(stream), stream.language, context.sample_rate, context.layout.nb_channels)
 
 
-def codec_name(stream: av.stream.Stream) -> str:
-    """Return FFmpeg's name of a stream's codec (not of the decoder: `av1`, never `libdav1d`), or "unknown"."""
-    return stream.codec_context.codec.canonical_name if stream.codec_context is not None else "unknown"
-
-
-def _is_cover(stream: av.VideoStream) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
-
-
 def _span_s(scan: PacketScan, time_base: Fraction, rate: Fraction | None) -> float:
     if scan.first_pts is not None and scan.end_pts is not None and scan.end_pts > scan.first_pts:
         return float((scan.end_pts - scan.first_pts) * time_base)
     return float(scan.count / rate) if rate else 0.0
-
-
-def _open_failure(path: Path, error: Exception) -> str:
-    if isinstance(error, VideoError):
-        return str(error)
-    code = getattr(error, "errno", None)
-    if isinstance(error, FileNotFoundError) or code == errno.ENOENT:
-        return f"{path}: no such file; check the name and the folder."
-    if isinstance(error, PermissionError) or code in (errno.EACCES, errno.EPERM):
-        return f"{path}: not allowed to read it; change its permissions."
-    if isinstance(error, IsADirectoryError):
-        return f"{path}: expected a file, found a folder; name a file in it."
-    return (
-        f"{path}: expected a clip or a picture that FFmpeg reads, found none; it is damaged, truncated, or something "
-        "else."
-    )

@@ -2,44 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from itertools import islice
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
-
-import av
-import torch
 
 from ...errors import InvalidArgumentError, VideoError
-from ..color import resolve
-from ..info import Frame, Orientation, SourceInfo
-from ..planes import as_direct, decode_frame, family_of, orientation_of, source_tags, upright
-from .damage import missing_bytes
+from ..info import Frame, SourceInfo
+from .animation import ANIMATED_CODECS, describe_animation, is_transparent, loop_count, read_animation
+from .clip_frames import check_size_change, read_clip
+from .damage import Structure, inspect
+from .demuxers import clip_endings
+from .fields import Deinterlace, Detelecine, with_fields
+from .one_file import require_file
+from .picture_file import Damaged, check_readable, header_or_none, read_picture
 from .pictures import list_pictures
-from .probe import codec_name, describe_video, first_frame, main_video, opened
+from .probe import Probed, probe
+from .sequence import describe_sequence, read_sequence
+from .signatures import refuse_misread, unreadable
 
-Damaged = Literal["refuse", "keep"]
 DEFAULT_SEQUENCE_RATE = Fraction(24)
 
 
 class FrameSource:
     """Frames in order, read once, in constant memory; close it, or use it in a `with` statement.
 
-    `info` describes the whole source; `warnings` collects sentences about what was found damaged or odd on the way.
+    `info` describes the whole source; `warnings` collects sentences about what was found damaged or odd on the way,
+    what is known before the first frame being there from the start. It may be closed from another thread than the one
+    that reads, whose iteration then ends.
     """
 
-    def __init__(self, info: SourceInfo, frames: Callable[[FrameSource], Iterator[Frame]]) -> None:
+    def __init__(
+        self, info: SourceInfo, frames: Callable[[FrameSource], Iterator[Frame]], warnings: Iterable[str] = ()
+    ) -> None:
         self.info = info
-        self.warnings: list[str] = []
+        self.warnings: list[str] = list(warnings)
+        self.missing_frames = 0
+        """Frames that the file promises and that could not be read; complete when all frames have been read."""
+        self.is_incomplete = False
+        """Whether anything is missing from the file, be it that nobody knows how many frames."""
+        self.is_closed = False
+        self._lock = threading.RLock()
         self._frames = frames(self)
 
     def __iter__(self) -> Iterator[Frame]:
-        return self._frames
+        return self
+
+    def __next__(self) -> Frame:
+        with self._lock:
+            if self.is_closed:
+                raise StopIteration
+            return next(self._frames)
 
     def __len__(self) -> int:
         return self.info.selected_frames
@@ -53,10 +69,13 @@ class FrameSource:
         self.close()
 
     def close(self) -> None:
-        """Close the file; frames that were not read yet are gone."""
-        close = getattr(self._frames, "close", None)
-        if close is not None:
-            close()
+        """Close the file, after the frame that is being read; frames that were not read yet are gone."""
+        self.is_closed = True
+        with self._lock:
+            close = getattr(self._frames, "close", None)
+            # Within the reading thread itself, from a signal's handler say, the frame in progress ends it.
+            if close is not None and not getattr(self._frames, "gi_running", False):
+                close()
 
 
 def open_source(
@@ -65,13 +84,19 @@ def open_source(
     start: int = 0,
     frames: int | None = None,
     damaged: Damaged = "refuse",
-    sequence_rate: Fraction = DEFAULT_SEQUENCE_RATE,
+    sequence_rate: Fraction | None = None,
+    deinterlace: Deinterlace = "auto",
+    detelecine: Detelecine = "auto",
 ) -> FrameSource:
     """Open a clip, a picture, a folder of pictures, a printf pattern or a glob.
 
     `start` skips that many frames (they are decoded, so that the choice is exact), `frames` limits how many follow.
-    Rotation stored in the file is applied; interlaced frames come as they are stored. Pictures of a sequence follow
-    each other at `sequence_rate` frames per second.
+    Rotation stored in the file is applied. Pictures of a sequence follow each other at `sequence_rate` frames per
+    second, DEFAULT_SEQUENCE_RATE if None; clips have their own times, so that asking for a rate is an error with them.
+    Interlaced clips are deinterlaced (`deinterlace`: "bwdif" at their frame rate, "bwdif-fields" at their field rate)
+    and film is freed of 3:2 pulldown (`detelecine`); "auto" looks at a sample of the frames and at their flags, "off"
+    leaves them as stored. `info.fields` says what was found, and `info.remarks` in words; `start` and `frames` count
+    the frames that come out of it.
     `damaged="refuse"` raises VideoError for a truncated file and, naming the frame, at the first damage that the
     decoder reports, since patched pictures would be upscaled into believable detail; "keep" goes on with what the
     decoder makes of it and records a sentence in `warnings`. Decoders do not report everything that they patch.
@@ -84,149 +109,91 @@ def open_source(
         raise InvalidArgumentError(
             f"frames: expected at least 1 frame to take, got {frames}; leave it out to take all."
         )
-    if sequence_rate <= 0:
+    if sequence_rate is not None and sequence_rate <= 0:
         raise InvalidArgumentError(f"sequence_rate: expected more than 0 frames per second, got {sequence_rate}.")
     pictures = list_pictures(path)
-    if pictures is None:
-        _check_complete(path, damaged)
-        info = describe_video(path)
-    else:
-        info = _describe_sequence(path, pictures, sequence_rate)
+    found: list[str] = []
+    if pictures is not None:
+        if start < len(pictures):
+            chosen = slice(start, None if frames is None else start + frames)
+            info = describe_sequence(path, pictures, chosen, sequence_rate or DEFAULT_SEQUENCE_RATE, damaged, found)
+            info = _trimmed(info, start, frames)
+            wanted = pictures[chosen]
+            return FrameSource(info, lambda source: read_sequence(info, wanted, damaged, source.warnings), found)
+        raise VideoError(f"{path}: expected more than {start} frames to start there, found {len(pictures)}.")
+    if sequence_rate is not None and path.exists():
+        raise InvalidArgumentError(
+            f"rate: expected a sequence of pictures (a folder or a pattern), got {path}, which has its own times; "
+            "leave the rate out."
+        )
+    require_file(path)
+    structure = _structure_of(path)
+    _check_complete(path, structure, damaged)
+    header = header_or_none(path)
+    if header is not None and header.format == "JPEG" and path.suffix.lower() in clip_endings():
+        header = None  # Motion JPEG begins as a picture does.
+    if header is not None and not header.is_animated:
+        picture = read_picture(path, header, damaged)
+        info = _trimmed(picture.describe(path), start, frames)
+        found += [f"{path}: {remark}." for remark in picture.remarks]
+        return FrameSource(info, lambda source: iter([picture.frame(0)]), found)
+    if header is not None and header.format in ("WEBP", "AVIF"):
+        check_readable(path, header)
+        info = _trimmed(describe_animation(path, header), start, frames)
+        return FrameSource(info, lambda source: read_animation(info))
+    refuse_misread(path)
+    try:
+        probed = probe(path, structure)
+    except VideoError as error:
+        raise unreadable(path, error) from error
+    _check_faults(probed, damaged)
+    info = probed.info
+    if info.codec in ANIMATED_CODECS:
+        info = replace(info, has_alpha=info.has_alpha and is_transparent(path), loop_count=loop_count(path))
+    stored = info
+    info = with_fields(stored, deinterlace, detelecine)
+    stored = replace(stored, fields=info.fields)
+    info = _trimmed(info, start, frames)
+    if probed.size_change is not None:
+        check_size_change(info, probed.size_change)
+    source = FrameSource(info, lambda source: read_clip(source, stored, probed, damaged), probed.notes)
+    faults = probed.faults
+    if structure is not None and structure.missing_bytes:
+        faults = (f"the file is truncated, its last {structure.missing_bytes} bytes are missing", *faults)
+    source.warnings += [f"{path}: {fault}; taken as far as it can be read." for fault in faults]
+    source.missing_frames = probed.missing
+    source.is_incomplete = bool(faults)
+    return source
+
+
+def _trimmed(info: SourceInfo, start: int, frames: int | None) -> SourceInfo:
     if start >= info.frame_count:
-        raise VideoError(f"{path}: expected more than {start} frames to start there, found {info.frame_count}.")
+        raise VideoError(f"{info.path}: expected more than {start} frames to start there, found {info.frame_count}.")
     selected = info.frame_count - start if frames is None else min(frames, info.frame_count - start)
-    info = replace(info, first_frame=start, selected_frames=selected)
-
-    def read(source: FrameSource) -> Iterator[Frame]:
-        if pictures is not None:
-            return _read_sequence(info, pictures[start : start + selected])
-        return _read_video(source, damaged)
-
-    return FrameSource(info, read)
+    return replace(info, first_frame=start, selected_frames=selected)
 
 
-def _check_complete(path: Path, damaged: Damaged) -> None:
-    if damaged == "refuse" and path.is_file() and (missing := missing_bytes(path)):
+def _structure_of(path: Path) -> Structure | None:
+    """What a file says of itself; None where it cannot be read, of which opening it says why."""
+    try:
+        return inspect(path) if path.is_file() else None
+    except OSError:
+        return None
+
+
+def _check_complete(path: Path, structure: Structure | None, damaged: Damaged) -> None:
+    if structure is not None and structure.is_forged:
+        raise VideoError(f"{path}: expected a clip, found a file of countless tiny parts, which no program writes.")
+    if damaged == "refuse" and structure is not None and structure.missing_bytes:
         raise VideoError(
-            f"{path}: the file is truncated, its last {missing} bytes are missing; copy it again, or take "
-            "what can be read (`upscale --keep-damaged`)."
+            f"{path}: the file is truncated, its last {structure.missing_bytes} bytes are missing; copy it again, or "
+            "take what can be read (`upscale --keep-damaged`)."
         )
 
 
-def _read_video(source: FrameSource, damaged: Damaged) -> Iterator[Frame]:
-    """Decode, drop the frames before the first wanted one, and make timestamps strictly increasing."""
-    info = source.info
-    step = max(1, round(1 / (info.average_rate * info.time_base))) if info.average_rate else 1
-    last_pts: int | None = None
-    yielded = 0
-    with closing(_decoded(source, damaged)) as decoded:
-        for frame in islice(decoded, info.first_frame, info.first_frame + info.selected_frames):
-            pts = frame.pts if frame.pts is not None else frame.dts
-            if pts is None:
-                pts = 0 if last_pts is None else last_pts + step
-            if last_pts is not None and pts <= last_pts:
-                source.warnings.append(
-                    f"Frame {info.first_frame + yielded} has timestamp {pts} after {last_pts}; moved behind it."
-                )
-                pts = last_pts + 1
-            last_pts = pts
-            yielded += 1
-            picture = decode_frame(as_direct(frame), info.conversion, info.codec)
-            yield _finished(picture, info.orientation, pts, frame.duration or step)
-    if yielded < info.selected_frames:
-        source.warnings.append(
-            f"{info.path}: expected {info.selected_frames} frames, found {yielded} that decode; the rest is missing."
-        )
-
-
-def _decoded(source: FrameSource, damaged: Damaged) -> Generator[av.VideoFrame]:
-    info = source.info
-    count = 0
-    with opened(info.path) as container:
-        stream = main_video(container, info.path)
-        stream.thread_type = "AUTO"
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-                if packet is None:
-                    return
-                frames = packet.decode()
-            except av.FFmpegError as error:
-                _report_damage(source, damaged, count, error)
-                continue
-            for frame in frames:
-                if frame.is_corrupt:
-                    _report_damage(source, damaged, count, None)
-                _check_size(frame, info, count)
-                yield frame
-                count += 1
-
-
-def _report_damage(source: FrameSource, damaged: Damaged, index: int, error: av.FFmpegError | None) -> None:
-    rate = source.info.average_rate
-    place = f"frame {index}" + (f" ({float(index / rate):.2f} s)" if rate else "")
-    cause = error.strerror if error is not None else "the decoder patched missing parts"
-    if damaged == "refuse":
+def _check_faults(probed: Probed, damaged: Damaged) -> None:
+    if damaged == "refuse" and probed.faults:
         raise VideoError(
-            f"{source.info.path}: {place} or one close to it is damaged ({cause}); repair or cut the clip, or ask for "
-            "damaged frames to be kept."
-        ) from error
-    source.warnings.append(f"{source.info.path}: {place} or one close to it is damaged ({cause}); kept what decodes.")
-
-
-def _describe_sequence(path: Path, pictures: list[Path], rate: Fraction) -> SourceInfo:
-    first = describe_video(pictures[0])
-    return replace(
-        first,
-        path=path,
-        kind="sequence",
-        frame_count=len(pictures),
-        count_method="files",
-        average_rate=rate,
-        time_base=1 / rate,
-        start_s=Fraction(0),
-        variable_rate=False,
-        duration_s=float(len(pictures) / rate),
-    )
-
-
-def _read_sequence(info: SourceInfo, pictures: list[Path]) -> Iterator[Frame]:
-    for index, picture in enumerate(pictures, info.first_frame):
-        with opened(picture) as container:
-            stream = main_video(container, picture)
-            frame = first_frame(container, stream, picture)
-            codec = codec_name(stream)
-            tags = source_tags(frame, stream.codec_context)
-        family = family_of(frame.format)
-        tags = resolve(tags, family=family, size=(frame.width, frame.height), codec=codec)
-        decoded = decode_frame(as_direct(frame), tags, codec)
-        finished = _finished(decoded, orientation_of(frame), pts=index, duration=1)
-        height, width = finished.rgb.shape[1:]
-        if (width, height) != (info.width, info.height):
-            raise VideoError(
-                f"{picture}: expected {info.width}x{info.height} like the first picture, found {width}x{height}; "
-                "use pictures of one size, or upscale them one by one (--each)."
-            )
-        yield finished
-
-
-def _check_size(frame: av.VideoFrame, info: SourceInfo, index: int) -> None:
-    width, height = (info.height, info.width) if info.orientation.transpose else (info.width, info.height)
-    if (frame.width, frame.height) != (width, height):
-        raise VideoError(
-            f"{info.path}: expected {width}x{height} throughout, found {frame.width}x{frame.height} at frame {index}; "
-            "cut the clip where its size changes."
+            f"{probed.info.path}: the file is damaged: {', and '.join(probed.faults[:2])}; copy it again, or take what "
+            "can be read (`upscale --keep-damaged`)."
         )
-
-
-def _finished(
-    picture: tuple[torch.Tensor, torch.Tensor | None], orientation: Orientation, pts: int, duration: int
-) -> Frame:
-    rgb, alpha = picture
-    return Frame(
-        rgb=upright(rgb, orientation),
-        alpha=None if alpha is None else upright(alpha, orientation),
-        pts=pts,
-        duration=max(1, duration),
-    )

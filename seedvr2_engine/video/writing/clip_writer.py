@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -10,11 +11,18 @@ import av
 import torch
 
 from ...errors import InvalidArgumentError
-from ..info import SourceInfo
+from ...output.unfinished import PartialFile
+from ..hdr_metadata import HdrMetadata
+from ..info import PictureMetadata, SourceInfo
 from ..planes import encode_frame
+from ..streams.matroska_header import set_display_size
+from ..streams.mp4_cover import add_covers
+from ..streams.mp4_edit import show_to_the_end
 from ..streams.side_streams import SideStreams
-from .options import Container, EncoderPlan, SinkOptions, container_for, plan_encoder
-from .partial import PartialFile, write_errors
+from .hdr_output import metadata_template
+from .options import EncoderPlan, SinkOptions, container_for
+from .partial import PartialWriter, write_errors
+from .plan import plan_output
 from .sink import FrameSink
 
 DEFAULT_RATE = Fraction(24)
@@ -27,56 +35,68 @@ class VideoSink(FrameSink):
 
     def __init__(self, path: Path, width: int, height: int, source: SourceInfo | None, options: SinkOptions) -> None:
         super().__init__(path, width, height)
-        plan = plan_encoder(path, (width, height), source, options)
-        self._plan = plan
-        self.warnings += plan.warnings
+        output_plan = plan_output(path, (width, height), source, options)
+        assert output_plan.encoder is not None
+        self._plan = output_plan.encoder
+        self._output_plan = output_plan
+        self.warnings += output_plan.losses
         self._source = source
         self._rate = options.rate or (source.average_rate if source is not None else None) or DEFAULT_RATE
-        follows_source = source is not None and source.average_rate is not None and options.rate is None
-        self._time_base = source.time_base if source is not None and follows_source else 1 / self._rate
-        self._follows_source = follows_source
+        self._follows_source = output_plan.follows_time
+        self._time_base = source.time_base if source is not None and self._follows_source else 1 / self._rate
         self._step = max(1, round(1 / (self._rate * self._time_base)))
+        self._first_pts: int | None = None
         self._last_pts: int | None = None
         self._end_pts = 0
         self._shift = 0
         self._durations: dict[int, int] = {}
         self._side: SideStreams | None = None
+        self._packets_written = 0
+        self._is_flushed = False
         self._file = PartialFile(path, overwrite=options.overwrite)
+        self._writer = PartialWriter(self._file)
         try:
             with write_errors(path):
-                self._open(options)
+                self._open()
         except BaseException:
             self._abort(keep_partial=False)
             raise
 
-    def _open(self, options: SinkOptions) -> None:
-        kind = container_for(self.path)
-        self._output = av.open(self._file.writer, "w", format=kind.muxer, options=kind.options)
-        self._stream = _add_video_stream(self._output, self._plan, self._rate, self._time_base)
+    def _open(self) -> None:
+        kind, plan = container_for(self.path), self._output_plan
+        muxer_options = {**plan.muxer_options, **kind.unit_options(self._rate)}
+        self._output = av.open(self._writer, "w", format=kind.muxer, options=muxer_options)
+        hdr = self._source.hdr if self._source is not None else HdrMetadata()
+        with metadata_template(self._plan.encoder, (self.width, self.height), hdr) as template:
+            self._stream = _add_video_stream(self._output, self._plan, self._rate, self._time_base, template)
         self._stream.width, self._stream.height = self.width, self.height
+        if self._source is not None:
+            self._stream.codec_context.sample_aspect_ratio = self._source.sample_aspect_ratio
+        self._stream.metadata.update(plan.video_tags)
         if self._source is not None and self._source.kind == "video":
-            self._set_aspect(kind, self._source.sample_aspect_ratio)
-            if self._follows_source:
-                self._side = SideStreams(self._output, self._source, kind, self.warnings.append)
-                self._side.add_streams(options)
-                is_trimmed = self._source.is_trimmed_at_start or self._source.is_trimmed_at_end
-                self._side.add_metadata(None if is_trimmed else max(self._source.start_s, Fraction(0)))
-            elif self._source.audio or self._source.subtitles:
-                self.warnings.append("Audio and subtitles are left out, because the frame rate was changed.")
-        # Opens the encoders and writes the header, so that bad settings fail before hours of work.
+            self._stream.disposition = av.stream.Disposition(plan.video_disposition)
+            self._output.metadata.update(plan.file_tags)
+            self._side = SideStreams(self._output, self._source, kind, plan.streams, self.warnings.append)
+            self._side.add_streams()
+            if plan.keeps_chapters:
+                self._side.add_chapters(max(self._source.start_s, Fraction(0)))
+        # PyAV leaves opening the encoder of a stream with a template to its user.
+        if not self._stream.codec_context.is_open:
+            self._stream.codec_context.open()
+        # Opens the other encoders and writes the header, so that bad settings fail before hours of work.
         self._output.start_encoding()
 
-    def _set_aspect(self, kind: Container, aspect: Fraction) -> None:
-        self._stream.codec_context.sample_aspect_ratio = aspect
-        # Matroska takes it from a field that PyAV does not reach; H.264 and H.265 carry it themselves.
-        if aspect != 1 and kind.muxer in ("matroska", "webm") and not self._plan.encoder.startswith("libx26"):
-            self.warnings.append(
-                f"The pixel aspect ratio {aspect} is left out, which {self.path.suffix} holds for h264 and h265 only."
-            )
-
-    def _write(self, rgb: torch.Tensor, alpha: torch.Tensor | None, pts: int | None, duration: int | None) -> None:
+    def _write(
+        self,
+        rgb: torch.Tensor,
+        alpha: torch.Tensor | None,
+        pts: int | None,
+        duration: int | None,
+        metadata: PictureMetadata | None,
+    ) -> None:
         pts = pts if pts is not None and self._follows_source else self._end_pts
         if self._last_pts is None:
+            self._first_pts = pts
             self._begin(pts)
         elif pts <= self._last_pts:
             raise InvalidArgumentError(f"pts: expected more than {self._last_pts}, got {pts}; write frames in order.")
@@ -86,8 +106,6 @@ class VideoSink(FrameSink):
         self._last_pts = pts
         self._end_pts = pts + (duration if duration is not None and self._follows_source else self._step)
         self._durations[pts] = self._end_pts - pts
-        if self._side is not None:
-            self._side.advance(pts * self._time_base)
         self._mux(frame)
 
     def _begin(self, first_pts: int) -> None:
@@ -98,7 +116,8 @@ class VideoSink(FrameSink):
         self._shift = first_pts if self._source.is_trimmed_at_start else round(start_s / self._time_base)
         if self._side is not None:
             begin_s = first_pts * self._time_base if self._source.is_trimmed_at_start else None
-            self._side.start(self._shift * self._time_base, begin_s)
+            end_s = first_pts * self._time_base + Fraction(self._source.duration_s)
+            self._side.start(self._shift * self._time_base, begin_s, end_s)
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
         for packet in self._stream.encode(frame):
@@ -106,33 +125,56 @@ class VideoSink(FrameSink):
                 packet.duration = self._durations.pop(packet.pts + self._shift, self._step)
             if frame is None and self.frames_written < _SHORTEST_REORDERED:
                 packet.dts = packet.pts
+            if self._side is not None and packet.dts is not None:
+                # In step with what comes out of the encoder, or the file would wait for one or the other.
+                self._side.advance((packet.dts + self._shift) * self._time_base)
             self._output.mux(packet)
+            self._packets_written += 1
 
-    def _close_streams(self, *, with_rest: bool) -> None:
-        self._mux(None)
-        if self._side is not None:
-            if with_rest:
-                is_cut = self._source is not None and self._source.is_trimmed_at_end
-                self._side.advance(self._end_pts * self._time_base if is_cut else None)
-            self._side.finish()
-        self._output.close()
+    def _complete_header(self) -> None:
+        """Write what FFmpeg's muxers cannot: Matroska's pixel aspect, the end and the covers of an MP4 of fragments."""
+        if self._output.format.name in ("mp4", "mov") and self._first_pts is not None:
+            show_to_the_end(self._file.path, (self._end_pts - self._first_pts) * self._time_base)
+        shown, covers = self._output_plan.display_size, self._side.covers if self._side is not None else []
+        if shown is not None and not set_display_size(self._file.path, shown):
+            self.warnings.append("The pixel aspect ratio is left out, because the file's header has no room for it.")
+        if covers and not add_covers(self._file.path, covers):
+            self.warnings.append("The cover art is left out, because the file's index cannot grow.")
 
     def _finish(self) -> None:
-        self._close_streams(with_rest=True)
+        self._is_flushed = True
+        self._mux(None)
+        if self._side is not None:
+            is_cut = self._source is not None and self._source.is_trimmed_at_end
+            self._side.finish(self._end_pts * self._time_base if is_cut else None)
+        self._output.close()
+        if self._writer.error is not None:
+            raise self._writer.error
+        self._complete_header()
         self._release()
         self._file.commit()
 
     def _abort(self, *, keep_partial: bool) -> Path | None:
-        try:
-            if keep_partial:
-                with write_errors(self.path):
-                    self._close_streams(with_rest=False)
-                return self._file.keep()
-        finally:
-            self._release()
-            if not keep_partial:
-                self._discard()
+        if keep_partial:
+            self._close_what_goes()
+        self._release()
+        if keep_partial and self._packets_written and self._writer.holds_frames:
+            return self._file.keep()
+        self._discard()
         return None
+
+    def _close_what_goes(self) -> None:
+        """Bring what the encoders hold into the file and complete it; what fails keeps nothing else from it."""
+        steps: list[Callable[[], object]] = [self._output.close]
+        if not self._is_flushed:
+            finish_side = [] if self._side is None else [self._side.flush]
+            steps = [lambda: self._mux(None), *finish_side, *steps]
+        if self._writer.error is None:
+            steps.append(self._complete_header)
+        for step in steps:
+            # Whatever a codec, a container or a disk has to say: what is in the file is worth more.
+            with suppress(Exception):
+                step()
 
     def _discard(self) -> None:
         output = getattr(self, "_output", None)
@@ -149,18 +191,33 @@ class VideoSink(FrameSink):
 
 
 def _add_video_stream(
-    output: av.container.OutputContainer, plan: EncoderPlan, rate: Fraction, time_base: Fraction
+    output: av.container.OutputContainer,
+    plan: EncoderPlan,
+    rate: Fraction,
+    time_base: Fraction,
+    template: av.VideoStream | None,
 ) -> av.VideoStream:
-    stream = output.add_stream(plan.encoder, rate=rate, options=plan.options)
-    assert isinstance(stream, av.VideoStream)
+    if template is None:
+        stream = output.add_stream(plan.encoder, rate=rate, options=plan.options)
+        assert isinstance(stream, av.VideoStream)
+        context = stream.codec_context
+    else:
+        stream = output.add_stream_from_template(template, opaque=False)
+        context = stream.codec_context
+        context.options = dict(plan.options)
+        context.framerate = rate
+        context.flags |= av.codec.context.Flags.global_header
     stream.pix_fmt = plan.pix_fmt
-    context = stream.codec_context
     context.time_base = time_base
-    context.thread_type = "AUTO"
+    # Threads that each work on a frame of their own would hold as many frames back as there are cores.
+    context.thread_type = "SLICE" if plan.encoder in ("ffv1", "prores_ks") else "AUTO"
     context.color_range = int(plan.color.range)
     context.colorspace = int(plan.color.matrix)
     context.color_primaries = plan.color.primaries
     context.color_trc = plan.color.transfer
+    if hasattr(context, "field_order"):
+        # Says progressive where the codec itself does not; AV_FIELD_PROGRESSIVE. PyAV 17.1 has no such field.
+        context.field_order = 1
     if plan.encoder == "libx265" and output.format.name in ("mp4", "mov"):
         # Apple's players refuse the hev1 tag that FFmpeg writes by default.
         context.codec_tag = "hvc1"

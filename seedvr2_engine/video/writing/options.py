@@ -11,6 +11,8 @@ import av
 
 from ...errors import InvalidArgumentError, OutputError
 from ..info import ColorRange, ColorTags, Matrix, SourceInfo
+from ..profiles import name_of, tags_of
+from .hdr_output import BANDING_BITS, hdr_losses, with_hdr10
 
 CodecChoice = Literal["auto", "h264", "h265", "ffv1", "prores", "vp9"]
 ChromaChoice = Literal["auto", "420", "422", "444", "rgb"]
@@ -30,7 +32,7 @@ class SinkOptions:
     preset: str = "medium"
     """One of PRESETS; unused by other codecs."""
     bit_depth: int | None = None
-    """Bits per sample; None: the source's, or 8 without a source."""
+    """Bits per sample; None: the source's, at least 10 if that is HDR, or 8 without a source."""
     chroma: ChromaChoice = "auto"
     """Chroma resolution. auto: 4:2:0 where the size allows it, 4:4:4 otherwise, 4:2:2 for ProRes, R'G'B' or the
     source's own for FFV1."""
@@ -63,18 +65,41 @@ class Container:
     audio_encoder: str
     """What audio becomes when its own codec does not fit in."""
     options: dict[str, str] = field(default_factory=dict)
-    """Muxer options; they make a file that is cut off at any moment playable up to about a second before."""
+    """Muxer options; with those of `unit_options` they make a file that is cut off at any moment playable."""
+
+    def holds_alpha_of(self, codec: str) -> bool:
+        """Whether alpha survives: VP9's is a second picture beside each packet, which only Matroska and WebM have."""
+        return codec != "vp9" or self.muxer in ("matroska", "webm")
 
     @property
     def is_fragmented(self) -> bool:
         """Whether it is MP4 or MOV, which is written in fragments until it is complete."""
         return "movflags" in self.options
 
+    def unit_options(self, rate: Fraction) -> dict[str, str]:
+        """Muxer options that have every UNIT_FRAMES frames written to the file as soon as the encoder gives them.
 
+        Measured in frames and not on the clock, so that the same frames give the same bytes.
+        """
+        unit_s = UNIT_FRAMES / rate
+        unit_us = str(max(1, round(unit_s * 1_000_000)))
+        # FFmpeg waits ten seconds of the clip for a packet of every stream, be it sound that has ended or subtitles.
+        waiting = {"max_interleave_delta": unit_us}
+        if self.is_fragmented:
+            return {**waiting, "frag_duration": unit_us}
+        return {**waiting, "cluster_time_limit": str(max(1, round(unit_s * 1000)))}
+
+
+UNIT_FRAMES = 4
+"""Frames of a fragment (MP4, MOV) or cluster (Matroska, WebM); a killed process loses those of the last one."""
+MOST_LOOKAHEAD = 10
+"""Frames that an encoder may hold back to decide on the others; a killed process loses them."""
+_FRAME_THREADS = {"h264": 4, "h265": 2}
+"""Frames that x264 and x265 work on at a time; x265 also works on the rows of each."""
 # delay_moov keeps the offset between audio and video; hybrid files turn into ordinary ones when they are closed.
-_FRAGMENTS = {"movflags": "+hybrid_fragmented+delay_moov", "frag_duration": "1000000"}
+_FRAGMENTS = {"movflags": "+hybrid_fragmented+delay_moov", "flush_packets": "1"}
 # Without bitexact, FFmpeg gives every file and each of its tracks a random identity.
-_CLUSTERS = {"cluster_time_limit": "1000", "fflags": "+bitexact"}
+_CLUSTERS = {"fflags": "+bitexact", "flush_packets": "1"}
 CONTAINERS: dict[str, Container] = {
     ".mp4": Container("mp4", ("h264", "h265", "vp9"), "aac", _FRAGMENTS),
     ".m4v": Container("mp4", ("h264", "h265"), "aac", _FRAGMENTS),
@@ -102,7 +127,7 @@ CODECS: dict[str, VideoCodec] = {
     "h265": VideoCodec("libx265", (8, 10, 12), ("420", "422", "444"), default_quality=18),
     "ffv1": VideoCodec("ffv1", (8, 10, 12, 16), ("rgb", "444", "422", "420"), ("rgb", "444", "422", "420")),
     "prores": VideoCodec("prores_ks", (10,), ("422", "444"), ("444",)),
-    "vp9": VideoCodec("libvpx-vp9", (8,), ("420", "422", "444"), default_quality=20),
+    "vp9": VideoCodec("libvpx-vp9", (8,), ("420", "422", "444"), ("420",), default_quality=20),
 }
 
 
@@ -149,9 +174,12 @@ def plan_encoder(path: Path, size: tuple[int, int], source: SourceInfo | None, o
     depth, depth_warning = _depth(name, source, options)
     chroma, chroma_warning = _chroma(name, size, source, options)
     alpha_warning = None
-    if alpha and chroma not in codec.alpha_chroma:
+    if alpha and (chroma not in codec.alpha_chroma or not container.holds_alpha_of(name)):
         alpha = False
-        alpha_warning = f"{name} with {chroma} chroma holds no alpha; it is left out, use ffv1 in .mkv to keep it."
+        advice = "use prores with chroma 444" if "prores" in container.codecs else "use prores in .mov or ffv1 in .mkv"
+        if "ffv1" in container.codecs:
+            advice = "use ffv1"
+        alpha_warning = f"{name} with {chroma} chroma holds no alpha; it is left out, {advice} to keep it."
     pix_fmt = _pix_fmt(chroma, depth, alpha)
     _require_encoder(codec.encoder, pix_fmt)
     return EncoderPlan(
@@ -160,8 +188,11 @@ def plan_encoder(path: Path, size: tuple[int, int], source: SourceInfo | None, o
         bit_depth=depth,
         has_alpha=alpha,
         color=output_tags(size, source, is_rgb=chroma == "rgb"),
-        options=_encoder_options(name, chroma, options),
-        warnings=tuple(filter(None, (depth_warning, chroma_warning, alpha_warning))),
+        options=with_hdr10(codec.encoder, _encoder_options(name, chroma, options), source),
+        warnings=(
+            *filter(None, (depth_warning, chroma_warning, alpha_warning, _profile_warning(path, source))),
+            *hdr_losses(name, depth, source),
+        ),
     )
 
 
@@ -180,10 +211,17 @@ def output_tags(size: tuple[int, int], source: SourceInfo | None, *, is_rgb: boo
     return tags
 
 
+def wanted_depth(source: SourceInfo | None) -> int:
+    """Return the bits per sample that a source asks for: its own, and at least 10 for PQ and HLG."""
+    if source is None:
+        return 8
+    return max(source.bit_depth, BANDING_BITS) if source.color.is_hdr else source.bit_depth
+
+
 def _codec_name(container: Container, source: SourceInfo | None, options: SinkOptions) -> str:
     if options.codec != "auto":
         return options.codec
-    depth = options.bit_depth or (source.bit_depth if source is not None else 8)
+    depth = options.bit_depth or wanted_depth(source)
     return "h265" if depth > 8 and "h265" in container.codecs else container.codecs[0]
 
 
@@ -210,10 +248,12 @@ def _depth(name: str, source: SourceInfo | None, options: SinkOptions) -> tuple[
             known = ", ".join(map(str, depths))
             raise OutputError(f"bit_depth {options.bit_depth}: {name} takes {known} bits; choose one of them.")
         return options.bit_depth, None
-    wanted = source.bit_depth if source is not None else 8
+    wanted = wanted_depth(source)
     fitting = [depth for depth in depths if depth >= wanted]
     if fitting:
         return fitting[0], None
+    if source is None or source.bit_depth <= depths[-1]:
+        return depths[-1], None
     return depths[-1], f"The source has {wanted} bits per sample, {name} takes {depths[-1]}; use ffv1 to keep them."
 
 
@@ -235,11 +275,23 @@ def _chroma(
         return options.chroma, None
     if name == "ffv1" and source is not None and source.conversion.matrix is not Matrix.RGB:
         return next((kind for kind in ("420", "422") if f"{kind}p" in source.pix_fmt), "444"), None
-    if name == "prores" and source is not None and source.has_alpha:
-        return "444", None
+    if name in ("prores", "vp9") and source is not None and source.has_alpha:
+        # The only kinds of theirs that hold alpha; libvpx takes odd sizes as well.
+        return CODECS[name].alpha_chroma[0], None
     if odd.get(known[0]):
         return "444", f"{size[0]}x{size[1]} is odd, which {known[0]} chroma cannot hold; written as 4:4:4."
     return known[0], None
+
+
+def _profile_warning(path: Path, source: SourceInfo | None) -> str | None:
+    """A sentence about an ICC profile of pictures that a clip's colour tags cannot say."""
+    profile = None if source is None or source.metadata is None else source.metadata.icc
+    if profile is None or tags_of(profile) is not None:
+        return None
+    return (
+        f"The pictures' colour profile ({name_of(profile)}) is left out, because {path.suffix} has no tags for it, so "
+        "colours will look different; convert the pictures to sRGB or Display P3 first."
+    )
 
 
 def _pix_fmt(chroma: str, depth: int, alpha: bool) -> str:
@@ -250,16 +302,31 @@ def _pix_fmt(chroma: str, depth: int, alpha: bool) -> str:
     return planes if depth == 8 else f"{planes}{depth}le"
 
 
+# Frames that the presets of x264 and x265 look ahead where MOST_LOOKAHEAD would be more; 10 is theirs and others'.
+_SHORT_LOOKAHEAD = {"h264": {"ultrafast": 0, "superfast": 0}, "h265": {"ultrafast": 5}}
+
+
 def _encoder_options(name: str, chroma: str, options: SinkOptions) -> dict[str, str]:
+    """What each encoder is told.
+
+    All of them are kept from holding many frames back, in lookahead and in threads that each work on a frame of their
+    own: what a process holds is lost when it is killed, and at a frame a second that is minutes of work. The numbers
+    are fixed, so that bytes depend neither on time nor on the machine's cores.
+    """
     default = CODECS[name].default_quality
     quality = default if options.quality is None else options.quality
+    lookahead = _SHORT_LOOKAHEAD.get(name, {}).get(options.preset, MOST_LOOKAHEAD)
+    threads = _FRAME_THREADS.get(name)
     if name == "h264":
         # x264's mbtree reads memory that nobody wrote where AVX-512 is found; this takes its plain C in place of that.
-        return {"crf": f"{quality:g}", "preset": options.preset, "x264-params": "cpu-independent=1"}
+        params = f"cpu-independent=1:threads={threads}:rc-lookahead={lookahead}:sync-lookahead=0"
+        return {"crf": f"{quality:g}", "preset": options.preset, "x264-params": params}
     if name == "h265":
-        return {"crf": f"{quality:g}", "preset": options.preset, "x265-params": "log-level=none"}
+        params = f"log-level=none:frame-threads={threads}:rc-lookahead={lookahead}"
+        return {"crf": f"{quality:g}", "preset": options.preset, "x265-params": params}
     if name == "vp9":
-        return {"crf": f"{quality:.0f}", "b": "0", "row-mt": "1", "cpu-used": "2", "deadline": "good"}
+        speed = {"row-mt": "1", "cpu-used": "2", "deadline": "good"}
+        return {"crf": f"{quality:.0f}", "b": "0", "lag-in-frames": str(MOST_LOOKAHEAD), **speed}
     if name == "ffv1":
         return {"level": "3", "g": "1", "slicecrc": "1"}
     return {"profile": "4444" if chroma == "444" else "hq", "vendor": "apl0"}

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
+import os
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from ...errors import OutputError
-from ..info import SourceInfo
-from ..reading.pictures import printf_field
+from ...output.lock import TargetLock
+from ...output.unfinished import PartialFile, check_target, new_folder, place_new
+from ..info import PictureMetadata, SourceInfo
 from .options import SinkOptions
-from .partial import PartialFile, check_target, write_errors
+from .partial import write_errors
 from .picture_format import PictureFormat, encode_picture, require_picture
+from .picture_names import PictureNames, producible
 from .sink import FrameSink
-
-DEFAULT_PICTURE_NAME = "%06d.png"
 
 
 class PictureSink(FrameSink):
@@ -26,16 +26,22 @@ class PictureSink(FrameSink):
         super().__init__(path, width, height)
         self._suffix = require_picture(path)
         self._format = PictureFormat.of(self._suffix, (width, height), source, options)
-        self.warnings += self._format.warnings
         self._file = PartialFile(path, overwrite=options.overwrite)
 
-    def _write(self, rgb: torch.Tensor, alpha: torch.Tensor | None, pts: int | None, duration: int | None) -> None:
+    def _write(
+        self,
+        rgb: torch.Tensor,
+        alpha: torch.Tensor | None,
+        pts: int | None,
+        duration: int | None,
+        metadata: PictureMetadata | None,
+    ) -> None:
         if self.frames_written:
             raise OutputError(
                 f"{self.path}: expected one frame for a picture, got more; name a folder or a pattern such as %05d"
                 f"{self._suffix} instead."
             )
-        self._file.file.write(encode_picture(rgb, alpha, self._format))
+        self._file.write(encode_picture(rgb, alpha, self._format, metadata))
 
     def _finish(self) -> None:
         self._file.commit()
@@ -49,76 +55,121 @@ class PictureSink(FrameSink):
 
 
 class SequenceSink(FrameSink):
-    """Numbered pictures, counted from 1, in a folder.
+    """Pictures in a folder, under the names of `PictureNames`.
 
-    A new folder is filled under the name `<folder>.partial` and renamed at the end. Into a folder that exists, the
-    pictures are moved at the end; others that match the pattern are replaced if `options.overwrite`, which removes
-    all of the old sequence, and refused otherwise.
+    They are written into a folder of their own, which gets its name at the end, or, where that folder exists, whose
+    pictures are moved there. With `options.overwrite` exactly the names that were written are replaced: the old
+    pictures are set aside first and removed last, so that neither old nor new ones are lost at whatever point it
+    breaks off. Without it, none is.
     """
 
     def __init__(self, path: Path, width: int, height: int, source: SourceInfo | None, options: SinkOptions) -> None:
         super().__init__(path, width, height)
-        self._folder, self._pattern = _split(path)
-        self._format = PictureFormat.of(require_picture(Path(self._pattern)), (width, height), source, options)
-        self.warnings += self._format.warnings
-        if self._old_pictures() and not options.overwrite:
+        self._names = PictureNames.of(path, source)
+        self._folder = self._names.folder
+        suffix = require_picture(Path(self._names.pattern))
+        self._format = PictureFormat.of(suffix, (width, height), source, options)
+        self._overwrites = options.overwrite
+        if self._names.existing() and not options.overwrite:
             raise OutputError(
                 f"{path}: such pictures exist already; choose another name, or ask to overwrite them (--overwrite)."
             )
-        exists = self._folder.is_dir()
-        if not exists:
-            check_target(self._folder, overwrite=False)
-        folder = self._folder
-        self._staging = folder / "pictures.partial" if exists else folder.with_name(f"{folder.name}.partial")
         with write_errors(path):
-            self._staging.mkdir(exist_ok=True)
-            self._clear_staging()
+            exists = self._folder.is_dir()
+            if not exists:
+                _check_folder(self._folder)
+            self._lock = TargetLock(self._folder / self._names.pattern if exists else self._folder)
+            try:
+                self._staging = new_folder(self._folder / "pictures" if exists else self._folder)
+            except BaseException:
+                self._lock.release()
+                raise
 
-    def _write(self, rgb: torch.Tensor, alpha: torch.Tensor | None, pts: int | None, duration: int | None) -> None:
-        name = self._pattern % (self.frames_written + 1)
-        (self._staging / name).write_bytes(encode_picture(rgb, alpha, self._format))
+    def _write(
+        self,
+        rgb: torch.Tensor,
+        alpha: torch.Tensor | None,
+        pts: int | None,
+        duration: int | None,
+        metadata: PictureMetadata | None,
+    ) -> None:
+        target = self._staging / self._names.name(self.frames_written)
+        data = encode_picture(rgb, alpha, self._format, metadata)
+        try:
+            with target.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):
+                target.unlink()  # Half a picture is none.
+            raise
 
     def _finish(self) -> None:
-        if not self._folder.exists():
+        if self._folder.exists():
+            self._move_into_folder()
+        else:
             self._staging.rename(self._folder)
-            return
-        for old in self._old_pictures():
-            old.unlink()
-        for number in range(1, self.frames_written + 1):
-            name = self._pattern % number
-            (self._staging / name).replace(self._folder / name)
-        self._staging.rmdir()
+        self._lock.release()
+
+    def _move_into_folder(self) -> None:
+        """Move every picture to its name; on an error all are back where they were."""
+        names = [self._names.name(index) for index in range(self.frames_written)]
+        old = [name for name in names if os.path.lexists(self._folder / name)]
+        if old and not self._overwrites:
+            raise OutputError(f"{self._folder / old[0]}: it appeared in the meantime and was left as it is.")
+        aside = new_folder(self._folder / "pictures", "replaced") if old else None
+        moved: list[tuple[Path, Path]] = []
+        try:
+            for name in names:
+                target = self._folder / name
+                if aside is not None and os.path.lexists(target):
+                    _move(target, aside / name, moved)
+                _move(self._staging / name, target, moved)
+        except BaseException:
+            for before, after in reversed(moved):
+                with suppress(OSError):
+                    place_new(after, before)
+            if aside is not None:
+                with suppress(OSError):
+                    aside.rmdir()
+            raise
+        # The new ones are in place; what is left to do can fail without harm.
+        with suppress(OSError):
+            if aside is not None:
+                for name in old:
+                    (aside / name).unlink(missing_ok=True)
+                aside.rmdir()
+        with suppress(OSError):
+            self._staging.rmdir()
+        others = sum(entry.name not in names for entry in producible(self._folder, self._names.pattern))
+        if others and not self._names.names:
+            self.warnings.append(
+                f"{self._folder}: {others} other pictures of the same pattern stay beside the new ones."
+            )
 
     def _abort(self, *, keep_partial: bool) -> Path | None:
-        if keep_partial:
-            return self._staging
-        with suppress(OSError):
-            self._clear_staging()
-            self._staging.rmdir()
-        return None
-
-    def _old_pictures(self) -> list[Path]:
-        return matching(self._folder, self._pattern)
-
-    def _clear_staging(self) -> None:
-        for leftover in matching(self._staging, self._pattern):
-            leftover.unlink()
+        try:
+            if keep_partial:
+                return self._staging
+            with suppress(OSError):
+                for index in range(self.frames_written):
+                    (self._staging / self._names.name(index)).unlink(missing_ok=True)
+                self._staging.rmdir()
+            return None
+        finally:
+            self._lock.release()
 
 
-def pictures_of(path: Path) -> list[Path]:
-    """Return what a `SequenceSink` of this path would replace."""
-    return matching(*_split(path))
+def _move(path: Path, target: Path, moved: list[tuple[Path, Path]]) -> None:
+    try:
+        place_new(path, target)
+    except FileExistsError:
+        raise OutputError(f"{target}: it appeared in the meantime and was left as it is.") from None
+    moved.append((path, target))
 
 
-def _split(path: Path) -> tuple[Path, str]:
-    """Return the folder of a sequence and its pattern."""
-    return (path.parent, path.name) if printf_field(path.name) else (path, DEFAULT_PICTURE_NAME)
-
-
-def matching(folder: Path, pattern: str) -> list[Path]:
-    """Return the files of a folder whose names a printf pattern can produce; none if there is no such folder."""
-    field = printf_field(pattern)
-    if field is None or not folder.is_dir():
-        return []
-    name = re.compile(re.escape(pattern[: field.start()]) + r"\d+" + re.escape(pattern[field.end() :]))
-    return [entry for entry in folder.iterdir() if name.fullmatch(entry.name)]
+def _check_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise OutputError(f"{folder}: expected a folder for the pictures, found a file; choose another name.")
+    check_target(folder, overwrite=False)

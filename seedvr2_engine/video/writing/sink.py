@@ -9,14 +9,18 @@ from types import TracebackType
 import torch
 
 from ...errors import InvalidArgumentError, OutputError
+from ...output.signals import held_signals
+from ..info import PictureMetadata
 from .partial import write_errors
 
 
 class FrameSink(ABC):
     """Takes frames in order; `finish` puts the file in its place, `abort` gives up.
 
-    In a `with` statement, leaving normally finishes and an exception aborts without keeping anything.
-    `warnings` collects sentences about whatever differs from what was asked; nothing prints.
+    In a `with` statement, leaving normally finishes; an exception of any kind keeps the frames so far under a name of
+    their own, which `kept` gives. Requests to end (Ctrl-C, SIGTERM, SIGHUP) are held back while a frame is written or
+    the file is finished or kept. `warnings` collects sentences about whatever differs from what was asked; nothing
+    prints.
     """
 
     def __init__(self, path: Path, width: int, height: int) -> None:
@@ -25,10 +29,24 @@ class FrameSink(ABC):
         self.height = height
         self.frames_written = 0
         self.warnings: list[str] = []
+        self.kept: Path | None = None
+        """Where the frames so far are, as a playable file, if the target did not get them."""
         self._is_closed = False
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was finished or given up."""
+        return self._is_closed
+
     @abstractmethod
-    def _write(self, rgb: torch.Tensor, alpha: torch.Tensor | None, pts: int | None, duration: int | None) -> None: ...
+    def _write(
+        self,
+        rgb: torch.Tensor,
+        alpha: torch.Tensor | None,
+        pts: int | None,
+        duration: int | None,
+        metadata: PictureMetadata | None,
+    ) -> None: ...
 
     @abstractmethod
     def _finish(self) -> None: ...
@@ -43,13 +61,15 @@ class FrameSink(ABC):
         pts: int | None = None,
         duration: int | None = None,
         alpha: torch.Tensor | None = None,
+        metadata: PictureMetadata | None = None,
     ) -> None:
         """Append a frame: float (3,H,W) in [0,1] on any device, rounded to the nearest code value.
 
         `pts` and `duration` are in ticks of the source's time base, as `Frame` gives them; without `pts` the frame
         follows the one before. `alpha` is (1,H,W) in [0,1]; where the file holds none it is left out, which a
-        warning has said when the sink was opened. Raises OutputError if the disk is full or the encoder fails, and
-        InvalidArgumentError for a wrong shape or a time that does not come after the last one.
+        warning has said when the sink was opened. `metadata` is what the frame's own picture file said; without it
+        pictures take that of the whole source, and clips never need it. Raises OutputError if the disk is full or the
+        encoder fails, and InvalidArgumentError for a wrong shape or a time that does not come after the last one.
         """
         if self._is_closed:
             raise InvalidArgumentError(f"{self.path}: the sink is closed; open another one to write more.")
@@ -60,24 +80,28 @@ class FrameSink(ABC):
             )
         if alpha is not None and tuple(alpha.shape) != (1, self.height, self.width):
             raise InvalidArgumentError(f"alpha: expected shape {(1, *expected[1:])}, got {tuple(alpha.shape)}.")
-        with write_errors(self.path):
-            self._write(rgb, alpha, pts, duration)
-        self.frames_written += 1
+        with held_signals(), write_errors(self.path):
+            self._write(rgb, alpha, pts, duration, metadata)
+            self.frames_written += 1
 
     def finish(self) -> Path:
-        """Complete the file, put it in its place in one step, and return its path."""
-        if self._is_closed:
-            return self.path
-        if self.frames_written == 0:
-            self.abort(keep_partial=False)
-            raise OutputError(f"{self.path}: expected at least one frame, got none; nothing was written.")
-        try:
-            with write_errors(self.path):
-                self._finish()
-        except BaseException:
-            self.abort(keep_partial=False)
-            raise
-        self._is_closed = True
+        """Complete the file, put it in its place in one step, and return its path.
+
+        On any error the target is as it was, and what was written is kept (`kept`).
+        """
+        with held_signals():
+            if self._is_closed:
+                return self.path
+            if self.frames_written == 0:
+                self.abort(keep_partial=False)
+                raise OutputError(f"{self.path}: expected at least one frame, got none; nothing was written.")
+            try:
+                with write_errors(self.path):
+                    self._finish()
+            except BaseException:
+                self.abort(keep_partial=True)
+                raise
+            self._is_closed = True
         return self.path
 
     def abort(self, *, keep_partial: bool) -> Path | None:
@@ -86,10 +110,12 @@ class FrameSink(ABC):
         Returns where the frames so far were kept, as an ordinary playable file, or None if they were removed (asked
         for, or there were none).
         """
-        if self._is_closed:
-            return None
-        self._is_closed = True
-        return self._abort(keep_partial=keep_partial and self.frames_written > 0)
+        with held_signals():
+            if self._is_closed:
+                return None
+            self._is_closed = True
+            self.kept = self._abort(keep_partial=keep_partial and self.frames_written > 0)
+        return self.kept
 
     def __enter__(self) -> FrameSink:
         return self
@@ -99,7 +125,8 @@ class FrameSink(ABC):
     ) -> None:
         if self._is_closed:
             return
-        if error is None:
-            self.finish()
-        else:
-            self.abort(keep_partial=False)
+        try:
+            if error is None:
+                self.finish()
+        finally:
+            self.abort(keep_partial=True)

@@ -6,11 +6,15 @@ from os import PathLike
 from pathlib import Path
 
 from ...errors import InvalidArgumentError, OutputError
+from ...output.signals import held_signals
 from ..info import SourceInfo
 from ..reading.pictures import is_picture, list_pictures
+from .animation_sink import AnimationSink, is_animation
 from .clip_writer import VideoSink
 from .options import SinkOptions
-from .picture_sinks import PictureSink, SequenceSink, pictures_of
+from .picture_names import PictureNames, is_sequence
+from .picture_sinks import PictureSink, SequenceSink
+from .plan import plan_output
 from .sink import FrameSink
 
 
@@ -24,29 +28,45 @@ def open_sink(
 ) -> FrameSink:
     """Open an output: a clip, a picture, a printf pattern (`a_%05d.png`), or a folder (a path without an ending).
 
+    A name that ends like a clip's is a clip's, and only a number field before a picture's ending makes a pattern.
+    .gif and .apng are animated pictures, and .webp for a source of several frames is one.
+
     `source` gives what is carried over: frame rate, times, colour tags, bit depth, alpha, pixel aspect ratio, audio,
-    subtitles, chapters and metadata. Raises OutputError if the target is the source itself, or exists and may not be
-    replaced, its folder is missing or not writable, its ending is unknown, or the codec is not available or does not
-    fit.
+    subtitles, chapters and metadata; names or numbers of pictures, see `PictureNames`. Raises OutputError if the
+    target is the source itself, or exists and may not be replaced, its folder is missing or not writable, its ending
+    is unknown, or the codec is not available or does not fit.
     """
     path = Path(path)
     options = options or SinkOptions()
     if width < 1 or height < 1:
         raise InvalidArgumentError(f"width and height: expected at least 1 pixel, got {width}x{height}.")
-    is_sequence = "%" in path.name or not path.suffix or path.is_dir()
+    sequence = is_sequence(path)
     if source is not None:
-        _check_not_source(path, pictures_of(path) if is_sequence else [path], source)
-    if is_sequence:
-        return SequenceSink(path, width, height, source, options)
-    if is_picture(path):
-        return PictureSink(path, width, height, source, options)
-    return VideoSink(path, width, height, source, options)
+        _check_not_source(path, PictureNames.of(path, source).existing() if sequence else [path], source)
+    with held_signals():  # So that no file is made that nobody knows of.
+        sink: FrameSink
+        if sequence:
+            sink = SequenceSink(path, width, height, source, options)
+        elif is_animation(path, source):
+            sink = AnimationSink(path, width, height, source, options)
+        elif is_picture(path):
+            sink = PictureSink(path, width, height, source, options)
+        else:
+            return VideoSink(path, width, height, source, options)
+        sink.warnings += plan_output(path, (width, height), source, options).losses
+        return sink
 
 
 def _check_not_source(path: Path, replaced: list[Path], source: SourceInfo) -> None:
     """Raise OutputError if what would be replaced is read as well: nothing would be left of it."""
     if not any(old.exists() for old in replaced):
         return
-    read = {name.resolve() for name in list_pictures(source.path) or [source.path]}
-    if not read.isdisjoint(old.resolve() for old in replaced):
+    # By what they are, since links and systems that ignore case give one file many names.
+    read = {_identity(name) for name in list_pictures(source.path) or [source.path] if name.exists()}
+    if not read.isdisjoint(_identity(old) for old in replaced if old.exists()):
         raise OutputError(f"{path}: expected another place than the input's, which would be lost; choose another name.")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    facts = path.stat()
+    return facts.st_dev, facts.st_ino

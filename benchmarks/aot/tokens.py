@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from . import joint, tokens
-from .ahead import CompileReport, compile_kernel
+from seedvr2_engine.kernels import joint, tokens
+
+from .compiler import CompileReport, compile_kernel
 
 _F32 = dict.fromkeys(
     ("gate_video", "gate_text", "scale_video", "scale_text", "shift_video", "shift_text", "cos", "sin"), "*fp32"

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from . import color
-from .ahead import CompileReport, compile_kernel
-from .color_operands import LabMatching
+from seedvr2_engine.kernels import color
+from seedvr2_engine.kernels.color_operands import LabMatching
+
+from .compiler import CompileReport, compile_kernel
 
 _SIZES = ("H", "W", "radius", "pixels", "x_channel", "x_row", "content_channel", "content_row")
 _STRIDES = ("channel_stride", "row_stride")

@@ -1,0 +1,20 @@
+"""GB10: an sm_120 beside an Arm processor, with which it shares its memory.
+
+Its 16-bit and FP8 rates are those of the professional sm_120 parts: others have measured 92 TFLOP/s in FP16 with FP32
+accumulation and 188 in FP8 on its 48 SMs at 2.4 GHz, where the GeForce rates would end at 59 and 118.
+"""
+
+from dataclasses import replace
+
+from ...device import MatrixRates
+from . import sm_120
+
+ARCHITECTURE = replace(
+    sm_120.ARCHITECTURE,
+    sm="sm_121",
+    products="GB10 (DGX Spark)",
+    flop_per_sm_clock=MatrixRates(bf16=1024, fp8=2048, int8=2048, mxfp8=2048),
+    formats=("fp8", "int8", "fp16", "bf16"),
+    # With Triton 3.7.1 every MXFP8 convolution multiplies in BF16 there, and wants 131 kB of shared memory.
+    left_out={"mxfp8": "Triton makes block-scaled products for sm_120 only, and plain FP8 is as fast"},
+)

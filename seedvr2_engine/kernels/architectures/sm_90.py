@@ -1,0 +1,65 @@
+"""Hopper: the one generation that everything was measured on."""
+
+from ...device import MatrixRates
+from ..configs import AttentionConfig, ConvConfig, ConvProblem, WindowConfig
+from .record import DATA_CENTRE, Architecture
+
+
+def conv_config(problem: ConvProblem) -> ConvConfig:
+    """Tiles of one row through descriptors where the picture's width allows it, else 8x16 pixels through pointers."""
+    block_k = 128 if problem.is_quantized else 64
+    width = problem.grid_px[1]
+    fills = width / (-(-width // 128) * 128) > 0.9
+    if problem.paired:
+        # Two sums of a tile take half of an SM's registers, so one program has it to itself.
+        tile = (1, 128) if fills else (8, 16)
+        return ConvConfig(*tile, 128, block_k, warps=8, stages=3, uses_tma=fills, transposed=True)
+    # Descriptors: only a tile of one row goes from shared memory into the matrix unit as it is. Others pass through
+    # registers, which Triton 3.6 overwrites while `wgmma` still reads them: results differ from run to run. Where
+    # such tiles stick out too far, and where the sum is so long that 256 channels pay, pointers are faster.
+    deep = problem.channels_in >= 512 and problem.channels_out >= 512
+    uses_tma = fills and not deep
+    if not uses_tma:
+        if problem.channels_out % 256 == 0 and problem.format != "int8":
+            # The borders of an upsampler spill registers in four parts.
+            parts = 8 if problem.phases == 4 else 4
+            return ConvConfig(8, 16, 256, block_k, warps=8, stages=3, uses_tma=False, epilogue_parts=parts)
+        # With 4 warps a shortcut's second product spills registers.
+        warps = 8 if problem.shortcut_channels else 4
+        return ConvConfig(8, 16, 128, block_k, warps=warps, stages=3, uses_tma=False, epilogue_parts=4)
+    # The matrix unit wants at least 64 rows, and a range of each channel spills registers.
+    transposed = problem.channels_out % 64 == 0 and not problem.has_range
+    if transposed and problem.channels_out % 256 == 0:
+        return ConvConfig(1, 128, 256, block_k, warps=8, stages=3, uses_tma=True, transposed=True)
+    # Two programs of 128 channels share an SM, so that one multiplies while the other finishes its tile.
+    parts = 1 if transposed or problem.phases == 4 or problem.shortcut_channels or not problem.has_residual else 2
+    return ConvConfig(1, 128, 128, block_k, 4, 3, uses_tma=True, epilogue_parts=parts, transposed=transposed)
+
+
+ARCHITECTURE = Architecture(
+    sm="sm_90",
+    family="Hopper",
+    products="H100, H200",
+    evidence="measured on an H200",
+    shared_memory_bytes=232_448,
+    flop_per_sm_clock=MatrixRates(bf16=4096, fp8=8192, int8=8192, mxfp8=0),
+    efficiency=DATA_CENTRE,
+    has_descriptors=True,
+    formats=("fp8", "int8", "fp16", "bf16"),
+    conv_config=conv_config,
+    # An SM multiplies 64 x 256 tiles best, and 128 queries are needed to stay below the L2's bandwidth; so a program
+    # takes half of the value's 512 dimensions.
+    attention=AttentionConfig(128, 32, 256, warps=8, stages=2, uses_tma=True),
+    attention_8bit=AttentionConfig(128, 64, 256, warps=8, stages=3, uses_tma=True, overlaps=True),
+    # H200, 720p, 21 frames, 20 heads (`python -m benchmarks.dit --family --parts`): 0.60 and 0.50 ms with regular and
+    # shifted windows; 128 queries and 8 warps 0.72 and 0.58, two stages 0.73 and 0.56, PyTorch's varlen 0.77 and 0.57.
+    windows=WindowConfig(64, 64, warps=4, stages=3, uses_tma=True),
+    pairs_frames=True,
+    instructions={
+        "fp8": "k32.f32.e4m3.e4m3",
+        "int8": "k32.s32.s8.s8",
+        "fp16": "k16.f32.f16.f16",
+        "bf16": "k16.f32.bf16.bf16",
+    },
+    pipeline_buffers=(0, 0),
+)

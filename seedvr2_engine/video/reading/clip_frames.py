@@ -1,0 +1,179 @@
+"""The frames of a clip: decoded, whole, upright, with times that rise."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from fractions import Fraction
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import av
+import torch
+
+from ...errors import VideoError
+from ..info import Frame, Orientation, SourceInfo
+from ..planes import as_direct, cropped, decode_frame, upright
+from .choice import is_repeat, main_video
+from .decoders import decoder_of
+from .one_file import OneFile, opened_file
+from .probe import Probed
+from .size_change import SizeChange
+from .undo_fields import undo_fields
+
+if TYPE_CHECKING:
+    from .picture_file import Damaged
+    from .reader import FrameSource
+
+# Pictures that an open group of pictures at the start of a recording can leave without what they refer to.
+_LEFT_OUT_AT_JOIN = 16
+
+
+def check_size_change(info: SourceInfo, change: SizeChange) -> None:
+    """Raise VideoError if the size changes within the frames that are wanted."""
+    if change.frame < info.first_frame + info.selected_frames:
+        raise VideoError(_size_sentence(info, change.frame, change.width, change.height))
+
+
+def _size_sentence(info: SourceInfo, frame: int, width: int, height: int) -> str:
+    expected = (info.height, info.width) if info.orientation.transpose else (info.width, info.height)
+    place = f"frame {frame}" + (f" ({float(frame / info.average_rate):.2f} s)" if info.average_rate else "")
+    return (
+        f"{info.path}: expected {expected[0]}x{expected[1]} throughout, found {width}x{height} at {place}; cut the "
+        f"clip there, or take what comes before (--frames {max(1, frame - info.first_frame)})."
+    )
+
+
+def read_clip(source: FrameSource, stored: SourceInfo, probed: Probed, damaged: Damaged) -> Iterator[Frame]:
+    """Decode, undo interlacing, drop the frames before the first wanted one, make timestamps strictly increasing.
+
+    `stored` describes the frames as the file holds them, `source.info` as they are wanted.
+    """
+    info = source.info
+    step = max(1, round(1 / (info.average_rate * info.time_base))) if info.average_rate else 1
+    last_pts: int | None = None
+    yielded = moved = 0
+    with closing(_decoded(source, stored, probed, damaged)) as decoded:
+        for frame in islice(undo_fields(decoded, stored), info.first_frame, info.first_frame + info.selected_frames):
+            pts, duration = frame.pts if frame.pts is not None else frame.dts, frame.duration or step
+            if pts is None:
+                pts = 0 if last_pts is None else last_pts + step
+            if last_pts is not None and pts <= last_pts:
+                moved += 1
+                pts = last_pts + 1
+            last_pts = pts
+            yielded += 1
+            picture = decode_frame(as_direct(frame), info.conversion, info.codec)
+            if not info.has_alpha:
+                picture = picture[0], None
+            yield _finished(cropped(picture, info.crop), info.orientation, pts, duration)
+    if moved:
+        source.warnings.append(
+            f"{moved} frame{'s' if moved > 1 else ''} had a time that does not come after the frame before; moved "
+            "right behind it."
+        )
+    if yielded < info.selected_frames and not source.is_closed:
+        _report_missing(source, probed, damaged, yielded)
+
+
+def _report_missing(source: FrameSource, probed: Probed, damaged: Damaged, found: int) -> None:
+    info = source.info
+    missing = info.selected_frames - found
+    if missing <= probed.leading + _LEFT_OUT_AT_JOIN * len(info.timeline.joins_s):
+        source.warnings.append(
+            f"{missing} picture{'s' if missing > 1 else ''} refer to others before the start of the recording, which "
+            "the file does not hold; left out."
+        )
+        return
+    sentence = f"{info.path}: expected {info.selected_frames} frames, found {found} that decode; the rest is missing"
+    if damaged == "refuse":
+        raise VideoError(f"{sentence}; copy it again, or take what can be read (`upscale --keep-damaged`).")
+    source.missing_frames += missing
+    source.is_incomplete = True
+    source.warnings.append(f"{sentence}.")
+
+
+def _decoded(source: FrameSource, info: SourceInfo, probed: Probed, damaged: Damaged) -> Generator[av.VideoFrame]:
+    """The frames as stored, which `info` describes."""
+    count = 0
+    with opened_file(info.path) as (container, file):
+        if file.identity != probed.identity:
+            raise VideoError(f"{info.path}: the file was changed after it was looked at; start again.")
+        stream = main_video(container, info.path)
+        stream.thread_type = "AUTO"
+        clock = info.timeline.clock(stream.index)
+        decode = decoder_of(stream)
+        packets = container.demux(stream)
+        while not source.is_closed:
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    break
+                if is_repeat(packet):
+                    continue
+                if packet.size:
+                    clock.move(packet)
+                frames = decode(packet)
+            except av.FFmpegError as error:
+                _check_unchanged(source, file, damaged)
+                _report_damage(source, info.average_rate, damaged, count, error)
+                continue
+            for frame in frames:
+                if frame.is_corrupt:
+                    _check_unchanged(source, file, damaged)
+                    _report_damage(source, info.average_rate, damaged, count, None)
+                _check_size(frame, info, count)
+                if info.timeline.by_rate:
+                    frame.pts, frame.duration = count, 1
+                yield frame
+                count += 1
+        _check_unchanged(source, file, damaged)
+
+
+def _check_unchanged(source: FrameSource, file: OneFile, damaged: Damaged) -> None:
+    """Tell a file that somebody writes to or cuts from one that is damaged."""
+    if file.error is not None:
+        raise VideoError(f"{file.path}: it cannot be read further ({file.error.strerror}); check the disk.")
+    before, now = file.identity, file.current_identity()
+    if now.size_bytes == before.size_bytes:
+        if now != before:
+            sentence = f"{file.path}: its time of writing changed while it was read; check the result."
+            if sentence not in source.warnings:
+                source.warnings.append(sentence)
+        return
+    raise VideoError(
+        f"{file.path}: the file was changed while it was read: expected {before.size_bytes} bytes, found "
+        f"{now.size_bytes}; wait until it is complete and start again."
+    )
+
+
+def _report_damage(
+    source: FrameSource, rate: Fraction | None, damaged: Damaged, index: int, error: av.FFmpegError | None
+) -> None:
+    place = f"frame {index}" + (f" ({float(index / rate):.2f} s)" if rate else "")
+    cause = error.strerror if error is not None else "the decoder patched missing parts"
+    if damaged == "refuse":
+        raise VideoError(
+            f"{source.info.path}: {place} or one close to it is damaged ({cause}); repair or cut the clip, or ask for "
+            "damaged frames to be kept."
+        ) from error
+    source.warnings.append(f"{source.info.path}: {place} or one close to it is damaged ({cause}); kept what decodes.")
+
+
+def _check_size(frame: av.VideoFrame, info: SourceInfo, index: int) -> None:
+    width, height = (info.height, info.width) if info.orientation.transpose else (info.width, info.height)
+    width, height = width + info.crop.left + info.crop.right, height + info.crop.top + info.crop.bottom
+    if (frame.width, frame.height) != (width, height):
+        raise VideoError(_size_sentence(info, index, frame.width, frame.height))
+
+
+def _finished(
+    picture: tuple[torch.Tensor, torch.Tensor | None], orientation: Orientation, pts: int, duration: int
+) -> Frame:
+    rgb, alpha = picture
+    return Frame(
+        rgb=upright(rgb, orientation),
+        alpha=None if alpha is None else upright(alpha, orientation),
+        pts=pts,
+        duration=max(1, duration),
+    )

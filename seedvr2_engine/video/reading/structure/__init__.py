@@ -1,0 +1,1 @@
+"""Walks through the outer structure of files, by format, which decode nothing."""

@@ -1,0 +1,173 @@
+"""Fewer frames than a file promises are never taken for all of them, and no sound file is refused."""
+
+import random
+from fractions import Fraction
+
+import av
+import pytest
+
+from seedvr2_engine.errors import VideoError
+from seedvr2_engine.video import open_source
+from seedvr2_engine.video.reading.damage import inspect
+
+from .clips import ClipSpec, ramp, write_clip
+
+COUNT = 16
+CROSSING = {"preset": "ultrafast", "bf": "2", "g": "6"}
+H264 = ClipSpec("libx264", "yuv420p", audio="aac", audio_s=0.7, options=CROSSING)
+KINDS = {
+    "b.mp4": H264,
+    "b.mov": ClipSpec("libx264", "yuv420p", audio="pcm_s16le", audio_s=0.7, options=CROSSING),
+    "b.mkv": H264,
+    "lossless.mkv": ClipSpec("ffv1", "bgr0", audio="flac", audio_s=0.7),
+    "v.webm": ClipSpec("libvpx-vp9", "yuv420p", audio="libopus", audio_s=0.7, options={"cpu-used": "8"}),
+    "m.avi": ClipSpec("mpeg4", "yuv420p", audio="mp2", audio_s=0.7, options={"bf": "2"}),
+    "l.avi": ClipSpec("ffv1", "bgr0"),
+    "h.flv": H264,
+    "s.flv": ClipSpec("flv", "yuv420p"),
+    "w.wmv": ClipSpec("wmv2", "yuv420p"),
+    "b.ts": H264,
+    "m.ts": ClipSpec("mpeg2video", "yuv420p", audio="mp2", audio_s=0.7, options={"bf": "2", "g": "6"}),
+    "d.m2ts": H264,
+    "p.mpg": ClipSpec("mpeg2video", "yuv420p", audio="mp2", audio_s=0.7, options={"bf": "2", "g": "6"}),
+    "p.vob": ClipSpec("mpeg2video", "yuv420p", audio="ac3", audio_s=0.7),
+    "y.y4m": ClipSpec("wrapped_avframe", "yuv420p"),
+    "x.mxf": ClipSpec("mpeg2video", "yuv420p"),
+    "c.3gp": ClipSpec("libx264", "yuv420p", options=CROSSING),
+    "t.ogv": ClipSpec("libtheora", "yuv420p", audio="libvorbis", audio_s=0.7),
+    "g.gif": ClipSpec("gif", "rgb8"),
+    "a.apng": ClipSpec("apng", "rgb24"),
+    "n.nut": ClipSpec("ffv1", "bgr0"),
+    "i.ivf": ClipSpec("libvpx", "yuv420p"),
+    "open.ts": ClipSpec("libx264", "yuv420p", options={"x264-params": "open-gop=1:keyint=6:bframes=3"}),
+    "vfr.mkv": ClipSpec("libx264", "yuv420p", pts=[n * n for n in range(COUNT)], options={"bf": "2"}),
+    "vfr.mp4": ClipSpec("libx264", "yuv420p", pts=[n * n for n in range(COUNT)], options={"bf": "2"}),
+    "vfr.avi": ClipSpec("mjpeg", "yuvj420p", pts=[3 * n for n in range(COUNT)]),
+}  # fmt: skip
+
+
+def made(folder, name):
+    spec = KINDS[name]
+    for codec in (spec.codec, spec.audio):
+        if codec and codec not in av.codecs_available:
+            pytest.skip(f"this FFmpeg build has no {codec}")
+    return write_clip(folder / name, [ramp(3 * i) for i in range(COUNT)], spec)
+
+
+def frames_of(path) -> int:
+    with open_source(path) as source:
+        return sum(1 for _ in source)
+
+
+@pytest.mark.parametrize("name", list(KINDS))
+def test_a_sound_file_gives_all_its_frames(tmp_path, name):
+    path = made(tmp_path, name)
+    structure = inspect(path)
+    assert (structure.missing_bytes, structure.fault, structure.is_forged) == (0, None, False)
+    with open_source(path) as source:
+        assert len(source) == len(list(source)) == COUNT
+        assert source.missing_frames == 0
+    assert source.warnings == []
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    changed = bytearray(data)
+    at, length = rng.randrange(len(data)), rng.choice((1, 20, 188, 1500))
+    kind = rng.choice(("cut", "zero", "ones", "twice", "gone", "flip"))
+    if kind == "cut":
+        return data[:at]
+    if kind == "twice":
+        changed[at:at] = data[at : at + length]
+    elif kind == "gone":
+        del changed[at : at + length]
+    elif kind == "flip":
+        for _ in range(6):
+            changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    else:
+        changed[at : at + length] = (b"\0" if kind == "zero" else b"\xff") * len(data[at : at + length])
+    return bytes(changed)
+
+
+# Of NUT the end alone is known, and a bare stream of pictures promises nothing.
+@pytest.mark.parametrize("name", [name for name in KINDS if not name.startswith(("n.", "vfr", "open"))])
+def test_a_damaged_file_is_refused_or_whole(tmp_path, name):
+    data = made(tmp_path, name).read_bytes()
+    rng = random.Random(name)
+    path = tmp_path / f"damaged{name[name.index('.') :]}"
+    for _ in range(12):
+        path.write_bytes(mutated(data, rng))
+        try:
+            count = frames_of(path)
+        except VideoError:
+            continue
+        assert count >= COUNT
+
+
+@pytest.mark.parametrize(
+    "name", ["b.mp4", "b.mkv", "y.y4m", "h.flv", "w.wmv", "b.ts", "m.avi", "t.ogv", "g.gif", "x.mxf"]
+)
+@pytest.mark.parametrize("share", [0.55, 0.8, 0.97])
+def test_a_cut_file_is_refused_and_with_keep_says_what_is_missing(tmp_path, name, share):
+    path = made(tmp_path, name)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(VideoError, match=r"truncated|damaged|missing|found none"):
+        frames_of(path)
+    try:
+        with open_source(path, damaged="keep") as source:
+            count = sum(1 for _ in source)
+    except VideoError:
+        return  # An index at the end that is gone takes the pictures with it.
+    assert count <= COUNT
+    assert source.warnings
+    assert source.is_incomplete
+
+
+def test_frames_that_a_y4m_file_lacks_are_counted(tmp_path):
+    path = made(tmp_path, "y.y4m")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(VideoError, match="cut off"):
+        open_source(path)
+    with open_source(path, damaged="keep") as source:
+        assert len(list(source)) == COUNT - 1
+        assert source.missing_frames == 1
+
+
+def test_a_lost_packet_of_a_transport_stream_is_found(tmp_path):
+    data = made(tmp_path, "m.ts").read_bytes()
+    pid_of = [int.from_bytes(data[at + 1 : at + 3], "big") & 0x1FFF for at in range(0, len(data), 188)]
+    begins = [data[at + 1] & 0x40 for at in range(0, len(data), 188)]
+    middle = next(n for n in range(8, len(pid_of)) if pid_of[n] == 256 and pid_of[n + 1] == 256 and not begins[n + 1])
+    path = tmp_path / "lost.ts"
+    path.write_bytes(data[: middle * 188] + data[(middle + 1) * 188 :])
+    with pytest.raises(VideoError, match="out of order at byte"):
+        open_source(path)
+
+
+def test_frames_all_of_one_time_follow_each_other_at_the_rate(tmp_path):
+    spec = ClipSpec("ffv1", "bgr0", rate=Fraction(20))
+    path = write_clip(tmp_path / "a.mkv", [ramp(i) for i in range(8)], spec)
+    data = bytearray(path.read_bytes())
+    at = 0
+    while (at := data.find(b"\x81\0", at)) >= 0:
+        # SimpleBlock of track 1: time within its cluster, flags.
+        if data[at + 3] in (0x00, 0x80) and data[at - 9 : at].find(b"\xa3") >= 0:
+            data[at + 1 : at + 3] = b"\0\0"
+        at += 1
+    path.write_bytes(data)
+    with open_source(path) as source:
+        times = [frame.pts * source.info.time_base for frame in source]
+    assert times == [Fraction(i, 20) for i in range(8)]
+    assert len(source.warnings) == 1
+
+
+def test_a_recording_that_begins_between_key_frames_begins_at_the_first(tmp_path):
+    spec = ClipSpec("mpeg2video", "yuv420p", options={"b": "1M", "g": "50", "sc_threshold": "1000000000"})
+    path = write_clip(tmp_path / "a.ts", [ramp(i) for i in range(70)], spec)
+    data = path.read_bytes()
+    path.write_bytes(data[len(data) // 188 // 3 * 188 :])
+    with open_source(path) as source:
+        assert len(source) > 20
+        assert len(list(source)) == 20
+    (sentence,) = source.warnings
+    assert "before the start of the recording" in sentence
