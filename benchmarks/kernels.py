@@ -30,7 +30,7 @@ from seedvr2_engine.kernels import groupnorm, image, reference
 from seedvr2_engine.kernels.configs import FORMATS, ConvConfig, ConvProblem, Format
 from seedvr2_engine.kernels.dispatch import shared_memory_bytes
 from seedvr2_engine.kernels.layout import DTYPES, chunk_counts
-from seedvr2_engine.kernels.operands import FrameTarget, NormOperands, NormSpec, tile_counts
+from seedvr2_engine.kernels.operands import FrameTarget, NormOperands, NormSpec, frame_scale, tile_counts
 from seedvr2_engine.models.config import VAEConfig
 from seedvr2_engine.plan.describe import step_name
 from seedvr2_engine.plan.gpus import device_spec
@@ -177,7 +177,7 @@ def measure_passes(format: str) -> list[dict[str, Any]]:
     config = ConvConfig(8, 16, 128, 64, 4, 2, False)
     x = torch.randn(1, height, width, channels, device="cuda").half()
     dtype = DTYPES[format]
-    spec = NormSpec(limit=127.0 if dtype == torch.int8 else 448.0)
+    spec = NormSpec(True, True, *frame_scale(dtype))
     operands = NormOperands(torch.randn(channels, device="cuda"), torch.randn(channels, device="cuda"))
     partials = reference.partial_statistics(x, problem, config)
     counts = tile_counts((height, width), (8, 16), 1).cuda()

@@ -9,13 +9,13 @@ from torch import Tensor
 from ..kernels.configs import AttentionConfig, ConvConfig
 from ..kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, attention_operands, chunk_counts, tiles_per_chunk
 from ..kernels.operands import (
-    INT8_REACH,
     Additions,
     ConvOutput,
     FrameTarget,
     FrameWindow,
     NormOperands,
     NormSpec,
+    frame_scale,
     tile_counts,
 )
 from ..models.config import VAEConfig
@@ -128,13 +128,10 @@ class Binder:
         combined = space.view(f"{step.layer}.combined", (frames, chunks.numel(), 4, channels), torch.float32)
         affine = space.view(f"{step.layer}.affine", (frames, 4, channels), torch.float32)
         operands, target = self._weights.norm(step), space.target(step, row)
-        limit, floor = (127.0, 0 if self._weights.is_smoothed(step) else -20) if step.format == "int8" else (448.0, -2)
         spec = NormSpec(
-            normalises=bool(step.norm),
-            activates=step.activates,
-            limit=limit,
-            exponent_floor=floor,
-            reach=INT8_REACH if step.format == "int8" else 1.0,
+            bool(step.norm),
+            step.activates,
+            *frame_scale(DTYPES[step.format], is_smoothed=self._weights.is_smoothed(step)),
             groups=self._config.norm_groups,
             # The variance is that of the stored tensor.
             eps=self._config.norm_eps * 4.0 ** -self._weights.exponents.of(step.source),

@@ -14,7 +14,6 @@ from torch import Tensor
 from ..kernels.configs import BYTES_PER_ELEMENT, AttentionConfig, ConvConfig, ConvProblem
 from ..kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, attention_bytes, attention_operands, chunk_counts
 from ..kernels.operands import (
-    INT8_REACH,
     Additions,
     ConvOutput,
     ConvWeights,
@@ -22,6 +21,7 @@ from ..kernels.operands import (
     FrameWindow,
     NormOperands,
     NormSpec,
+    frame_scale,
     tile_counts,
 )
 from ..kernels.reference import partial_statistics, window_values
@@ -226,10 +226,7 @@ def _run_norm(step: Step, backends: Backends, generator: torch.Generator) -> Out
     affine_parameters = _normal(generator, 2, channels)
     normalises = bool(step.norm)
     operands = NormOperands(*affine_parameters) if normalises else NormOperands(None, None)
-    floor = 0 if dtype == torch.int8 else -2
-    limit = 127.0 if dtype == torch.int8 else 448.0
-    reach = INT8_REACH if step.format == "int8" else 1.0
-    spec = NormSpec(normalises, step.activates, limit, floor, reach)
+    spec = NormSpec(normalises, step.activates, *frame_scale(dtype))
     past = _normal(generator, 2, rows, columns, channels)
     values = []
     for run in backends:

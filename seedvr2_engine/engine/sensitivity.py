@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..device import DeviceSpec
-from ..kernels.operands import INT8_REACH
+from ..kernels.operands import frame_scale
 from ..kernels.upsample import compose_upsampler
 from ..models.blocks import FrameAttention, Resnet, Upsample
 from ..models.causal import CausalConv3d
@@ -26,8 +26,6 @@ from ..quant.quantize import LIMITS
 from .calibrate import activation_maxima
 from .weights import SMOOTHING
 
-FP8_EXPONENT_FLOOR = -2
-"""Smallest exponent of an FP8 frame; as `kernels.operands.NormSpec` has it."""
 PAIRED_NOISE = 5 / 3
 """What rounding to FP8 does to a resnet's convolution in pairs, as a multiple of what it does frame by frame: the
 errors of the sums carry so much more energy where frames and taps are independent and alike. Measured 0.9 to 2.1, on
@@ -242,10 +240,8 @@ def _round_frames(x: Tensor, factors: Tensor, dtype: torch.dtype) -> Tensor:
     """(N, C, T, H, W) through 8 bits and back, with one power of two a frame as its scale."""
     smoothing = factors[:, None, None, None]
     smooth = x / smoothing
-    limit = LIMITS[dtype]
+    limit, floor, reach = frame_scale(dtype)
     amax = smooth.abs().amax((1, 3, 4), keepdim=True)
-    floor = 0 if dtype == torch.int8 else FP8_EXPONENT_FLOOR
-    reach = INT8_REACH if dtype == torch.int8 else 1.0
     step = torch.exp2(torch.ceil(torch.log2((amax / (limit * reach)).clamp(min=1e-30))).clamp(min=floor))
     scaled = (smooth / step).clamp(-limit, limit)
     restored = scaled.round() if dtype == torch.int8 else scaled.to(dtype).float()

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..quant.quantize import LIMITS
+
 MEAN, M2, LOW, HIGH = range(4)
 """Rows of statistics: mean, sum of squared deviations, and bounds of the smallest and largest value."""
 
@@ -102,6 +104,21 @@ class NormOperands(NamedTuple):
     """(C,) float32, where the spec normalises."""
     inverse_smoothing: Tensor | None = None
     """(C,) float32: what each channel is multiplied by before it is rounded; the next weights carry the inverse."""
+
+
+class FrameScale(NamedTuple):
+    """How a frame finds the power of two by which it is stored in 8 bits; the fields are `NormSpec`'s."""
+
+    limit: float
+    exponent_floor: int
+    reach: float
+
+
+def frame_scale(dtype: torch.dtype, *, is_smoothed: bool = True) -> FrameScale:
+    """The rule for frames of a format, E4M3 or INT8 (16 bits have no scale); is_smoothed: of an INT8 layer's input."""
+    if dtype == torch.int8:
+        return FrameScale(LIMITS[dtype], 0 if is_smoothed else -20, INT8_REACH)
+    return FrameScale(LIMITS[torch.float8_e4m3fn], -2, 1.0)
 
 
 @dataclass(frozen=True)

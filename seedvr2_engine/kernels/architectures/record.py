@@ -90,5 +90,6 @@ class Architecture:
     """Registers that a thread can have."""
     registers_per_block: int = 65_536
     """Registers that all threads of a block can have."""
-    spill_limit_bytes: int = 0
-    """Bytes of registers that a kernel may store to local memory."""
+    known_spills: Mapping[str, int] = field(default_factory=dict)
+    """Kernels that keep registers in local memory, and how many bytes at most: format, layer and taps, as
+    `plan.describe.step_name` has them. A kernel that is not named here may not."""

@@ -40,7 +40,7 @@ ARCHITECTURE = Architecture(
     sm="sm_90",
     family="Hopper",
     products="H100, H200",
-    evidence="measured on an H200",
+    evidence="measured on an H200, run on an H100",
     shared_memory_bytes=232_448,
     flop_per_sm_clock=MatrixRates(bf16=4096, fp8=8192, int8=8192, mxfp8=0),
     efficiency=DATA_CENTRE,
