@@ -272,10 +272,26 @@ def test_closed_standard_streams_are_filled():
     assert subprocess.run(command, check=False).returncode >= 3
 
 
-def test_ctrl_c_during_imports_is_no_traceback():
-    code = "import signal, sys\nclass Finder:\n def find_spec(self, name, *_):\n  if name == 'typer':\n"
-    code += "   signal.raise_signal(signal.SIGINT)\nsys.meta_path.insert(0, Finder())\n"
-    code += "from seedvr2_engine.cli import main\nmain()"
+DURING_IMPORTS = """
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+"""
+BEFORE_THE_COMMAND = """
+from seedvr2_engine.cli import app
+app._keep_memory_steady = lambda: signal.raise_signal(signal.SIGINT)
+"""
+WHILE_IT_IS_BUILT = """
+import typer.main
+typer.main.get_command = lambda *_: signal.raise_signal(signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize("moment", [DURING_IMPORTS, BEFORE_THE_COMMAND, WHILE_IT_IS_BUILT])
+def test_ctrl_c_before_the_command_begins_is_no_traceback(moment):
+    code = f"import signal, sys\n{moment}\nfrom seedvr2_engine.cli import main\nmain()"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (console.EXIT_INTERRUPTED, "error: interrupted.\n")
 
