@@ -21,12 +21,15 @@ def main() -> None:
         signal.signal(signal.SIGINT, _end)
     from .app import main as run
 
-    if before is signal.default_int_handler:
-        signal.signal(signal.SIGINT, before)
-    run()
+    try:
+        if before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, before)
+        run()
+    except KeyboardInterrupt:  # Before the command has its own way with it.
+        _end()
 
 
-def _end(_number: int, _frame: FrameType | None) -> None:
+def _end(_number: int = signal.SIGINT, _frame: FrameType | None = None) -> None:
     os.write(2, b"error: interrupted.\n")
     os._exit(130)
 

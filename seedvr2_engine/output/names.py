@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from hashlib import sha256
 from pathlib import Path
 
 _USUAL_NAME_BYTES = 255
+_RANDOM_DIGITS = 8
 
 
 def longest_name(folder: Path) -> int:
@@ -24,8 +26,20 @@ def unique_sibling(target: Path, mark: str, *, keeps_ending: bool = True) -> Pat
     The ending stays where the file is of use before it is finished; otherwise the mark comes last, so that nothing
     takes it for a finished one. The random part makes it nobody else's; who creates it still does so exclusively.
     """
-    stem, ending = (target.stem, target.suffix) if keeps_ending else (target.name, "")
-    return _fitting(target, stem, f".{mark}-{secrets.token_hex(4)}{ending}")
+    stem, ending = _parts(target, keeps_ending)
+    return _fitting(target, stem, f".{mark}-{secrets.token_hex(_RANDOM_DIGITS // 2)}{ending}")
+
+
+def earlier_siblings(target: Path, mark: str, *, keeps_ending: bool = True) -> list[Path]:
+    """Return what is there under names that `unique_sibling` gives: of runs that were broken off, or still write."""
+    stem, ending = _parts(target, keeps_ending)
+    example = _fitting(target, stem, f".{mark}-{'0' * _RANDOM_DIGITS}{ending}").name
+    begin = example[: len(example) - len(ending) - _RANDOM_DIGITS]
+    pattern = re.compile(f"{re.escape(begin)}[0-9a-f]{{{_RANDOM_DIGITS}}}{re.escape(ending)}")
+    try:
+        return sorted(path for path in target.parent.iterdir() if pattern.fullmatch(path.name))
+    except OSError:
+        return []
 
 
 def hidden_sibling(target: Path, mark: str) -> Path:
@@ -35,6 +49,10 @@ def hidden_sibling(target: Path, mark: str) -> Path:
         return target.with_name(name)
     digest = sha256(os.fsencode(target.name)).hexdigest()[:16]
     return _fitting(target, f".{target.name}", f".{digest}.{mark}")
+
+
+def _parts(target: Path, keeps_ending: bool) -> tuple[str, str]:
+    return (target.stem, target.suffix) if keeps_ending else (target.name, "")
 
 
 def _fitting(target: Path, stem: str, rest: str) -> Path:

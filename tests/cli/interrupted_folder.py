@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 OLD_PICTURES = 40
 SEQUENCE_NAME = "%06d.png"
-DISK_FULL_MAY_LOSE = {".mp4": 60, ".webm": 60, ".mkv": 12, ".mov": 24}
-"""Frames that an encoder holds and cannot write when the disk is full: its lookahead and its threads."""
+_SOUND = 5
+MAY_LOSE = {".mp4": 18 + _SOUND, ".webm": 14 + _SOUND, ".mkv": 1 + _SOUND, ".mov": 4 + _SOUND}
+"""Frames that encoder and file hold back, by ending, with the codecs of the runs (H.264, VP9, FFV1, ProRes) and sound.
+
+A kill -9 loses them, and so does a full disk, which cannot take them. Pictures are whole as soon as they are written.
+"""
 
 
 class Folder(NamedTuple):
@@ -116,16 +120,18 @@ def judge(folder: Folder, ending: str, ended: Ended) -> tuple[list[str], int]:
     else:
         if ended.code == 0:
             faults.append("exit 0 without a whole result")
-        in_files = max(map(count_frames, kept), default=0)
+        # Pictures that are put in place one after the other are in both folders.
+        placed = [name for name in result if folder.is_sequence and after.get(name) != folder.before.get(name)]
+        in_files = max(map(count_frames, kept), default=0) + sum(count_frames(folder.root / name) for name in placed)
         named = [path for path in kept if path.name in "".join(ended.stderr.split())]
         if kept and not named and ending not in ("no stderr", "terminal", "SIGKILL"):
             faults.append(f"{', '.join(path.name for path in kept)} holds finished frames and is not named")
         left = [path for path in topmost if path not in kept] if len(kept) <= 1 else topmost
     lost = max(0, ended.written - in_files)
-    bound = DISK_FULL_MAY_LOSE.get(folder.target.suffix, 1) if ending == "full disk" else 0
+    bound = MAY_LOSE.get(folder.target.suffix, 0) if ending in ("full disk", "SIGKILL") else 0
+    if lost > bound:
+        faults.append(f"{lost} of {ended.written} frames that were written are lost")
     if ending != "SIGKILL":
-        if lost > bound:
-            faults.append(f"{lost} of {ended.written} frames that were written are lost")
         if left:
             faults.append(f"left behind: {', '.join(str(path.relative_to(folder.root)) for path in left)}")
     elif len(topmost) > (3 if folder.is_sequence and folder.old else 2):

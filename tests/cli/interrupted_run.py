@@ -137,7 +137,9 @@ SECONDS_PER_FRAME = 0.004
 def _stand_in_for_the_models(descriptor: int) -> None:
     """Frames come in chunks, each after a while, enlarged by repeating pixels."""
 
-    def upscale(self: Upscaler, frames: Iterable[Tensor], on_progress: Any = None) -> Iterator[Tensor]:
+    def upscale(
+        self: Upscaler, frames: Iterable[Tensor], on_progress: Any = None, *, transfer: Any = None
+    ) -> Iterator[Tensor]:
         waiting: list[Tensor] = []
 
         def chunk() -> Iterator[Tensor]:

@@ -16,9 +16,9 @@ import pytest
 import torch
 import typer
 
-from seedvr2_engine.cli import console, interruption, streams, upscale
+from seedvr2_engine.cli import console, interruption, streams, upscale_jobs
 from seedvr2_engine.cli.upscale_files import Cut, Job, Request, run_job
-from seedvr2_engine.errors import OutputError, VideoError
+from seedvr2_engine.errors import DeviceMemoryError, OutputError, VideoError
 from seedvr2_engine.pipeline.options import UpscaleOptions
 from seedvr2_engine.pipeline.upscaler import Progress
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
@@ -32,10 +32,13 @@ class Models:
 
     def __init__(self, at=None, happening=lambda: None) -> None:
         self.at, self.happening = at, happening
-        self.vae = SimpleNamespace(device="cpu")
+        self.vae = SimpleNamespace(device=torch.device("cpu"))
 
     def division(self, _):
         return SimpleNamespace(chunks=SimpleNamespace(chunk_frames=5, overlap=0))
+
+    def memory(self, *_):
+        return SimpleNamespace(peak_bytes=3_000_000)
 
     def upscale(self, pictures, step, transfer=None):
         for index, picture in enumerate(pictures):
@@ -85,10 +88,16 @@ def raising(error):
 
 @pytest.mark.parametrize("name", ["o.mp4", "o.mov", "o.mkv", "o.webm", "frames"])
 @pytest.mark.parametrize(
-    "error", [VideoError("the clip is damaged."), RuntimeError("odd"), MemoryError(), OSError(5, "x")]
+    ("error", "becomes"),
+    [
+        (VideoError("the clip is damaged."), VideoError),
+        (RuntimeError("odd"), RuntimeError),
+        (MemoryError(), DeviceMemoryError),
+        (OSError(5, "x"), OSError),
+    ],
 )
-def test_an_error_of_any_class_keeps_what_is_finished(clip, tmp_path, capsys, name, error):
-    with pytest.raises(type(error)):
+def test_an_error_of_any_class_keeps_what_is_finished(clip, tmp_path, capsys, name, error, becomes):
+    with pytest.raises(becomes):
         job(clip, tmp_path / name, Models(9, raising(error)))
     kept = kept_in(tmp_path)
     assert count(kept) == 9
@@ -171,9 +180,9 @@ def test_what_cannot_be_put_in_place_is_named(clip, tmp_path, capsys):
 
 def test_an_error_is_shown_and_not_what_closing_the_source_says(clip, tmp_path, monkeypatch):
     """The reading thread may be in the midst of a frame when the source is closed."""
-    from seedvr2_engine.video.reading import reader
+    from seedvr2_engine.video.reading import clip_frames
 
-    normal = reader.decode_frame
+    normal = clip_frames.decode_frame
     slow = threading.Event()
 
     def decode_frame(*arguments):
@@ -181,7 +190,7 @@ def test_an_error_is_shown_and_not_what_closing_the_source_says(clip, tmp_path, 
             time.sleep(0.2)
         return normal(*arguments)
 
-    monkeypatch.setattr(reader, "decode_frame", decode_frame)
+    monkeypatch.setattr(clip_frames, "decode_frame", decode_frame)
 
     def happening():
         slow.set()
@@ -221,7 +230,7 @@ def test_a_result_that_nobody_takes_keeps_no_other_job_from_running(clip, tmp_pa
     request = Request(lambda _: Models(), UpscaleOptions(scale=1), SinkOptions(), Cut())
     monkeypatch.setattr(sys, "stdout", Gone(errno.EPIPE))
     with pytest.raises(typer.Exit) as ending:
-        upscale._run(jobs, request, as_json=False)
+        upscale_jobs.run_jobs(jobs, request, as_json=False)
     assert ending.value.exit_code == console.EXIT_UNTOLD
     assert [count(job.target) for job in jobs] == [FRAMES] * 2
 
@@ -263,13 +272,28 @@ def test_closed_standard_streams_are_filled():
     assert subprocess.run(command, check=False).returncode >= 3
 
 
-def test_ctrl_c_during_imports_is_no_traceback():
-    code = "import signal, sys\nclass Finder:\n def find_spec(self, name, *_):\n  if name == 'typer':\n"
-    code += "   signal.raise_signal(signal.SIGINT)\nsys.meta_path.insert(0, Finder())\n"
-    code += "from seedvr2_engine.cli import main\nmain()"
+DURING_IMPORTS = """
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+"""
+BEFORE_THE_COMMAND = """
+from seedvr2_engine.cli import app
+app._keep_memory_steady = lambda: signal.raise_signal(signal.SIGINT)
+"""
+WHILE_IT_IS_BUILT = """
+import typer.main
+typer.main.get_command = lambda *_: signal.raise_signal(signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize("moment", [DURING_IMPORTS, BEFORE_THE_COMMAND, WHILE_IT_IS_BUILT])
+def test_ctrl_c_before_the_command_begins_is_no_traceback(moment):
+    code = f"import signal, sys\n{moment}\nfrom seedvr2_engine.cli import main\nmain()"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    assert done.returncode in (-signal.SIGINT, 130, 3221225786)
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (console.EXIT_INTERRUPTED, "error: interrupted.\n")
 
 
 def test_names_that_are_no_text_can_be_said(monkeypatch):

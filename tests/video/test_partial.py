@@ -88,6 +88,31 @@ def test_what_has_a_partial_s_name_is_left_alone(tmp_path, monkeypatch):
     assert len(listed(tmp_path)) == 5
 
 
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("a.mp4", "a.partial-0123abcd.mp4"),
+        ("a.png", "a.partial-0123abcd.png"),
+        ("frames", "frames.partial-0123abcd"),
+        ("there", "there/pictures.partial-0123abcd"),
+        ("there", "there/pictures.replaced-0123abcd"),
+        (f"{'n' * 250}.mp4", f"{'n' * 234}.partial-0123abcd.mp4"),
+    ],
+)
+def test_what_earlier_runs_have_left_is_named(tmp_path, name, left):
+    (tmp_path / "there").mkdir()
+    (tmp_path / left).mkdir()
+    for other in ("b.partial-0123abcd.mp4", "a.partial-0123ABCD.mp4", "a.partial-0.mp4", "a.partial.mp4", "other"):
+        (tmp_path / other).write_text("theirs")
+    with open_sink(tmp_path / name, width=64, height=48) as sink:
+        sink.write(scene(0))
+        (sentence,) = sink.warnings
+    assert sentence.startswith("An earlier run was ")
+    assert f" in {tmp_path / left}." in sentence
+    assert (tmp_path / left).exists()
+    assert list(sink.warnings) == [sentence]
+
+
 @pytest.fixture
 def full_disk(monkeypatch):
     """A disk with room for 80,000 bytes, which takes what fits of the last write, as real ones do."""

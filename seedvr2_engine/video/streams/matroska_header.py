@@ -40,7 +40,7 @@ def set_display_size(path: Path, shown: tuple[int, int]) -> bool:
 
     Returns False, having changed nothing, if the header is not as `with_room` had it made.
     """
-    with path.open("r+b") as file:
+    with path.open("r+b", 0) as file:  # One write, or none; a buffer would try again when it is closed.
         place = find_tracks(file)
         if place is None:
             return False

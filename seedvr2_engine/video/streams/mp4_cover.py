@@ -17,9 +17,11 @@ _FULL_BOX_BYTES = 4
 def add_covers(path: Path, covers: list[Attachment]) -> bool:
     """Add pictures to the file's tags (moov/udta/meta/ilst/covr).
 
-    Returns False, having changed nothing, if the index is not the last part of the file, which then could not grow.
+    Returns False, having changed nothing, if the index is not the last part of the file, which then could not grow, or
+    if the disk has no room. The file is whole at every moment: a new index is put behind the old one, which counts
+    until a few bytes say that it is none.
     """
-    with path.open("r+b") as file:
+    with path.open("r+b", 0) as file:
         end = file.seek(0, os.SEEK_END)
         start = _last_box(file, end)
         if start is None:
@@ -32,15 +34,15 @@ def add_covers(path: Path, covers: list[Attachment]) -> bool:
         if changed is None:
             return False
         try:
-            # What needs new room comes first: on a full disk the file stays as it was.
             file.seek(end)
-            file.write(changed[len(moov) :])
-            file.flush()
+            rest = memoryview(changed)
+            while rest:  # A disk that fills up takes a part first and fails then.
+                rest = rest[file.write(rest) :]
         except OSError:
             file.truncate(end)
             return False
-        file.seek(start)
-        file.write(changed[: len(moov)])
+        file.seek(start + 4)
+        file.write(b"free")
     return True
 
 

@@ -53,6 +53,7 @@ class VideoSink(FrameSink):
         self._side: SideStreams | None = None
         self._packets_written = 0
         self._is_flushed = False
+        self._is_header_complete = False
         self._file = PartialFile(path, overwrite=options.overwrite)
         self._writer = PartialWriter(self._file)
         try:
@@ -132,14 +133,20 @@ class VideoSink(FrameSink):
             self._packets_written += 1
 
     def _complete_header(self) -> None:
-        """Write what FFmpeg's muxers cannot: Matroska's pixel aspect, the end and the covers of an MP4 of fragments."""
+        """Write what FFmpeg's muxers cannot: Matroska's pixel aspect, the end and the covers of an MP4 of fragments.
+
+        Once, since the file may be kept after it. Every step leaves a file that plays, wherever it breaks off.
+        """
+        if self._is_header_complete:
+            return
+        self._is_header_complete = True
         if self._output.format.name in ("mp4", "mov") and self._first_pts is not None:
             show_to_the_end(self._file.path, (self._end_pts - self._first_pts) * self._time_base)
         shown, covers = self._output_plan.display_size, self._side.covers if self._side is not None else []
         if shown is not None and not set_display_size(self._file.path, shown):
             self.warnings.append("The pixel aspect ratio is left out, because the file's header has no room for it.")
         if covers and not add_covers(self._file.path, covers):
-            self.warnings.append("The cover art is left out, because the file's index cannot grow.")
+            self.warnings.append("The cover art is left out, because the disk or the file's index has no room for it.")
 
     def _finish(self) -> None:
         self._is_flushed = True
@@ -165,14 +172,20 @@ class VideoSink(FrameSink):
 
     def _close_what_goes(self) -> None:
         """Bring what the encoders hold into the file and complete it; what fails keeps nothing else from it."""
-        steps: list[Callable[[], object]] = [self._output.close]
         if not self._is_flushed:
-            finish_side = [] if self._side is None else [self._side.flush]
-            steps = [lambda: self._mux(None), *finish_side, *steps]
+            self._try(lambda: self._mux(None))
+            if self._side is not None:
+                self._try(self._side.flush)
+        with suppress(Exception):
+            self._output.close()
+        self._try(self._complete_header)
+
+    def _try(self, step: Callable[[], object]) -> None:
+        """Whatever a codec, a container or a disk has to say: what is in the file is worth more.
+
+        After an error of the disk nothing more gets in, and streams would be called faulty for it.
+        """
         if self._writer.error is None:
-            steps.append(self._complete_header)
-        for step in steps:
-            # Whatever a codec, a container or a disk has to say: what is in the file is worth more.
             with suppress(Exception):
                 step()
 

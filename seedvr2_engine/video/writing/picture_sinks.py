@@ -18,6 +18,9 @@ from .picture_format import PictureFormat, encode_picture, require_picture
 from .picture_names import PictureNames, producible
 from .sink import FrameSink
 
+REPLACED_MARK = "replaced"
+"""In the name of a folder that holds pictures while new ones take their place."""
+
 
 class PictureSink(FrameSink):
     """One picture file; takes exactly one frame."""
@@ -118,7 +121,7 @@ class SequenceSink(FrameSink):
         old = [name for name in names if os.path.lexists(self._folder / name)]
         if old and not self._overwrites:
             raise OutputError(f"{self._folder / old[0]}: it appeared in the meantime and was left as it is.")
-        aside = new_folder(self._folder / "pictures", "replaced") if old else None
+        aside = new_folder(self._folder / "pictures", REPLACED_MARK) if old else None
         moved: list[tuple[Path, Path]] = []
         try:
             for name in names:

@@ -6,16 +6,20 @@ from os import PathLike
 from pathlib import Path
 
 from ...errors import InvalidArgumentError, OutputError
+from ...output.names import earlier_siblings
 from ...output.signals import held_signals
+from ...output.unfinished import PARTIAL_MARK
 from ..info import SourceInfo
 from ..reading.pictures import is_picture, list_pictures
 from .animation_sink import AnimationSink, is_animation
 from .clip_writer import VideoSink
 from .options import SinkOptions
 from .picture_names import PictureNames, is_sequence
-from .picture_sinks import PictureSink, SequenceSink
+from .picture_sinks import REPLACED_MARK, PictureSink, SequenceSink
 from .plan import plan_output
 from .sink import FrameSink
+
+_MOST_LISTED = 3
 
 
 def open_sink(
@@ -45,6 +49,7 @@ def open_sink(
         _check_not_source(path, PictureNames.of(path, source).existing() if sequence else [path], source)
     with held_signals():  # So that no file is made that nobody knows of.
         sink: FrameSink
+        left = _left_by_earlier_runs(path, is_sequence=sequence)
         if sequence:
             sink = SequenceSink(path, width, height, source, options)
         elif is_animation(path, source):
@@ -52,9 +57,35 @@ def open_sink(
         elif is_picture(path):
             sink = PictureSink(path, width, height, source, options)
         else:
-            return VideoSink(path, width, height, source, options)
-        sink.warnings += plan_output(path, (width, height), source, options).losses
+            sink = VideoSink(path, width, height, source, options)
+        if not isinstance(sink, VideoSink):
+            sink.warnings += plan_output(path, (width, height), source, options).losses
+        sink.warnings += left
         return sink
+
+
+def _left_by_earlier_runs(path: Path, *, is_sequence: bool) -> list[str]:
+    """Sentences about what runs to the same place have left there when they were broken off."""
+    if is_sequence:
+        folder = PictureNames.of(path, None).folder
+        pictures = folder / "pictures"
+        parts = earlier_siblings(folder, PARTIAL_MARK, keeps_ending=False)
+        parts += earlier_siblings(pictures, PARTIAL_MARK, keeps_ending=False)
+        replaced = earlier_siblings(pictures, REPLACED_MARK, keeps_ending=False)
+    else:
+        parts = earlier_siblings(path.resolve() if path.is_symlink() else path, PARTIAL_MARK)
+        replaced = []
+    sentences = []
+    if parts:
+        sentences.append(f"An earlier run was broken off; what it had finished stays in {_listed(parts)}.")
+    if replaced:
+        sentences.append(f"An earlier run was killed while it replaced pictures; old ones are in {_listed(replaced)}.")
+    return sentences
+
+
+def _listed(paths: list[Path]) -> str:
+    more = len(paths) - _MOST_LISTED
+    return ", ".join(map(str, paths[:_MOST_LISTED])) + (f" and {more} more" if more > 0 else "")
 
 
 def _check_not_source(path: Path, replaced: list[Path], source: SourceInfo) -> None:
