@@ -17,6 +17,7 @@ from ..info import PictureMetadata, SourceInfo
 from ..planes import encode_frame
 from ..streams.matroska_header import set_display_size
 from ..streams.mp4_cover import add_covers
+from ..streams.mp4_length import set_video_length
 from ..streams.side_streams import SideStreams
 from .hdr_output import metadata_template
 from .options import EncoderPlan, SinkOptions, container_for
@@ -50,6 +51,7 @@ class VideoSink(FrameSink):
         self._durations: dict[int, int] = {}
         self._side: SideStreams | None = None
         self._packets_written = 0
+        self._written: tuple[int, int] | None = None
         self._is_flushed = False
         self._file = PartialFile(path, overwrite=options.overwrite)
         self._writer = PartialWriter(self._file)
@@ -120,6 +122,8 @@ class VideoSink(FrameSink):
         for packet in self._stream.encode(frame):
             if packet.pts is not None:
                 packet.duration = self._durations.pop(packet.pts + self._shift, self._step)
+                begin, end = self._written or (packet.pts, packet.pts)
+                self._written = min(begin, packet.pts), max(end, packet.pts + packet.duration)
             if frame is None and self.frames_written < _SHORTEST_REORDERED:
                 packet.dts = packet.pts
             if self._side is not None and packet.dts is not None:
@@ -129,7 +133,9 @@ class VideoSink(FrameSink):
             self._packets_written += 1
 
     def _complete_header(self) -> None:
-        """Write what FFmpeg's muxers cannot: the pixel aspect of Matroska, and covers in an MP4 made of fragments."""
+        """Write what FFmpeg's muxers cannot: Matroska's pixel aspect, length and covers of an MP4 made of fragments."""
+        if container_for(self.path).is_fragmented and self._written is not None:
+            set_video_length(self._file.path, (self._written[1] - self._written[0]) * self._time_base)
         shown, covers = self._output_plan.display_size, self._side.covers if self._side is not None else []
         if shown is not None and not set_display_size(self._file.path, shown):
             self.warnings.append("The pixel aspect ratio is left out, because the file's header has no room for it.")
