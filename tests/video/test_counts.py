@@ -11,6 +11,7 @@ from seedvr2_engine.video import open_source
 from seedvr2_engine.video.reading.damage import inspect
 
 from .clips import ClipSpec, ramp, write_clip
+from .field_pictures import write_field_pictures
 
 COUNT = 16
 CROSSING = {"preset": "ultrafast", "bf": "2", "g": "6"}
@@ -171,3 +172,25 @@ def test_a_recording_that_begins_between_key_frames_begins_at_the_first(tmp_path
         assert len(list(source)) == 20
     (sentence,) = source.warnings
     assert "before the start of the recording" in sentence
+
+
+@pytest.mark.parametrize("whole", [(), (2, 3, 7)], ids=["fields", "fields and frames"])
+def test_fields_that_are_coded_apart_are_counted_as_frames(tmp_path, whole):
+    path = write_field_pictures(tmp_path / "a.ts", 10, whole=whole)
+    with open_source(path) as source:
+        frames = list(source)
+        info = source.info
+    assert (info.frame_count, info.average_rate, source.warnings) == (10, 25, [])
+    assert [frame.pts - frames[0].pts for frame in frames] == [3600 * n for n in range(10)]
+
+
+def test_fields_that_were_copied_into_another_container_are_counted_as_frames(tmp_path):
+    path = write_field_pictures(tmp_path / "a.ts", 10)
+    for name in ("a.mkv", "a.mp4", "a.h264"):
+        with av.open(path) as source, av.open(tmp_path / name, "w") as output:
+            stream = output.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.size:
+                    packet.stream = stream
+                    output.mux(packet)
+        assert frames_of(tmp_path / name) == 10, name

@@ -6,6 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from seedvr2_engine.video import SinkOptions, SourceInfo, open_source
 from seedvr2_engine.video.reading.matroska import video_tracks
@@ -303,7 +304,35 @@ def test_alpha_in_mov_is_advised_to_be_prores(tmp_path):
     path = write_clip(tmp_path / "a.mov", noise(2), ClipSpec(codec="qtrle", pix_fmt="argb"))
     with open_source(path) as clip:
         losses = plan_output(tmp_path / "b.mov", (64, 48), clip.info, SinkOptions()).losses
-    assert any("use prores with chroma 444" in loss for loss in losses)
+    assert any("use codec prores" in loss for loss in losses)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "advice"),
+    [
+        ("b.mp4", {}, "write .mov with codec prores, .webm, or .mkv with codec ffv1"),
+        ("b.mkv", {}, "use codec ffv1"),
+        ("b.webm", {"chroma": "444"}, "use chroma 420"),
+        ("b.mov", {"codec": "prores", "chroma": "422"}, "use chroma 444"),
+    ],
+)
+def test_what_would_keep_alpha_is_said_for_each_kind_of_file(tmp_path, name, options, advice):
+    path = write_clip(tmp_path / "a.mov", noise(2), ClipSpec(codec="qtrle", pix_fmt="argb"))
+    with open_source(path) as clip:
+        losses = plan_output(tmp_path / name, (64, 48), clip.info, SinkOptions(**options)).losses
+    assert any(advice in loss for loss in losses)
+
+
+@pytest.mark.parametrize("name", ["b.mp4", "b.gif"])
+def test_what_pictures_say_of_themselves_is_said_to_be_left_out_of_a_clip(tmp_path, name):
+    exif = Image.Exif()
+    exif[0x010F] = "Acme"
+    for number in (1, 2):
+        Image.new("RGBA", (64, 48), (10, 20, 30, 255)).save(tmp_path / f"{number}.png", exif=exif, dpi=(300, 300))
+    with open_source(tmp_path) as pictures:
+        losses = plan_output(tmp_path / name, (64, 48), pictures.info, SinkOptions()).losses
+    assert any(loss.startswith("The pictures' EXIF and resolution are left out") for loss in losses)
+    assert not any("; it is left out" in loss for loss in losses), "nobody knows yet whether all are opaque"
 
 
 def test_two_tracks_of_sound_stay_two(tmp_path):

@@ -322,3 +322,20 @@ def test_the_last_frames_are_shown_wherever_the_last_fragment_begins(tmp_path, e
         assert sum(len(packet.decode()) for packet in container.demux(container.streams.video[0])) == count
         stream = container.streams.video[0]
         assert float(stream.duration * stream.time_base) == pytest.approx(count / 25, abs=0.012)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_players_show_the_last_frame_wherever_the_last_fragment_begins(tmp_path, name, codec):
+    """Frames are reordered, so that the last one to be shown may lie before the last fragment."""
+    for count in range(1, 14):
+        sink = open_sink(
+            tmp_path / name, width=64, height=48, options=SinkOptions(codec=codec, preset="fast", overwrite=True)
+        )
+        with sink:
+            for index in range(count):
+                sink.write(scene(7 * index) + (0.2 * torch.rand(3, 48, 64, generator=torch.manual_seed(index))))
+        with av.open(tmp_path / name) as clip:
+            stream = clip.streams.video[0]
+            assert abs(stream.duration * stream.time_base - Fraction(count, 24)) <= Fraction(1, 1000)
+            assert sum(1 for _ in clip.decode(stream)) == count

@@ -100,7 +100,8 @@ def _decoded(source: FrameSource, info: SourceInfo, probed: Probed, damaged: Dam
         if file.identity != probed.identity:
             raise VideoError(f"{info.path}: the file was changed after it was looked at; start again.")
         stream = main_video(container, info.path)
-        stream.thread_type = "AUTO"
+        # With a thread for each packet FFmpeg calls sound frames damaged where fields and frames come in turn.
+        stream.thread_type = "SLICE" if probed.has_field_packets else "AUTO"
         clock = info.timeline.clock(stream.index)
         decode = decoder_of(stream)
         packets = container.demux(stream)

@@ -47,6 +47,8 @@ class Probed:
     leading: int = 0
     """Pictures at the start that may not decode, because what they refer to lies before the file's start."""
     size_change: SizeChange | None = None
+    has_field_packets: bool = False
+    """Whether a frame's two fields come as packets of their own."""
     notes: tuple[str, ...] = ()
     """Sentences about what is done otherwise than the file says."""
 
@@ -96,6 +98,8 @@ def probe(path: Path, structure: Structure | None = None) -> Probed:
         raise VideoError(f"{path}: expected at least one frame, found none; the file holds no pictures.")
     notes = [others] if others else []
     rate = _checked_rate(rate, scan, time_base) if not is_raw else rate
+    if scan.has_field_packets and not is_raw:
+        rate, guess = _rate_of_steps(scan, time_base), None  # FFmpeg's are of the fields.
     rate = rate or guess
     if is_raw and not rate and not still:
         rate = _DEFAULT_RATE
@@ -139,14 +143,29 @@ def probe(path: Path, structure: Structure | None = None) -> Probed:
         stream_index=index,
         timeline=scan.timeline,
     )
-    return Probed(info, identity, scan.faults, scan.missing, scan.leading, scan.size_change, tuple(notes))
+    return Probed(
+        info,
+        identity,
+        scan.faults,
+        scan.missing,
+        scan.leading,
+        scan.size_change,
+        scan.has_field_packets,
+        tuple(notes),
+    )
+
+
+def _rate_of_steps(scan: PacketScan, time_base: Fraction) -> Fraction | None:
+    """Frames per second where their steps are even."""
+    is_even = scan.shortest_step and scan.longest_step - scan.shortest_step <= 1
+    return 1 / (scan.longest_step * time_base) if is_even else None
 
 
 def _checked_rate(rate: Fraction | None, scan: PacketScan, time_base: Fraction) -> Fraction | None:
     """The average rate, unless the frames' even steps say something quite different."""
-    if not scan.shortest_step or scan.longest_step - scan.shortest_step > 1:
+    by_steps = _rate_of_steps(scan, time_base)
+    if by_steps is None:
         return rate
-    by_steps = 1 / (scan.longest_step * time_base)
     return by_steps if not rate or not by_steps / 10 < rate < by_steps * 10 else rate
 
 

@@ -15,6 +15,7 @@ from ...errors import VideoError
 from .choice import clips_of, codec_name, main_video, steady_streams
 from .damage import Structure
 from .demuxers import RAW_STREAMS
+from .field_pairs import FieldPairs
 from .one_file import opened_file
 from .size_change import SizeChange, SizeWatch
 from .timeline import Timeline, TimelineBuilder
@@ -41,6 +42,8 @@ class PacketScan:
     size_change: SizeChange | None = None
     leading: int = 0
     """Pictures at the start that refer to ones before the file's first key frame; decoders leave them out."""
+    has_field_packets: bool = False
+    """Whether the two fields of a frame come as packets of their own, which are counted as one picture."""
 
 
 @dataclass
@@ -60,6 +63,7 @@ class _Collected:
     odd_order_s: float = 0.0
     error: str | None = None
     size_change: SizeChange | None = None
+    has_field_packets: bool = False
 
 
 def scan_packets(path: Path, structure: Structure | None = None) -> PacketScan:
@@ -81,12 +85,19 @@ def scan_packets(path: Path, structure: Structure | None = None) -> PacketScan:
         if container.format.name == "yuv4mpegpipe" and (rest := file.identity.size_bytes - collected.end_byte):
             # FFmpeg takes a picture that is cut off for the end of the file.
             faults, missing = (*faults, f"its last picture is cut off, of which {rest} bytes are there"), missing + 1
-        return replace(scan, faults=faults, missing=missing, size_change=collected.size_change)
+        return replace(
+            scan,
+            faults=faults,
+            missing=missing,
+            size_change=collected.size_change,
+            has_field_packets=collected.has_field_packets,
+        )
 
 
 def _collect(container: av.container.InputContainer, stream: av.VideoStream, builder: TimelineBuilder) -> _Collected:
     collected = _Collected()
     watch = SizeWatch(codec_name(stream))
+    pairs = FieldPairs(stream, codec_name(stream))
     steady = steady_streams(container)
     tick_s = float(stream.time_base or 1)
     packets = container.demux()
@@ -109,8 +120,12 @@ def _collect(container: av.container.InputContainer, stream: av.VideoStream, bui
         builder.add(index, pts, dts, duration, packet.time_base, is_steady=index in steady)
         if is_video:
             watch.note(packet, collected.shown)
-            _note(collected, packet, tick_s)
+            if pairs.is_second(packet) and collected.shown:
+                _note_second_field(collected, packet)
+            else:
+                _note(collected, packet, tick_s)
     collected.size_change = watch.change
+    collected.has_field_packets = pairs.found
     return collected
 
 
@@ -132,6 +147,14 @@ def _note(collected: _Collected, packet: av.Packet, tick_s: float) -> None:
     collected.durations.append(packet.duration or 0)
     collected.numbers.append(number)
     collected.positions.append(packet.pos if packet.pos is not None else -1)
+
+
+def _note_second_field(collected: _Collected, packet: av.Packet) -> None:
+    """The picture that the first field began lasts as long as both."""
+    collected.packets += 1
+    collected.end_byte = (packet.pos or 0) + packet.size
+    if collected.durations:
+        collected.durations[-1] += packet.duration or 0
 
 
 def _measured(collected: _Collected, timeline: Timeline, time_base: Fraction) -> PacketScan:

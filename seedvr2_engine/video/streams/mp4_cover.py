@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from .attachments import Attachment
+from .mp4_boxes import last_box
 
 _CODES = {"mjpeg": 13, "png": 14, "bmp": 27}
 _HANDLER = b"\0" * 8 + b"mdirappl" + b"\0" * 9
@@ -23,7 +23,7 @@ def add_covers(path: Path, covers: list[Attachment]) -> bool:
     """
     with path.open("r+b", 0) as file:
         end = file.seek(0, os.SEEK_END)
-        start = _last_box(file, end)
+        start = last_box(file, end)
         if start is None:
             return False
         file.seek(start)
@@ -44,21 +44,6 @@ def add_covers(path: Path, covers: list[Attachment]) -> bool:
         file.seek(start + 4)
         file.write(b"free")
     return True
-
-
-def _last_box(file: BinaryIO, end: int) -> int | None:
-    position = 0
-    while position + 8 <= end:
-        file.seek(position)
-        head = file.read(16)
-        size = int.from_bytes(head[:4], "big")
-        size = int.from_bytes(head[8:16], "big") if size == 1 else size
-        if size < 8 or position + size > end:
-            return None
-        if position + size == end:
-            return position
-        position += size
-    return None
 
 
 def _with_covers(moov: bytes, covers: list[Attachment]) -> bytes | None:

@@ -17,7 +17,7 @@ from ..info import PictureMetadata, SourceInfo
 from ..planes import encode_frame
 from ..streams.matroska_header import set_display_size
 from ..streams.mp4_cover import add_covers
-from ..streams.mp4_edit import show_to_the_end
+from ..streams.mp4_length import set_video_length
 from ..streams.side_streams import SideStreams
 from .hdr_output import metadata_template
 from .options import EncoderPlan, SinkOptions, container_for
@@ -45,13 +45,13 @@ class VideoSink(FrameSink):
         self._follows_source = output_plan.follows_time
         self._time_base = source.time_base if source is not None and self._follows_source else 1 / self._rate
         self._step = max(1, round(1 / (self._rate * self._time_base)))
-        self._first_pts: int | None = None
         self._last_pts: int | None = None
         self._end_pts = 0
         self._shift = 0
         self._durations: dict[int, int] = {}
         self._side: SideStreams | None = None
         self._packets_written = 0
+        self._written: tuple[int, int] | None = None
         self._is_flushed = False
         self._is_header_complete = False
         self._file = PartialFile(path, overwrite=options.overwrite)
@@ -97,7 +97,6 @@ class VideoSink(FrameSink):
     ) -> None:
         pts = pts if pts is not None and self._follows_source else self._end_pts
         if self._last_pts is None:
-            self._first_pts = pts
             self._begin(pts)
         elif pts <= self._last_pts:
             raise InvalidArgumentError(f"pts: expected more than {self._last_pts}, got {pts}; write frames in order.")
@@ -124,6 +123,8 @@ class VideoSink(FrameSink):
         for packet in self._stream.encode(frame):
             if packet.pts is not None:
                 packet.duration = self._durations.pop(packet.pts + self._shift, self._step)
+                begin, end = self._written or (packet.pts, packet.pts)
+                self._written = min(begin, packet.pts), max(end, packet.pts + packet.duration)
             if frame is None and self.frames_written < _SHORTEST_REORDERED:
                 packet.dts = packet.pts
             if self._side is not None and packet.dts is not None:
@@ -133,15 +134,15 @@ class VideoSink(FrameSink):
             self._packets_written += 1
 
     def _complete_header(self) -> None:
-        """Write what FFmpeg's muxers cannot: Matroska's pixel aspect, the end and the covers of an MP4 of fragments.
+        """Write what FFmpeg's muxers cannot: Matroska's pixel aspect, length and covers of an MP4 made of fragments.
 
         Once, since the file may be kept after it. Every step leaves a file that plays, wherever it breaks off.
         """
         if self._is_header_complete:
             return
         self._is_header_complete = True
-        if self._output.format.name in ("mp4", "mov") and self._first_pts is not None:
-            show_to_the_end(self._file.path, (self._end_pts - self._first_pts) * self._time_base)
+        if container_for(self.path).is_fragmented and self._written is not None:
+            set_video_length(self._file.path, (self._written[1] - self._written[0]) * self._time_base)
         shown, covers = self._output_plan.display_size, self._side.covers if self._side is not None else []
         if shown is not None and not set_display_size(self._file.path, shown):
             self.warnings.append("The pixel aspect ratio is left out, because the file's header has no room for it.")

@@ -176,10 +176,8 @@ def plan_encoder(path: Path, size: tuple[int, int], source: SourceInfo | None, o
     alpha_warning = None
     if alpha and (chroma not in codec.alpha_chroma or not container.holds_alpha_of(name)):
         alpha = False
-        advice = "use prores with chroma 444" if "prores" in container.codecs else "use prores in .mov or ffv1 in .mkv"
-        if "ffv1" in container.codecs:
-            advice = "use ffv1"
-        alpha_warning = f"{name} with {chroma} chroma holds no alpha; it is left out, {advice} to keep it."
+        advice = _alpha_advice(container, name)
+        alpha_warning = f"{name} with {chroma} chroma holds no alpha; {alpha_of(source)} left out, {advice} to keep it."
     pix_fmt = _pix_fmt(chroma, depth, alpha)
     _require_encoder(codec.encoder, pix_fmt)
     return EncoderPlan(
@@ -194,6 +192,22 @@ def plan_encoder(path: Path, size: tuple[int, int], source: SourceInfo | None, o
             *hdr_losses(name, depth, source),
         ),
     )
+
+
+def _alpha_advice(container: Container, name: str) -> str:
+    """What would keep alpha: another chroma, else another codec, else another kind of file."""
+    if CODECS[name].alpha_chroma and container.holds_alpha_of(name):
+        return f"use chroma {CODECS[name].alpha_chroma[0]}"
+    for codec in ("ffv1", "prores"):
+        if codec in container.codecs:
+            return f"use codec {codec}"
+    return "write .mov with codec prores, .webm, or .mkv with codec ffv1"
+
+
+def alpha_of(source: SourceInfo | None) -> str:
+    """A source's alpha, as the subject of a sentence; only decoding all pictures would tell whether all are opaque."""
+    is_sequence = source is not None and source.kind == "sequence"
+    return "that of the pictures, where they are not opaque, is" if is_sequence else "it is"
 
 
 def output_tags(size: tuple[int, int], source: SourceInfo | None, *, is_rgb: bool) -> ColorTags:

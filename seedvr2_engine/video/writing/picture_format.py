@@ -20,7 +20,7 @@ from ..hdr_metadata import HdrMetadata
 from ..info import ColorRange, ColorTags, PictureMetadata, SourceInfo
 from ..planes import encode_frame
 from .hdr_output import hdr_losses
-from .options import SinkOptions, output_tags, wanted_depth
+from .options import SinkOptions, alpha_of, output_tags, wanted_depth
 from .picture_bytes import density_of, png_of, png_with, tiff_of
 from .png_light import with_png_light
 
@@ -77,7 +77,7 @@ class PictureFormat:
         tags = output_tags(size, source, is_rgb=True)
         warnings = []
         if kind == "JPEG" and source is not None and source.has_alpha:
-            warnings.append("JPEG holds no alpha; it is left out, use .png to keep it.")
+            warnings.append(f"JPEG holds no alpha; {alpha_of(source)} left out, use .png to keep it.")
         if wanted > 8 and kind not in _DEEP:
             warnings.append(f"{suffix[1:]} holds 8 bits per sample, {wanted} were wanted; use .png to keep them.")
         warnings += _left_out(kind, metadata, tags)

@@ -74,9 +74,9 @@ def plan_output(path: Path, size: tuple[int, int], source: SourceInfo | None, op
             muxer_options=kind.options,
             follows_time=follows,
             display_size=shown,
-            losses=encoder.warnings,
+            losses=(*encoder.warnings, *_metadata_losses(path, source)),
         )
-    losses = list(encoder.warnings)
+    losses = [*encoder.warnings, *_metadata_losses(path, source)]
     is_trimmed = source.is_trimmed_at_start or source.is_trimmed_at_end
     with opened(source.path) as container:
         video = main_video(container, source.path)
@@ -120,6 +120,7 @@ def _picture_losses(
     """What pictures have no place for."""
     if is_animation(path, source):
         yield from animation_losses(path, source, options)
+        yield from _metadata_losses(path, source)
     elif is_sequence(path):
         names = PictureNames.of(path, source)
         yield from names.warnings
@@ -139,6 +140,19 @@ def _picture_losses(
     if lost:
         what, verb = " and ".join(lost).capitalize(), "is" if lost == ["sound"] else "are"
         yield f"{what} {verb} left out, which pictures have no place for."
+
+
+def _metadata_losses(path: Path, source: SourceInfo | None) -> Iterator[str]:
+    """What pictures say of themselves and a clip or an animation cannot; profiles have sentences of their own."""
+    if source is None or (metadata := source.metadata) is None:
+        return
+    said = {"EXIF": metadata.exif, "XMP": metadata.xmp, "resolution": metadata.dpi, "notes": metadata.text}
+    names = [name for name, value in said.items() if value]
+    if names:
+        what = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+        owner = "picture's" if source.kind == "image" else "pictures'"
+        verb = "is" if names in (["EXIF"], ["XMP"], ["resolution"]) else "are"
+        yield f"The {owner} {what} {verb} left out, which {path.suffix} has no place for here."
 
 
 def _timecode_losses(tags: dict[str, str], video_tags: dict[str, str], source: SourceInfo) -> Iterator[str]:
