@@ -16,6 +16,7 @@ VIDEO_TRACK = 1
 # A forged file may claim anything.
 _LARGEST_TRACKS_BYTES = 16 << 20
 _MOST_ELEMENTS = 200_000
+_LONGEST_FILE = 1 << 50
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def find_tracks(file: BinaryIO) -> tuple[int, int] | None:
     """Where the content of the Tracks element begins and ends in a file; None if there is none."""
     file.seek(0)
     head = _read_head(file)
-    if head is None or head[0] != EBML or head[1] is None:
+    if head is None or head[0] != EBML or head[1] is None or head[1] > _LONGEST_FILE:
         return None
     file.seek(head[1], 1)
     segment = _read_head(file)
@@ -72,6 +73,8 @@ def find_tracks(file: BinaryIO) -> tuple[int, int] | None:
         if head[0] == TRACKS:
             start = file.tell()
             return (start, start + head[1]) if head[1] <= _LARGEST_TRACKS_BYTES else None
+        if head[1] > _LONGEST_FILE:
+            return None
         file.seek(head[1], 1)
     return None
 

@@ -46,6 +46,10 @@ class Probed:
     missing: int = 0
     leading: int = 0
     """Pictures at the start that may not decode, because what they refer to lies before the file's start."""
+    before_key: int = 0
+    """Packets before the file's first key frame, which may not decode either."""
+    is_counted: bool = False
+    """Whether the file says how many pictures it has."""
     size_change: SizeChange | None = None
     notes: tuple[str, ...] = ()
     """Sentences about what is done otherwise than the file says."""
@@ -139,7 +143,17 @@ def probe(path: Path, structure: Structure | None = None) -> Probed:
         stream_index=index,
         timeline=scan.timeline,
     )
-    return Probed(info, identity, scan.faults, scan.missing, scan.leading, scan.size_change, tuple(notes))
+    return Probed(
+        info,
+        identity,
+        scan.faults,
+        scan.missing,
+        scan.leading,
+        scan.before_key,
+        scan.is_counted,
+        scan.size_change,
+        tuple(notes),
+    )
 
 
 def _checked_rate(rate: Fraction | None, scan: PacketScan, time_base: Fraction) -> Fraction | None:
@@ -176,7 +190,8 @@ def _scan_decoded(path: Path, scan: PacketScan) -> PacketScan:
     with opened(path) as container:
         stream = main_video(container, path)
         stream.thread_type = "AUTO"
-        count = 0
+        # Reading reports damage with its place; here a picture that does not decode is one that is missing.
+        count = undecoded = 0
         packets = container.demux(stream)
         while True:
             try:
@@ -186,9 +201,8 @@ def _scan_decoded(path: Path, scan: PacketScan) -> PacketScan:
                 if not is_repeat(packet):
                     count += len(packet.decode())
             except av.FFmpegError:
-                # Reading reports the damage with its place; counting only goes on.
-                continue
-    return replace(scan, count=count)
+                undecoded += 1
+    return replace(scan, count=min(count + undecoded, max(count, scan.count)))
 
 
 def first_frame(container: av.container.InputContainer, stream: av.VideoStream, path: Path) -> av.VideoFrame:

@@ -44,6 +44,8 @@ class FrameSource:
         """Frames that the file promises and that could not be read; complete when all frames have been read."""
         self.is_incomplete = False
         """Whether anything is missing from the file, be it that nobody knows how many frames."""
+        self.damage_count = 0
+        """How often the decoder reported damage in what has been read."""
         self.is_closed = False
         self._lock = threading.RLock()
         self._frames = frames(self)

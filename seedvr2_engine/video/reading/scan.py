@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -15,6 +16,7 @@ from ...errors import VideoError
 from .choice import clips_of, codec_name, main_video, steady_streams
 from .damage import Structure
 from .demuxers import RAW_STREAMS
+from .numbering import NumberWatch
 from .one_file import opened_file
 from .size_change import SizeChange, SizeWatch
 from .timeline import Timeline, TimelineBuilder
@@ -40,7 +42,12 @@ class PacketScan:
     """Pictures that the file promises and does not hold."""
     size_change: SizeChange | None = None
     leading: int = 0
-    """Pictures at the start that refer to ones before the file's first key frame; decoders leave them out."""
+    """Pictures at the start, and after each join, that refer to ones before the first key frame there; decoders leave
+    them out."""
+    before_key: int = 0
+    """Packets before the file's first key frame."""
+    is_counted: bool = False
+    """Whether the file says how many pictures it has."""
 
 
 @dataclass
@@ -56,10 +63,12 @@ class _Collected:
     shown: int = 0
     end_byte: int = 0
     corrupt: list[int] = field(default_factory=list)
-    first_key: int | None = None
+    keys: array[int] = field(default_factory=lambda: array("b"))
     odd_order_s: float = 0.0
     error: str | None = None
     size_change: SizeChange | None = None
+    lost: int = 0
+    lost_near: int | None = None
 
 
 def scan_packets(path: Path, structure: Structure | None = None) -> PacketScan:
@@ -77,16 +86,19 @@ def scan_packets(path: Path, structure: Structure | None = None) -> PacketScan:
             scan = replace(scan, timeline=replace(timeline, by_rate=True))
         if file.error is not None:
             raise VideoError(f"{path}: it cannot be read further ({file.error.strerror}); check the disk.")
-        faults, missing = _held_against_promises(container, stream, collected, scan, structure or Structure())
+        faults, missing, is_counted = _held_against_promises(
+            container, stream, collected, scan, structure or Structure()
+        )
         if container.format.name == "yuv4mpegpipe" and (rest := file.identity.size_bytes - collected.end_byte):
             # FFmpeg takes a picture that is cut off for the end of the file.
             faults, missing = (*faults, f"its last picture is cut off, of which {rest} bytes are there"), missing + 1
-        return replace(scan, faults=faults, missing=missing, size_change=collected.size_change)
+        return replace(scan, faults=faults, missing=missing, is_counted=is_counted, size_change=collected.size_change)
 
 
 def _collect(container: av.container.InputContainer, stream: av.VideoStream, builder: TimelineBuilder) -> _Collected:
     collected = _Collected()
     watch = SizeWatch(codec_name(stream))
+    numbers = NumberWatch(codec_name(stream))
     steady = steady_streams(container)
     tick_s = float(stream.time_base or 1)
     packets = container.demux()
@@ -109,7 +121,10 @@ def _collect(container: av.container.InputContainer, stream: av.VideoStream, bui
         builder.add(index, pts, dts, duration, packet.time_base, is_steady=index in steady)
         if is_video:
             watch.note(packet, collected.shown)
+            numbers.note(packet)
             _note(collected, packet, tick_s)
+    numbers.finish()
+    collected.lost, collected.lost_near = numbers.missing, numbers.near
     collected.size_change = watch.change
     return collected
 
@@ -126,8 +141,7 @@ def _note(collected: _Collected, packet: av.Packet, tick_s: float) -> None:
     if pts is None:
         collected.untimed += 1
         return
-    if packet.is_keyframe and collected.first_key is None:
-        collected.first_key = len(collected.pts)
+    collected.keys.append(packet.is_keyframe)
     collected.pts.append(pts)
     collected.durations.append(packet.duration or 0)
     collected.numbers.append(number)
@@ -139,8 +153,14 @@ def _measured(collected: _Collected, timeline: Timeline, time_base: Fraction) ->
     if not len(pts):
         return PacketScan(collected.shown, None, None, 0, 0, timeline)
     durations, numbers = np.array(collected.durations), np.array(collected.numbers)
-    key = collected.first_key
-    leading = int((pts[: key + _REORDERED] < pts[key]).sum()) if key is not None else 0
+    keys = np.array(collected.keys, bool)
+    before_key = int(numbers[np.argmax(keys)]) if keys.any() else 0
+    leading = 0
+    for begin, end in pairwise((0, *np.searchsorted(numbers, timeline.joins_packet).tolist(), len(pts))):
+        found = np.flatnonzero(keys[begin:end])
+        if len(found):
+            key = begin + int(found[0])
+            leading += int((pts[begin : key + _REORDERED][: end - begin] < pts[key]).sum())
     for part, (begin, shift) in enumerate(_video_parts(timeline, time_base)):
         end = timeline.joins_packet[part] if part < len(timeline.joins_packet) else None
         chosen = (numbers >= begin) & (numbers < end) if end is not None else numbers >= begin
@@ -158,6 +178,7 @@ def _measured(collected: _Collected, timeline: Timeline, time_base: Fraction) ->
         longest,
         timeline,
         leading=leading,
+        before_key=before_key,
     )
     if len(steps) > 1 and len(forward) * 2 < len(steps):
         return replace(scan, timeline=replace(timeline, by_rate=True))
@@ -178,7 +199,8 @@ def _held_against_promises(
     collected: _Collected,
     scan: PacketScan,
     structure: Structure,
-) -> tuple[tuple[str, ...], int]:
+) -> tuple[tuple[str, ...], int, bool]:
+    """(what is wrong, pictures that are missing, whether the file says how many there are)."""
     faults: list[str] = []
     # FFmpeg makes a second stream of FLV's only one where a damaged picture claims another codec.
     place = clips_of(container).index(stream) if len(structure.pictures) != 1 else 0
@@ -189,6 +211,7 @@ def _held_against_promises(
         promised = max(promised, stream.frames, _edit_units(container, stream))
     elif slots < stream.frames:
         promised = max(promised, counted + stream.frames - slots)
+    is_counted = promised > 0
     missing = max(0, promised - collected.packets)
     time_base = stream.time_base or Fraction(1, 25)
     if not missing:
@@ -196,6 +219,9 @@ def _held_against_promises(
         promised = collected.packets + missing
     if missing:
         faults.append(f"expected {promised} pictures, found {collected.packets}")
+    elif collected.lost:
+        missing = collected.lost
+        faults.append(f"by their numbers {missing} pictures are missing, the first near picture {collected.lost_near}")
     if structure.fault is not None:
         faults.append(structure.fault)
     if collected.error is not None:
@@ -205,7 +231,7 @@ def _held_against_promises(
         faults.append("a picture is timed long after its turn")
     if torn := _torn(collected, scan, structure.gaps):
         faults.append(f"packets are damaged or lost near picture {torn}")
-    return tuple(faults), missing
+    return tuple(faults), missing, is_counted
 
 
 def _edit_units(container: av.container.InputContainer, stream: av.VideoStream) -> int:
