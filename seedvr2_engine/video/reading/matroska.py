@@ -16,7 +16,6 @@ VIDEO_TRACK = 1
 # A forged file may claim anything.
 _LARGEST_TRACKS_BYTES = 16 << 20
 _MOST_ELEMENTS = 200_000
-_LONGEST_FILE = 1 << 50
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,12 @@ def video_tracks(path: Path) -> list[VideoTrack]:
 
 def find_tracks(file: BinaryIO) -> tuple[int, int] | None:
     """Where the content of the Tracks element begins and ends in a file; None if there is none."""
+    size_bytes = file.seek(0, 2)
     file.seek(0)
     head = _read_head(file)
-    if head is None or head[0] != EBML or head[1] is None or head[1] > _LONGEST_FILE:
+    if head is None or head[0] != EBML or head[1] is None:
+        return None
+    if head[1] >= size_bytes:
         return None
     file.seek(head[1], 1)
     segment = _read_head(file)
@@ -73,7 +75,7 @@ def find_tracks(file: BinaryIO) -> tuple[int, int] | None:
         if head[0] == TRACKS:
             start = file.tell()
             return (start, start + head[1]) if head[1] <= _LARGEST_TRACKS_BYTES else None
-        if head[1] > _LONGEST_FILE:
+        if head[1] >= size_bytes:
             return None
         file.seek(head[1], 1)
     return None

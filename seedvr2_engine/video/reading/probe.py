@@ -187,11 +187,21 @@ def crop_of(path: Path, container: av.container.InputContainer, stream: av.Video
 
 
 def _scan_decoded(path: Path, scan: PacketScan) -> PacketScan:
+    """Count what is shown and what does not decode, of which reading says where."""
+    shown, expected, undecoded = _decode_all(path, "AUTO")
+    if shown < expected:
+        # Threads that decode pictures side by side swallow errors near the end.
+        shown, expected, undecoded = _decode_all(path, "SLICE")
+    return replace(scan, count=min(shown + undecoded, max(shown, scan.count)))
+
+
+def _decode_all(path: Path, threads: Literal["AUTO", "SLICE"]) -> tuple[int, int, int]:
+    """(pictures that come out, packets that hold one to show, packets that do not decode)."""
+    shown = expected = undecoded = 0
     with opened(path) as container:
         stream = main_video(container, path)
-        stream.thread_type = "AUTO"
-        # Reading reports damage with its place; here a picture that does not decode is one that is missing.
-        count = undecoded = 0
+        stream.thread_type = threads
+        is_vp8 = codec_name(stream) == "vp8"
         packets = container.demux(stream)
         while True:
             try:
@@ -199,10 +209,12 @@ def _scan_decoded(path: Path, scan: PacketScan) -> PacketScan:
                 if packet is None:
                     break
                 if not is_repeat(packet):
-                    count += len(packet.decode())
+                    # The fifth bit of VP8's first byte says whether the picture is shown (RFC 6386, 9.1).
+                    expected += packet.size > 0 and (not is_vp8 or memoryview(packet)[0] & 0x10 != 0)
+                    shown += len(packet.decode())
             except av.FFmpegError:
                 undecoded += 1
-    return replace(scan, count=min(count + undecoded, max(count, scan.count)))
+    return shown, expected, undecoded
 
 
 def first_frame(container: av.container.InputContainer, stream: av.VideoStream, path: Path) -> av.VideoFrame:

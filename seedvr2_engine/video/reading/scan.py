@@ -23,6 +23,8 @@ from .timeline import Timeline, TimelineBuilder
 
 # Pictures that a codec may reorder, and so the packets around a place that a fault can move.
 _REORDERED = 32
+# Transport streams count 33 bits of ticks of 1/90000 s.
+_CLOCK, _CLOCK_SECOND = 1 << 33, 90_000
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,7 @@ class _Collected:
     odd_order_s: float = 0.0
     error: str | None = None
     size_change: SizeChange | None = None
-    lost: int = 0
-    lost_near: int | None = None
+    lost: tuple[int, int] | None = None
 
 
 def scan_packets(path: Path, structure: Structure | None = None) -> PacketScan:
@@ -98,7 +99,7 @@ def scan_packets(path: Path, structure: Structure | None = None) -> PacketScan:
 def _collect(container: av.container.InputContainer, stream: av.VideoStream, builder: TimelineBuilder) -> _Collected:
     collected = _Collected()
     watch = SizeWatch(codec_name(stream))
-    numbers = NumberWatch(codec_name(stream))
+    numbers = NumberWatch(codec_name(stream), stream.codec_context.framerate)
     steady = steady_streams(container)
     tick_s = float(stream.time_base or 1)
     packets = container.demux()
@@ -123,8 +124,7 @@ def _collect(container: av.container.InputContainer, stream: av.VideoStream, bui
             watch.note(packet, collected.shown)
             numbers.note(packet)
             _note(collected, packet, tick_s)
-    numbers.finish()
-    collected.lost, collected.lost_near = numbers.missing, numbers.near
+    collected.lost = numbers.lost()
     collected.size_change = watch.change
     return collected
 
@@ -219,9 +219,12 @@ def _held_against_promises(
         promised = collected.packets + missing
     if missing:
         faults.append(f"expected {promised} pictures, found {collected.packets}")
-    elif collected.lost:
-        missing = collected.lost
-        faults.append(f"by their numbers {missing} pictures are missing, the first near picture {collected.lost_near}")
+    elif collected.lost is not None:
+        missing, near = collected.lost
+        faults.append(
+            f"expected {collected.packets + missing} pictures by their numbers, found {collected.packets}; "
+            f"the gap is near picture {near}"
+        )
     if structure.fault is not None:
         faults.append(structure.fault)
     if collected.error is not None:
@@ -229,6 +232,9 @@ def _held_against_promises(
     rate = stream.average_rate or stream.guessed_rate
     if collected.odd_order_s > 1 + (float(_REORDERED / rate) if rate else 10):
         faults.append("a picture is timed long after its turn")
+    if not faults and (unseen := _unseen(collected, structure.times.get(stream.id))):
+        missing = unseen
+        faults.append(f"{missing} picture{'s' if missing > 1 else ''} of those that the file times cannot be found")
     if torn := _torn(collected, scan, structure.gaps):
         faults.append(f"packets are damaged or lost near picture {torn}")
     return tuple(faults), missing, is_counted
@@ -263,6 +269,24 @@ def _missing_at_end(
         return 0
     lacking = (promised_s - float(scan.end_pts * time_base)) / float(scan.longest_step * time_base)
     return max(1, round(lacking)) if lacking > 0.75 and "matroska" in container.format.name else 0
+
+
+def _unseen(collected: _Collected, times: np.ndarray | None) -> int:
+    """How many of the times at which a transport stream says that pictures begin lie in holes between those found.
+
+    A second field may have a time of its own, but that does not lie in a hole.
+    """
+    if times is None or len(collected.pts) < 3:
+        return 0
+    found = np.sort(np.array(collected.pts, np.int64) % _CLOCK)
+    lost = np.setdiff1d(times, found)
+    steps = np.diff(found)
+    if not len(lost) or not (steps > 0).any():
+        return 0
+    after = np.searchsorted(found, lost)
+    inner = (after > 0) & (after < len(found))
+    holes = steps[after[inner] - 1]
+    return int(np.count_nonzero((holes > 1.5 * np.median(steps)) & (holes < _CLOCK_SECOND * 10)))
 
 
 def _torn(collected: _Collected, scan: PacketScan, gaps: tuple[int, ...]) -> int | None:

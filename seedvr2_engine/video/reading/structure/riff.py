@@ -57,6 +57,7 @@ def _walk_avi(file: BinaryIO, size_bytes: int, budget: Budget) -> _AviWalk:
             if len(ends) > 1:
                 walk.fault = disorder(position)
             # After the last part there may be anything.
+            walk.is_whole = position >= walk.end
             return walk
         end = position + 8 + length
         if kind == b"RIFF":
