@@ -23,6 +23,8 @@ from .timeline import Timeline, TimelineBuilder
 
 # Pictures that a codec may reorder, and so the packets around a place that a fault can move.
 _REORDERED = 32
+# The head of a chunk in AVI; written to a pipe, more are promised than could fit.
+_CHUNK_BYTES = 8
 # Transport streams count 33 bits of ticks of 1/90000 s.
 _CLOCK, _CLOCK_SECOND = 1 << 33, 90_000
 
@@ -209,7 +211,7 @@ def _held_against_promises(
     promised = max(counted, _tagged_frames(container, stream))
     if container.format.name != "avi":
         promised = max(promised, stream.frames, _edit_units(container, stream))
-    elif slots < stream.frames:
+    elif slots < stream.frames <= container.size // _CHUNK_BYTES:
         promised = max(promised, counted + stream.frames - slots)
     is_counted = promised > 0
     missing = max(0, promised - collected.packets)
