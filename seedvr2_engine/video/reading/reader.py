@@ -26,7 +26,9 @@ from .sequence import describe_sequence, read_sequence
 from .signatures import refuse_misread, unreadable
 
 # Endings of clips that single pictures have as well.
-_STILL_TOO = frozenset((".apng", ".gif", ".mj2"))
+_STILL_TOO = frozenset((".apng", ".mj2"))
+# Pictures that the web hands out as .gif, whatever they are.
+_WEB = frozenset(("GIF", "PNG", "JPEG", "WEBP", "AVIF"))
 DEFAULT_SEQUENCE_RATE = Fraction(24)
 
 
@@ -190,7 +192,7 @@ def _structure_of(path: Path) -> Structure | None:
 def _check_name(path: Path, header: PictureHeader) -> None:
     """Raise VideoError for one picture with the name of a clip: a clip's damaged start can look like one."""
     suffix = path.suffix.lower()
-    if suffix in clip_endings() - _STILL_TOO:
+    if suffix in clip_endings() - _STILL_TOO and not (suffix == ".gif" and header.format in _WEB):
         raise VideoError(
             f"{path}: expected a clip by its name, found one {header.format} picture; name it .{header.format.lower()} "
             "if that is what it is, or else copy the clip again."
