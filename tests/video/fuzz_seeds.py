@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -99,9 +100,13 @@ def promised_frames(path: Path, intact: SeedFile) -> int:
         return min(account.frames, intact.frames)
     if account.seconds and intact.seconds and account.seconds > 0.999 * intact.seconds:
         # A recording that begins in mid-group has pictures that nobody can decode before its first key frame.
+        promised = intact.frames
+        if intact.ending == "mpg":
+            # Its length is that of the sound: only the first picture has a time there. Its pictures' numbers count.
+            promised = min(promised, max(account.packets, _mpeg_frames(content)))
         if intact.ending in ("ts", "mpg") and account.before_key:
-            return min(intact.frames, account.packets - account.before_key)
-        return intact.frames
+            return min(promised, account.packets - account.before_key)
+        return promised
     if intact.ending == "wmv" and _asf_is_cut(content):
         return intact.frames
     return min(account.packets, intact.frames)
@@ -171,6 +176,22 @@ def _gif_frames(content: bytes) -> int | None:
     except IndexError:
         return None
     return count
+
+
+def _mpeg_frames(content: bytes) -> int:
+    """The highest count that the time codes and numbers in the picture headers of an MPEG-1 video come to."""
+    groups, most = re.split(rb"\x00\x00\x01\xb8", content)[1:], 0
+    for group in groups:
+        bits = int.from_bytes(group[:4], "big")
+        seconds = ((bits >> 26 & 31) * 60 + (bits >> 20 & 63)) * 60 + (bits >> 13 & 63)
+        begin = seconds * int(RATE) + (bits >> 7 & 63)
+        numbers = [
+            int.from_bytes(group[match.end() : match.end() + 2], "big") >> 6
+            for match in re.finditer(rb"\x00\x00\x01\x00", group)
+        ]
+        # Damaged numbers may be any.
+        most = max([most, *(begin + number + 1 for number in numbers if begin + number < FRAMES)])
+    return most
 
 
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")

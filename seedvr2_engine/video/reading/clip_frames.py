@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from .picture_file import Damaged
     from .reader import FrameSource
 
-# Pictures that an open group of pictures at the start of a recording can leave without what they refer to.
-_LEFT_OUT_AT_JOIN = 16
-
 
 def check_size_change(info: SourceInfo, change: SizeChange) -> None:
     """Raise VideoError if the size changes within the frames that are wanted."""
@@ -72,14 +69,19 @@ def read_clip(source: FrameSource, stored: SourceInfo, probed: Probed, damaged: 
             f"{moved} frame{'s' if moved > 1 else ''} had a time that does not come after the frame before; moved "
             "right behind it."
         )
-    if yielded < info.selected_frames and not source.is_closed:
+    if source.is_closed:
+        return
+    if yielded < info.selected_frames:
         _report_missing(source, probed, damaged, yielded)
+    elif source.damage_count and not probed.is_counted:
+        # Among what is damaged there may be pictures that nothing else tells of.
+        source.is_incomplete = True
 
 
 def _report_missing(source: FrameSource, probed: Probed, damaged: Damaged, found: int) -> None:
     info = source.info
     missing = info.selected_frames - found
-    if missing <= probed.leading + _LEFT_OUT_AT_JOIN * len(info.timeline.joins_s):
+    if missing <= probed.leading and not source.damage_count:
         source.warnings.append(
             f"{missing} picture{'s' if missing > 1 else ''} refer to others before the start of the recording, which "
             "the file does not hold; left out."
@@ -158,6 +160,7 @@ def _report_damage(
             f"{source.info.path}: {place} or one close to it is damaged ({cause}); repair or cut the clip, or ask for "
             "damaged frames to be kept."
         ) from error
+    source.damage_count += 1
     source.warnings.append(f"{source.info.path}: {place} or one close to it is damaged ({cause}); kept what decodes.")
 
 

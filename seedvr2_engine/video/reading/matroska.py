@@ -57,9 +57,12 @@ def video_tracks(path: Path) -> list[VideoTrack]:
 
 def find_tracks(file: BinaryIO) -> tuple[int, int] | None:
     """Where the content of the Tracks element begins and ends in a file; None if there is none."""
+    size_bytes = file.seek(0, 2)
     file.seek(0)
     head = _read_head(file)
     if head is None or head[0] != EBML or head[1] is None:
+        return None
+    if head[1] >= size_bytes:
         return None
     file.seek(head[1], 1)
     segment = _read_head(file)
@@ -72,6 +75,8 @@ def find_tracks(file: BinaryIO) -> tuple[int, int] | None:
         if head[0] == TRACKS:
             start = file.tell()
             return (start, start + head[1]) if head[1] <= _LARGEST_TRACKS_BYTES else None
+        if head[1] >= size_bytes:
+            return None
         file.seek(head[1], 1)
     return None
 

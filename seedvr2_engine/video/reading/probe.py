@@ -46,6 +46,10 @@ class Probed:
     missing: int = 0
     leading: int = 0
     """Pictures at the start that may not decode, because what they refer to lies before the file's start."""
+    before_key: int = 0
+    """Packets before the file's first key frame, which may not decode either."""
+    is_counted: bool = False
+    """Whether the file says how many pictures it has."""
     size_change: SizeChange | None = None
     has_field_packets: bool = False
     """Whether a frame's two fields come as packets of their own."""
@@ -149,6 +153,8 @@ def probe(path: Path, structure: Structure | None = None) -> Probed:
         scan.faults,
         scan.missing,
         scan.leading,
+        scan.before_key,
+        scan.is_counted,
         scan.size_change,
         scan.has_field_packets,
         tuple(notes),
@@ -192,10 +198,21 @@ def crop_of(path: Path, container: av.container.InputContainer, stream: av.Video
 
 
 def _scan_decoded(path: Path, scan: PacketScan) -> PacketScan:
+    """Count what is shown and what does not decode, of which reading says where."""
+    shown, expected, undecoded = _decode_all(path, "AUTO")
+    if shown < expected:
+        # Threads that decode pictures side by side swallow errors near the end.
+        shown, expected, undecoded = _decode_all(path, "SLICE")
+    return replace(scan, count=min(shown + undecoded, max(shown, scan.count)))
+
+
+def _decode_all(path: Path, threads: Literal["AUTO", "SLICE"]) -> tuple[int, int, int]:
+    """(pictures that come out, packets that hold one to show, packets that do not decode)."""
+    shown = expected = undecoded = 0
     with opened(path) as container:
         stream = main_video(container, path)
-        stream.thread_type = "AUTO"
-        count = 0
+        stream.thread_type = threads
+        is_vp8 = codec_name(stream) == "vp8"
         packets = container.demux(stream)
         while True:
             try:
@@ -203,11 +220,12 @@ def _scan_decoded(path: Path, scan: PacketScan) -> PacketScan:
                 if packet is None:
                     break
                 if not is_repeat(packet):
-                    count += len(packet.decode())
+                    # The fifth bit of VP8's first byte says whether the picture is shown (RFC 6386, 9.1).
+                    expected += packet.size > 0 and (not is_vp8 or memoryview(packet)[0] & 0x10 != 0)
+                    shown += len(packet.decode())
             except av.FFmpegError:
-                # Reading reports the damage with its place; counting only goes on.
-                continue
-    return replace(scan, count=count)
+                undecoded += 1
+    return shown, expected, undecoded
 
 
 def first_frame(container: av.container.InputContainer, stream: av.VideoStream, path: Path) -> av.VideoFrame:

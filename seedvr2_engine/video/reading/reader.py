@@ -19,11 +19,16 @@ from .demuxers import clip_endings
 from .fields import Deinterlace, Detelecine, with_fields
 from .one_file import require_file
 from .picture_file import Damaged, check_readable, header_or_none, read_picture
+from .picture_header import PictureHeader
 from .pictures import list_pictures
 from .probe import Probed, probe
 from .sequence import describe_sequence, read_sequence
 from .signatures import refuse_misread, unreadable
 
+# Endings of clips that single pictures have as well.
+_STILL_TOO = frozenset((".apng", ".mj2"))
+# Pictures that the web hands out as .gif, whatever they are.
+_WEB = frozenset(("GIF", "PNG", "JPEG", "WEBP", "AVIF"))
 DEFAULT_SEQUENCE_RATE = Fraction(24)
 
 
@@ -44,6 +49,8 @@ class FrameSource:
         """Frames that the file promises and that could not be read; complete when all frames have been read."""
         self.is_incomplete = False
         """Whether anything is missing from the file, be it that nobody knows how many frames."""
+        self.damage_count = 0
+        """How often the decoder reported damage in what has been read."""
         self.is_closed = False
         self._lock = threading.RLock()
         self._frames = frames(self)
@@ -133,6 +140,7 @@ def open_source(
     if header is not None and header.format == "JPEG" and path.suffix.lower() in clip_endings():
         header = None  # Motion JPEG begins as a picture does.
     if header is not None and not header.is_animated:
+        _check_name(path, header)
         picture = read_picture(path, header, damaged)
         info = _trimmed(picture.describe(path), start, frames)
         found += [f"{path}: {remark}." for remark in picture.remarks]
@@ -179,6 +187,16 @@ def _structure_of(path: Path) -> Structure | None:
         return inspect(path) if path.is_file() else None
     except OSError:
         return None
+
+
+def _check_name(path: Path, header: PictureHeader) -> None:
+    """Raise VideoError for one picture with the name of a clip: a clip's damaged start can look like one."""
+    suffix = path.suffix.lower()
+    if suffix in clip_endings() - _STILL_TOO and not (suffix == ".gif" and header.format in _WEB):
+        raise VideoError(
+            f"{path}: expected a clip by its name, found one {header.format} picture; name it .{header.format.lower()} "
+            "if that is what it is, or else copy the clip again."
+        )
 
 
 def _check_complete(path: Path, structure: Structure | None, damaged: Damaged) -> None:

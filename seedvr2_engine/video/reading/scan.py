@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -16,12 +17,17 @@ from .choice import clips_of, codec_name, main_video, steady_streams
 from .damage import Structure
 from .demuxers import RAW_STREAMS
 from .field_pairs import FieldPairs
+from .numbering import NumberWatch
 from .one_file import opened_file
 from .size_change import SizeChange, SizeWatch
 from .timeline import Timeline, TimelineBuilder
 
 # Pictures that a codec may reorder, and so the packets around a place that a fault can move.
 _REORDERED = 32
+# The head of a chunk in AVI; written to a pipe, more are promised than could fit.
+_CHUNK_BYTES = 8
+# Transport streams count 33 bits of ticks of 1/90000 s.
+_CLOCK, _CLOCK_SECOND = 1 << 33, 90_000
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,12 @@ class PacketScan:
     """Pictures that the file promises and does not hold."""
     size_change: SizeChange | None = None
     leading: int = 0
-    """Pictures at the start that refer to ones before the file's first key frame; decoders leave them out."""
+    """Pictures at the start, and after each join, that refer to ones before the first key frame there; decoders leave
+    them out."""
+    before_key: int = 0
+    """Packets before the file's first key frame."""
+    is_counted: bool = False
+    """Whether the file says how many pictures it has."""
     has_field_packets: bool = False
     """Whether the two fields of a frame come as packets of their own, which are counted as one picture."""
 
@@ -59,11 +70,12 @@ class _Collected:
     shown: int = 0
     end_byte: int = 0
     corrupt: list[int] = field(default_factory=list)
-    first_key: int | None = None
+    keys: array[int] = field(default_factory=lambda: array("b"))
     odd_order_s: float = 0.0
     error: str | None = None
     size_change: SizeChange | None = None
     has_field_packets: bool = False
+    lost: tuple[int, int] | None = None
 
 
 def scan_packets(path: Path, structure: Structure | None = None) -> PacketScan:
@@ -81,7 +93,9 @@ def scan_packets(path: Path, structure: Structure | None = None) -> PacketScan:
             scan = replace(scan, timeline=replace(timeline, by_rate=True))
         if file.error is not None:
             raise VideoError(f"{path}: it cannot be read further ({file.error.strerror}); check the disk.")
-        faults, missing = _held_against_promises(container, stream, collected, scan, structure or Structure())
+        faults, missing, is_counted = _held_against_promises(
+            container, stream, collected, scan, structure or Structure()
+        )
         if container.format.name == "yuv4mpegpipe" and (rest := file.identity.size_bytes - collected.end_byte):
             # FFmpeg takes a picture that is cut off for the end of the file.
             faults, missing = (*faults, f"its last picture is cut off, of which {rest} bytes are there"), missing + 1
@@ -89,6 +103,7 @@ def scan_packets(path: Path, structure: Structure | None = None) -> PacketScan:
             scan,
             faults=faults,
             missing=missing,
+            is_counted=is_counted,
             size_change=collected.size_change,
             has_field_packets=collected.has_field_packets,
         )
@@ -98,6 +113,7 @@ def _collect(container: av.container.InputContainer, stream: av.VideoStream, bui
     collected = _Collected()
     watch = SizeWatch(codec_name(stream))
     pairs = FieldPairs(stream, codec_name(stream))
+    numbers = NumberWatch(codec_name(stream), stream.codec_context.framerate)
     steady = steady_streams(container)
     tick_s = float(stream.time_base or 1)
     packets = container.demux()
@@ -120,10 +136,12 @@ def _collect(container: av.container.InputContainer, stream: av.VideoStream, bui
         builder.add(index, pts, dts, duration, packet.time_base, is_steady=index in steady)
         if is_video:
             watch.note(packet, collected.shown)
+            numbers.note(packet)
             if pairs.is_second(packet) and collected.shown:
                 _note_second_field(collected, packet)
             else:
                 _note(collected, packet, tick_s)
+    collected.lost = numbers.lost()
     collected.size_change = watch.change
     collected.has_field_packets = pairs.found
     return collected
@@ -141,8 +159,7 @@ def _note(collected: _Collected, packet: av.Packet, tick_s: float) -> None:
     if pts is None:
         collected.untimed += 1
         return
-    if packet.is_keyframe and collected.first_key is None:
-        collected.first_key = len(collected.pts)
+    collected.keys.append(packet.is_keyframe)
     collected.pts.append(pts)
     collected.durations.append(packet.duration or 0)
     collected.numbers.append(number)
@@ -162,8 +179,14 @@ def _measured(collected: _Collected, timeline: Timeline, time_base: Fraction) ->
     if not len(pts):
         return PacketScan(collected.shown, None, None, 0, 0, timeline)
     durations, numbers = np.array(collected.durations), np.array(collected.numbers)
-    key = collected.first_key
-    leading = int((pts[: key + _REORDERED] < pts[key]).sum()) if key is not None else 0
+    keys = np.array(collected.keys, bool)
+    before_key = int(numbers[np.argmax(keys)]) if keys.any() else 0
+    leading = 0
+    for begin, end in pairwise((0, *np.searchsorted(numbers, timeline.joins_packet).tolist(), len(pts))):
+        found = np.flatnonzero(keys[begin:end])
+        if len(found):
+            key = begin + int(found[0])
+            leading += int((pts[begin : key + _REORDERED][: end - begin] < pts[key]).sum())
     for part, (begin, shift) in enumerate(_video_parts(timeline, time_base)):
         end = timeline.joins_packet[part] if part < len(timeline.joins_packet) else None
         chosen = (numbers >= begin) & (numbers < end) if end is not None else numbers >= begin
@@ -181,6 +204,7 @@ def _measured(collected: _Collected, timeline: Timeline, time_base: Fraction) ->
         longest,
         timeline,
         leading=leading,
+        before_key=before_key,
     )
     if len(steps) > 1 and len(forward) * 2 < len(steps):
         return replace(scan, timeline=replace(timeline, by_rate=True))
@@ -201,7 +225,8 @@ def _held_against_promises(
     collected: _Collected,
     scan: PacketScan,
     structure: Structure,
-) -> tuple[tuple[str, ...], int]:
+) -> tuple[tuple[str, ...], int, bool]:
+    """(what is wrong, pictures that are missing, whether the file says how many there are)."""
     faults: list[str] = []
     # FFmpeg makes a second stream of FLV's only one where a damaged picture claims another codec.
     place = clips_of(container).index(stream) if len(structure.pictures) != 1 else 0
@@ -210,8 +235,9 @@ def _held_against_promises(
     promised = max(counted, _tagged_frames(container, stream))
     if container.format.name != "avi":
         promised = max(promised, stream.frames, _edit_units(container, stream))
-    elif slots < stream.frames:
+    elif slots < stream.frames <= container.size // _CHUNK_BYTES:
         promised = max(promised, counted + stream.frames - slots)
+    is_counted = promised > 0
     missing = max(0, promised - collected.packets)
     time_base = stream.time_base or Fraction(1, 25)
     if not missing:
@@ -219,6 +245,12 @@ def _held_against_promises(
         promised = collected.packets + missing
     if missing:
         faults.append(f"expected {promised} pictures, found {collected.packets}")
+    elif collected.lost is not None:
+        missing, near = collected.lost
+        faults.append(
+            f"expected {collected.packets + missing} pictures by their numbers, found {collected.packets}; "
+            f"the gap is near picture {near}"
+        )
     if structure.fault is not None:
         faults.append(structure.fault)
     if collected.error is not None:
@@ -226,9 +258,12 @@ def _held_against_promises(
     rate = stream.average_rate or stream.guessed_rate
     if collected.odd_order_s > 1 + (float(_REORDERED / rate) if rate else 10):
         faults.append("a picture is timed long after its turn")
+    if not faults and (unseen := _unseen(collected, structure.times.get(stream.id))):
+        missing = unseen
+        faults.append(f"{missing} picture{'s' if missing > 1 else ''} of those that the file times cannot be found")
     if torn := _torn(collected, scan, structure.gaps):
         faults.append(f"packets are damaged or lost near picture {torn}")
-    return tuple(faults), missing
+    return tuple(faults), missing, is_counted
 
 
 def _edit_units(container: av.container.InputContainer, stream: av.VideoStream) -> int:
@@ -260,6 +295,24 @@ def _missing_at_end(
         return 0
     lacking = (promised_s - float(scan.end_pts * time_base)) / float(scan.longest_step * time_base)
     return max(1, round(lacking)) if lacking > 0.75 and "matroska" in container.format.name else 0
+
+
+def _unseen(collected: _Collected, times: np.ndarray | None) -> int:
+    """How many of the times at which a transport stream says that pictures begin lie in holes between those found.
+
+    A second field may have a time of its own, but that does not lie in a hole.
+    """
+    if times is None or len(collected.pts) < 3:
+        return 0
+    found = np.sort(np.array(collected.pts, np.int64) % _CLOCK)
+    lost = np.setdiff1d(times, found)
+    steps = np.diff(found)
+    if not len(lost) or not (steps > 0).any():
+        return 0
+    after = np.searchsorted(found, lost)
+    inner = (after > 0) & (after < len(found))
+    holes = steps[after[inner] - 1]
+    return int(np.count_nonzero((holes > 1.5 * np.median(steps)) & (holes < _CLOCK_SECOND * 10)))
 
 
 def _torn(collected: _Collected, scan: PacketScan, gaps: tuple[int, ...]) -> int | None:

@@ -66,7 +66,7 @@ def unread_format(path: Path) -> tuple[str, str] | None:
         return "an SVG drawing", _PNG_OR_TIFF
     found = next(((what, remedy) for at, mark, what, remedy in _SIGNATURES if start[at : at + len(mark)] == mark), None)
     if found is None and (tags := _tiff_tags(path)) is not None:
-        compression = tags.get(Base.Compression)
+        compression = _values(tags, Base.Compression)
         if compression not in _TIFF_COMPRESSIONS:
             return f"a TIFF of compression {compression}", "save it as an ordinary TIFF or PNG first"
     return found
@@ -77,7 +77,7 @@ def misread_tiff(path: Path) -> str | None:
     tags = _tiff_tags(path)
     if tags is None:
         return None
-    bits, formats = (tags.get(tag, (1,)) for tag in (Base.BitsPerSample, Base.SampleFormat))
+    bits, formats = (_values(tags, tag) or (1,) for tag in (Base.BitsPerSample, Base.SampleFormat))
     depth = max(_numbers(bits) or (1,))
     kinds = set(_numbers(formats))
     if kinds & {3, 6}:
@@ -123,6 +123,13 @@ def _tiff_tags(path: Path) -> TiffImagePlugin.ImageFileDirectory_v2 | None:
             return tags if furthest < path.stat().st_size else None
     except Exception:  # whatever a damaged directory makes Pillow raise, or of what type its values are
         return None
+
+
+def _values(tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int) -> object:
+    """What a tag holds, which Pillow may find odd and say so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return tags.get(tag)
 
 
 def _numbers(value: object) -> tuple[int, ...]:

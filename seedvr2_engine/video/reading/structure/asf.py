@@ -13,6 +13,7 @@ _DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _STREAM = bytes.fromhex("9107dcb7b7a9cf118ee600c00c205365")
 _VIDEO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b")
 _HEADER_BYTES = 1 << 20
+_LONGEST_FILE = 1 << 50
 # Lengths of fields whose type is given by two bits.
 _WIDTHS = (0, 1, 2, 4)
 
@@ -21,6 +22,7 @@ _WIDTHS = (0, 1, 2, 4)
 class _Header:
     """What the header says of the data."""
 
+    file_bytes: int = 0
     packets: int = 0
     packet_bytes: int = 0
     is_broadcast: bool = False
@@ -60,13 +62,16 @@ def walk_asf(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
         elif not position or length < 24 or position + length > size_bytes:
             return Structure(0, disorder(position))
         position += length
-    return Structure(lacking(position, size_bytes), None, structure.pictures)
+    # What comes after the data, an index say, may be cut off at its first bytes.
+    promised = header.file_bytes if not header.is_broadcast and header.file_bytes < _LONGEST_FILE else 0
+    return Structure(lacking(max(position, promised), size_bytes), None, structure.pictures)
 
 
 def _read_header(data: bytes) -> _Header:
     header = _Header()
     at = data.find(_FILE)
     if at >= 0 and len(data) >= at + 104:
+        header.file_bytes = int.from_bytes(data[at + 40 : at + 48], "little")
         header.packets = int.from_bytes(data[at + 56 : at + 64], "little")
         header.is_broadcast = bool(data[at + 88] & 1)
         header.packet_bytes = int.from_bytes(data[at + 92 : at + 96], "little")

@@ -45,8 +45,12 @@ def walk_matroska(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
     except _OutOfOrderError as error:
         walk.fault = str(error)
     except EOFError:
-        # Missing bytes at the end are said by `end`.
+        # Missing bytes at the end are said by `end`, if the segment has one and they are missing.
         is_counted = False
+        if not walk.end:
+            walk.fault = "its last part is cut off"
+        elif walk.end <= size_bytes:
+            walk.fault = "a part is longer than the file, whose end is there"
     pictures = tuple(walk.blocks.get(track, 0) for track in walk.video_tracks) if is_counted else ()
     return Structure(lacking(walk.end, size_bytes), walk.fault, pictures)
 

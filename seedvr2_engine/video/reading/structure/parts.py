@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,8 @@ class Structure:
     """Places for pictures, which AVI leaves empty where a picture is shown again."""
     gaps: tuple[int, ...] = ()
     """Bytes before which something between two pictures or sounds may be missing, or where recordings were joined."""
+    times: Mapping[int, np.ndarray] = field(default_factory=dict)
+    """Times at which pictures begin, by the number (PID) of a transport stream's picture stream, in its ticks."""
     is_forged: bool = False
     """Whether it is made of so many tiny parts that reading it would take forever, and that no writer makes."""
 

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from .parts import Budget, Structure, disorder, lacking
 
+_UNKNOWN = 0xFFFFFFFF
 _LISTS = frozenset((b"RIFF", b"LIST"))
 _OPENED = frozenset((b"AVI ", b"AVIX", b"hdrl", b"strl", b"movi", b"rec "))
 
@@ -57,8 +58,10 @@ def _walk_avi(file: BinaryIO, size_bytes: int, budget: Budget) -> _AviWalk:
             if len(ends) > 1:
                 walk.fault = disorder(position)
             # After the last part there may be anything.
+            walk.is_whole = position >= walk.end
             return walk
-        end = position + 8 + length
+        # Written to a pipe, the longest parts are of unknown length.
+        end = size_bytes if length == _UNKNOWN else position + 8 + length
         if kind == b"RIFF":
             walk.end = end
         elif end > ends[-1] + 1 and len(ends) > 1 and ends[-1] < size_bytes:

@@ -1,0 +1,92 @@
+"""The numbers that MPEG-1 and MPEG-2 give pictures and groups of them, by which lost ones show (ISO/IEC 13818-2)."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from fractions import Fraction
+
+import av
+import numpy as np
+
+_PICTURE, _GROUP = b"\0\0\1\0", b"\0\0\1\xb8"
+_HEADER_BYTES = 512
+_PICTURE_OR_SLICE = re.compile(rb"\x00\x00\x01([\x00-\xaf])", re.DOTALL)
+_CODECS = frozenset(("mpeg1video", "mpeg2video"))
+# A larger step between two groups' times is a cut that somebody made.
+_MOST_LOST = 32
+
+
+class NumberWatch:
+    """Looks at the headers of one stream's pictures, in the order of the file.
+
+    Those of a group are numbered from 0 in the order in which they are shown (6.3.9). Without the first ones a group
+    is whole: editors leave out pictures that refer to the group before. Pictures that a group lacks at its end show in
+    the time codes (6.3.8), if those go on by the number of pictures nearly everywhere.
+    """
+
+    def __init__(self, codec: str, rate: Fraction | None) -> None:
+        """Start with FFmpeg's name of the codec and pictures a second; streams of others are not looked at."""
+        self._is_numbered = codec in _CODECS
+        self._rate = round(rate or 0)
+        self._numbers: set[int] = set()
+        self._is_group = False
+        self._count = 0
+        self._begins = array("q")
+        self._times = array("q")
+        self._lacking = array("q")
+        self._headless = 0
+        self._first_headless: int | None = None
+
+    def note(self, packet: av.Packet) -> None:
+        """Look at a packet, which holds one picture, or both fields of one."""
+        if not self._is_numbered:
+            return
+        self._note_slices(packet)
+        head = bytes(memoryview(packet)[:_HEADER_BYTES])
+        at = head.find(_PICTURE)
+        group = head[: max(0, at)].find(_GROUP)
+        if group >= 0:
+            self._end_group()
+            self._is_group = True
+            self._begins.append(self._count)
+            self._times.append(self._time(int.from_bytes(head[group + 4 : group + 8], "big") >> 7))
+        if 0 <= at <= len(head) - 6 and self._is_group:
+            self._numbers.add(head[at + 4] << 2 | head[at + 5] >> 6)
+        self._count += 1
+
+    def _note_slices(self, packet: av.Packet) -> None:
+        row = 0
+        for match in _PICTURE_OR_SLICE.finditer(memoryview(packet)):
+            # A slice has the number of its row, from 1; in MPEG-2 several may share one.
+            code = match[1][0]
+            if 0 < code < row:
+                self._headless += 1
+                self._first_headless = self._count if self._first_headless is None else self._first_headless
+            row = code
+
+    def _time(self, code: int) -> int:
+        """The pictures up to a time code: drop, hours, minutes, a mark, seconds, pictures in 1, 5, 6, 1, 6, 6 bits."""
+        minutes = (code >> 19 & 31) * 60 + (code >> 13 & 63)
+        return (minutes * 60 + (code >> 6 & 63)) * self._rate + (code & 63)
+
+    def _end_group(self) -> None:
+        if self._is_group:
+            spread = max(self._numbers) - min(self._numbers) + 1 if self._numbers else 0
+            self._lacking.append(spread - len(self._numbers))
+        self._numbers.clear()
+
+    def lost(self) -> tuple[int, int] | None:
+        """(how many pictures are lost, the first one of the first group that lacks some); to be called at the end."""
+        self._end_group()
+        self._is_group = False
+        lacking = np.array(self._lacking, np.int64)
+        begins, times = np.array(self._begins, np.int64), np.array(self._times, np.int64)
+        steps = np.diff(times) - np.diff(begins)
+        by_time = np.where((steps > 0) & (steps <= _MOST_LOST), steps, 0)
+        if len(steps) and 2 * np.count_nonzero(steps == 0) >= len(steps):
+            lacking[:-1] = np.maximum(lacking[:-1], by_time)
+        groups = np.flatnonzero(lacking)
+        if len(groups) and lacking.sum() >= self._headless:
+            return int(lacking.sum()), int(begins[groups[0]])
+        return None if self._first_headless is None else (self._headless, self._first_headless)
