@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..quant.quantize import LIMITS
+from ..quant import LIMITS
 
 MEAN, M2, LOW, HIGH = range(4)
 """Rows of statistics: mean, sum of squared deviations, and bounds of the smallest and largest value."""

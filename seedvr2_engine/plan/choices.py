@@ -54,6 +54,9 @@ def choose_precision(wanted: str, device: DeviceSpec, *, allows_8_bit: bool = Tr
         return PrecisionDecision(None, f"no kernels are compiled for {device.sm}")
     if not allows_8_bit:
         return PrecisionDecision("fp16", "8-bit formats are switched off")
+    without = _why_not("fp8", device.sm)
+    if formats[0] == "int8" and without:
+        return PrecisionDecision("int8", f"INT8 is this GPU's fastest format without FP8{without}")
     return PrecisionDecision(formats[0], _WHY_AUTO.get(formats[0], "this GPU has nothing faster"))
 
 

@@ -31,6 +31,7 @@ def test_what_is_asked_for_is_given_or_refused():
         InvalidArgumentError, match=r"offers fp8, fp16, bf16 \(Triton makes INT8 products the older.*\);"
     ):
         choose_precision("int8", find_gpu("b300"))
+    assert "Triton multiplies FP8 in FP16" in choose_precision("auto", find_gpu("gb10")).reason
     with pytest.raises(InvalidArgumentError, match="expected one of auto"):
         choose_precision("fp4", find_gpu("rtx5090"))
 
