@@ -27,6 +27,7 @@ class NumberWatch:
     def __init__(self, codec: str, rate: float | None) -> None:
         """Start with FFmpeg's name of the codec and pictures a second; streams of others are not looked at."""
         self._is_numbered = codec in _CODECS
+        self._is_plain = codec == "mpeg1video"
         self._rate = round(rate or 0)
         self._numbers: set[int] = set()
         self._is_group = False
@@ -83,7 +84,9 @@ class NumberWatch:
         begins, times = np.array(self._begins, np.int64), np.array(self._times, np.int64)
         steps = np.diff(times) - np.diff(begins)
         by_time = np.where((steps > 0) & (steps <= _MOST_LOST), steps, 0)
-        if len(steps) and 2 * np.count_nonzero(steps == 0) >= len(steps):
+        # Pulldown of MPEG-2 shows more pictures than there are, and editors leave time codes as they were.
+        agreeing = np.count_nonzero(steps == 0) * 2 >= len(steps)
+        if agreeing or (self._is_plain and (steps >= 0).all()):
             lacking[:-1] = np.maximum(lacking[:-1], by_time)
         groups = np.flatnonzero(lacking)
         if len(groups) and lacking.sum() >= self._headless:
