@@ -24,11 +24,11 @@ class NumberWatch:
     the time codes (6.3.8), if those go on by the number of pictures nearly everywhere.
     """
 
-    def __init__(self, codec: str, rate: float | None) -> None:
+    def __init__(self, codec: str, rate: float) -> None:
         """Start with FFmpeg's name of the codec and pictures a second; streams of others are not looked at."""
         self._is_numbered = codec in _CODECS
         self._is_plain = codec == "mpeg1video"
-        self._rate = round(rate or 0)
+        self._rate = round(rate)
         self._numbers: set[int] = set()
         self._is_group = False
         self._count = 0
