@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from array import array
-from fractions import Fraction
 
 import av
 import numpy as np
@@ -25,10 +24,11 @@ class NumberWatch:
     the time codes (6.3.8), if those go on by the number of pictures nearly everywhere.
     """
 
-    def __init__(self, codec: str, rate: Fraction | None) -> None:
+    def __init__(self, codec: str, rate: float) -> None:
         """Start with FFmpeg's name of the codec and pictures a second; streams of others are not looked at."""
         self._is_numbered = codec in _CODECS
-        self._rate = round(rate or 0)
+        self._is_plain = codec == "mpeg1video"
+        self._rate = round(rate)
         self._numbers: set[int] = set()
         self._is_group = False
         self._count = 0
@@ -84,7 +84,9 @@ class NumberWatch:
         begins, times = np.array(self._begins, np.int64), np.array(self._times, np.int64)
         steps = np.diff(times) - np.diff(begins)
         by_time = np.where((steps > 0) & (steps <= _MOST_LOST), steps, 0)
-        if len(steps) and 2 * np.count_nonzero(steps == 0) >= len(steps):
+        # Pulldown of MPEG-2 shows more pictures than there are, and editors leave time codes as they were.
+        agreeing = np.count_nonzero(steps == 0) * 2 >= len(steps)
+        if agreeing or (self._is_plain and (steps >= 0).all()):
             lacking[:-1] = np.maximum(lacking[:-1], by_time)
         groups = np.flatnonzero(lacking)
         if len(groups) and lacking.sum() >= self._headless:

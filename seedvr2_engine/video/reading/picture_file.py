@@ -23,8 +23,10 @@ from .hdr_side_data import read_hdr
 from .picture_damage import lacks_end
 from .picture_header import PictureHeader, open_picture, read_header
 from .probe import codec_name, first_frame, main_video, opened
-from .signatures import refuse_misread, unreadable
+from .signatures import plain_tiff_bytes, refuse_misread, unreadable
 
+# Of a picture whose samples are stored as they are, this much more than the file holds is not worth patching.
+_MOST_PATCHED = 16
 MOST_PIXELS = 1 << 30
 """Pixels of the largest picture that is read: 32768 x 32768, 12 GB as floating point numbers."""
 # Pillow's modes that FFmpeg decodes to the same samples; it takes premultiplied alpha for straight, and CMYK for RGBA.
@@ -126,6 +128,8 @@ def read_picture(path: Path, header: PictureHeader | None, damaged: Damaged = "r
         check_readable(path, header)
     else:
         refuse_misread(path)
+    if plain_tiff_bytes(path) > _MOST_PATCHED * path.stat().st_size:
+        raise VideoError(f"{path}: the picture is damaged, the file holds next to nothing of it; copy it again.")
     if damaged == "refuse" and lacks_end(path):
         raise VideoError(
             f"{path}: the picture is truncated, its end is missing; copy it again, or take what can be read "

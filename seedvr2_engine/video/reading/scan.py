@@ -113,7 +113,7 @@ def _collect(container: av.container.InputContainer, stream: av.VideoStream, bui
     collected = _Collected()
     watch = SizeWatch(codec_name(stream))
     pairs = FieldPairs(stream, codec_name(stream))
-    numbers = NumberWatch(codec_name(stream), stream.codec_context.framerate)
+    numbers = NumberWatch(codec_name(stream), float(stream.codec_context.framerate or 0))
     steady = steady_streams(container)
     tick_s = float(stream.time_base or 1)
     packets = container.demux()

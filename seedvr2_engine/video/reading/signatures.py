@@ -89,6 +89,16 @@ def misread_tiff(path: Path) -> str | None:
     return f"tiles of {depth} bits" if Base.TileOffsets in tags else None
 
 
+def plain_tiff_bytes(path: Path) -> int:
+    """How many bytes the samples of an uncompressed TIFF must have; 0 for all other files."""
+    tags = _tiff_tags(path)
+    if tags is None or _values(tags, Base.Compression) not in (None, 1, (1,)):
+        return 0
+    width, height = (_values(tags, tag) for tag in (Base.ImageWidth, Base.ImageLength))
+    bits = sum(_numbers(_values(tags, Base.BitsPerSample))) or 1
+    return width * height * bits // 8 if isinstance(width, int) and isinstance(height, int) else 0
+
+
 def refuse_misread(path: Path) -> None:
     """Raise VideoError for a file that Pillow does not know and of which FFmpeg would make something else."""
     if (known := misread_tiff(path)) is not None:

@@ -26,6 +26,8 @@ class _Header:
     packets: int = 0
     packet_bytes: int = 0
     is_broadcast: bool = False
+    largest_bytes: int = 0
+    streams: set[int] = field(default_factory=set)
     videos: list[int] = field(default_factory=list)
 
 
@@ -33,6 +35,8 @@ class _Header:
 class _Pictures:
     """What was counted; an object is one picture, whose numbers go on by one from 255 to 0."""
 
+    streams: set[int]
+    """The numbers that the header gives."""
     counts: dict[int, int] = field(default_factory=dict)
     last: dict[int, int] = field(default_factory=dict)
     has_gap: bool = False
@@ -75,8 +79,10 @@ def _read_header(data: bytes) -> _Header:
         header.packets = int.from_bytes(data[at + 56 : at + 64], "little")
         header.is_broadcast = bool(data[at + 88] & 1)
         header.packet_bytes = int.from_bytes(data[at + 92 : at + 96], "little")
+        header.largest_bytes = int.from_bytes(data[at + 96 : at + 100], "little")
     at = data.find(_STREAM)
     while at >= 0 and len(data) >= at + 74:
+        header.streams.add(data[at + 72] & 0x7F)
         if data[at + 24 : at + 40] == _VIDEO:
             header.videos.append(data[at + 72] & 0x7F)
         at = data.find(_STREAM, at + 16)
@@ -84,9 +90,9 @@ def _read_header(data: bytes) -> _Header:
 
 
 def _walk_packets(file: BinaryIO, position: int, end: int, header: _Header, budget: Budget) -> Structure:
-    if not 16 <= header.packet_bytes <= 1 << 20:
-        return Structure()
-    found = _Pictures()
+    if not 16 <= header.packet_bytes == header.largest_bytes <= 1 << 20:
+        return Structure(0, "its header is damaged")
+    found = _Pictures(header.streams)
     while position + header.packet_bytes <= end:
         file.seek(position)
         budget.spend(_note_packet(file.read(header.packet_bytes), found))
@@ -137,6 +143,7 @@ def _note_packet(packet: bytes, found: _Pictures) -> int:
 
 def _note_payload(found: _Pictures, stream: int, number: int, offset: int) -> None:
     last = found.last.get(stream)
+    found.has_gap = found.has_gap or stream not in found.streams
     if offset == 0:
         found.has_gap = found.has_gap or (last is not None and number != (last + 1) & 0xFF)
         found.counts[stream] = found.counts.get(stream, 0) + 1

@@ -11,6 +11,8 @@ from .parts import Budget, Structure, disorder
 _PACKETS = (188, 192, 204)
 _SYNC = 0x47
 _NULL_PID = 0x1FFF
+# What a file begins with whose first packet, of a table, has not been cut off.
+_FIRST_OF_TABLE = (b"\x47\x40\x00", b"\x47\x40\x11")
 _PACKETS_AT_ONCE = 20_000
 _MOST_GAPS = 1000
 _SEARCHED_BYTES = 1 << 16
@@ -28,7 +30,9 @@ def walk_transport_stream(file: BinaryIO, size_bytes: int, budget: Budget) -> St
     if found is None:
         return Structure()
     length, offset, position = found
-    if position >= length:
+    file.seek(0)
+    start = file.read(3)
+    if position >= length or (position and start.startswith(_FIRST_OF_TABLE)):
         return Structure(0, "its start is damaged")
     missing = 0
     last: dict[int, int] = {}
