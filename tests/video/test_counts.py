@@ -194,3 +194,10 @@ def test_fields_that_were_copied_into_another_container_are_counted_as_frames(tm
                     packet.stream = stream
                     output.mux(packet)
         assert frames_of(tmp_path / name) == 10, name
+
+
+@pytest.mark.parametrize("name", ["m.ts", "p.mpg", "b.ts", "b.mkv"])
+def test_a_clip_of_one_frame_has_the_rate_that_the_frame_is_shown_at(tmp_path, name):
+    path = write_clip(tmp_path / name, [ramp(0)], KINDS[name])
+    with open_source(path) as source:
+        assert source.info.average_rate == pytest.approx(24, rel=0.05)

@@ -155,10 +155,12 @@ def _report_damage(
     cause = error.strerror if error is not None else "the decoder patched missing parts"
     if damaged == "refuse":
         raise VideoError(
-            f"{source.info.path}: {place} or one close to it is damaged ({cause}); repair or cut the clip, or ask for "
-            "damaged frames to be kept."
+            f"{source.info.path}: {place} or one close to it is damaged ({cause}); copy it again, take what comes "
+            "before (--frames), or all that can be read (`upscale --keep-damaged`)."
         ) from error
-    source.warnings.append(f"{source.info.path}: {place} or one close to it is damaged ({cause}); kept what decodes.")
+    sentence = f"{source.info.path}: {place} or one close to it is damaged ({cause}); kept what decodes."
+    if sentence not in source.warnings:  # Many packets may fail in a row before the next frame.
+        source.warnings.append(sentence)
 
 
 def _check_size(frame: av.VideoFrame, info: SourceInfo, index: int) -> None:
