@@ -154,9 +154,10 @@ def _report_damage(
     place = f"frame {index}" + (f" ({float(index / rate):.2f} s)" if rate else "")
     cause = error.strerror if error is not None else "the decoder patched missing parts"
     if damaged == "refuse":
+        before = "what comes before (--frames), or take " if index > source.info.first_frame else ""
         raise VideoError(
-            f"{source.info.path}: {place} or one close to it is damaged ({cause}); copy it again, take what comes "
-            "before (--frames), or all that can be read (`upscale --keep-damaged`)."
+            f"{source.info.path}: {place} or one close to it is damaged ({cause}); copy it again, or take {before}"
+            "what can be read (`upscale --keep-damaged`)."
         ) from error
     sentence = f"{source.info.path}: {place} or one close to it is damaged ({cause}); kept what decodes."
     if sentence not in source.warnings:  # Many packets may fail in a row before the next frame.
