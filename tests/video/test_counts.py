@@ -182,6 +182,7 @@ def test_fields_that_are_coded_apart_are_counted_as_frames(tmp_path, whole):
         info = source.info
     assert (info.frame_count, info.average_rate, source.warnings) == (10, 25, [])
     assert [frame.pts - frames[0].pts for frame in frames] == [3600 * n for n in range(10)]
+    assert {frame.duration for frame in frames} == {3600}
 
 
 def test_fields_that_were_copied_into_another_container_are_counted_as_frames(tmp_path):

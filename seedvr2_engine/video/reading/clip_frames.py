@@ -124,6 +124,8 @@ def _decoded(source: FrameSource, info: SourceInfo, probed: Probed, damaged: Dam
                     _check_unchanged(source, file, damaged)
                     _report_damage(source, info.average_rate, damaged, count, None)
                 _check_size(frame, info, count)
+                if probed.has_field_packets:
+                    frame.duration = 0  # That of the first field alone.
                 if info.timeline.by_rate:
                     frame.pts, frame.duration = count, 1
                 yield frame
