@@ -15,9 +15,10 @@ import typer
 
 from ..errors import InvalidArgumentError
 from .choices import check_count, choose_vae
-from .console import err, frame_progress, out, per_second, warn
+from .console import err, frame_progress, out, per_second
 from .outputs import kept_output
 from .shown import shown
+from .told import Told
 
 if TYPE_CHECKING:
     import torch
@@ -90,18 +91,20 @@ def reconstruct(
         for sentence in info.remarks:
             err.print(sentence, markup=False)
         meter = QualityMeter()
+        told = Told(clip)
 
         def open_output() -> FrameSink:
             return open_sink(target, width=info.width, height=info.height, source=info, options=options)
 
         with kept_output(open_output) as (sink, signals), signals.let_through():
+            told.also(sink)
+            told.tell()
             model = _load(vae, place, number_format, precision, vram_gb)
             began = time.perf_counter()
             restored = _paired(clip, lambda pictures: run(pictures, model, slice_frames=slice_frames, tile=spec))
             _write(restored, sink, meter, total=len(clip))
             seconds = time.perf_counter() - began
-    for sentence in (*clip.warnings, *sink.warnings):
-        warn(sentence)
+    told.tell()
     _report(target, meter, seconds, as_json=json)
 
 

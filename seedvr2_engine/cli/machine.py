@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from ..errors import InvalidArgumentError
-from .choices import UpscaleModels
+from .choices import UpscaleModels, check_count
 from .console import out, readable_size, warn
 from .hdr import hdr_sentence
 
@@ -144,7 +144,8 @@ def print_plan(
     from ..video.writing.plan import plan_output
 
     with cut.open(job.source) as clip:
-        info = clip.info
+        check_count(len(clip), job.target)
+        info, warnings = clip.info, list(clip.warnings)
     resize = options.resize((info.height, info.width))
     output = plan_output(job.target, (resize.output[1], resize.output[0]), info, sink)
     available = total_memory_bytes(machine.device)
@@ -188,7 +189,7 @@ def print_plan(
     ):
         table.add_row(name, value)
     out.print(table, markup=False)
-    for sentence in output.losses:
+    for sentence in (*warnings, *output.losses):
         warn(sentence)
     if memory.peak_bytes > available:
         warn(

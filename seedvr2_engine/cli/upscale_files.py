@@ -18,6 +18,7 @@ from .hdr import hdr_sentence
 from .interruption import waiting
 from .outputs import keep, kept_output
 from .progress import UpscaleBar
+from .told import Told
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -165,7 +166,7 @@ def run_job(job: Job, request: Request) -> Result:
             err.print(f"HDR: {hdr}", markup=False)
         resize = request.options.resize((info.height, info.width))
         height, width = resize.output
-        told = _Told(clip)
+        told = Told(clip)
 
         def open_output() -> FrameSink:
             return open_sink(job.target, width=width, height=height, source=info, options=request.sink)
@@ -215,24 +216,6 @@ def _memory_errors(upscaler: Upscaler, job: Job, info: SourceInfo) -> Iterator[N
             f"{job.source}: expected {device} to have about {needed} of memory free for chunks of up to {chunk} "
             "frames, found too little; try fewer --chunk-frames, --offload blocks, a smaller size, or --tile 512."
         ) from error
-
-
-class _Told:
-    """Prints the warnings of a source and a sink, each once."""
-
-    def __init__(self, *places: FrameSource | FrameSink) -> None:
-        self._places: list[tuple[FrameSource | FrameSink, int]] = [(place, 0) for place in places]
-
-    def also(self, place: FrameSource | FrameSink) -> None:
-        """Add one."""
-        self._places.append((place, 0))
-
-    def tell(self) -> None:
-        """Print what is new."""
-        for index, (place, told) in enumerate(self._places):
-            for sentence in place.warnings[told:]:
-                warn(sentence)
-            self._places[index] = (place, len(place.warnings))
 
 
 def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, signals: HeldSignals, job: Job) -> None:

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from seedvr2_engine import __version__
 from seedvr2_engine.checkpoint.registry import MODEL_FILES
+from seedvr2_engine.cli import clips
 from seedvr2_engine.cli.app import app
+from seedvr2_engine.errors import VideoError
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
 
 from ..conftest import GOLDEN
@@ -247,3 +250,16 @@ def test_models_and_downloads_without_network(tmp_path):
     assert {model.name for model in MODEL_FILES} <= set(listed.stdout.split())
     assert "ema_vae_fp16.safetensors" in refused("download", "ema_vae_fp15.safetensors", **home)
     assert "ema_vae_fp16.safetensors" in refused("download", "ema_vae_fp16.safetensors", **home)
+
+
+def test_reconstruct_says_what_is_lost_before_the_work(tmp_path, monkeypatch):
+    def never(*_):
+        raise VideoError("not today.")
+
+    monkeypatch.setattr(clips, "_load", never)
+    Image.new("CMYK", (32, 32), (9, 99, 0, 0)).save(tmp_path / "a.jpg", dpi=(300, 300))
+    result = seedvr2("reconstruct", tmp_path / "a.jpg", tmp_path / "b.mp4", "--vae", TINY_VAE)
+    said = " ".join(result.stderr.split())
+    assert "CMYK is converted" in said
+    assert "resolution is left out" in said
+    assert result.exit_code == 2

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
@@ -237,6 +238,17 @@ def test_the_plan_says_what_cannot_be_kept(models, tmp_path):
     assert "audio 1 (pcm_s16le) as libopus" in " ".join(result.stdout.split())
     assert "is encoded anew as libopus" in " ".join(result.stderr.split())
     assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
+
+
+def test_the_plan_says_what_is_odd_about_the_source(models, tmp_path):
+    Image.new("CMYK", (32, 32), (9, 99, 0, 0)).save(tmp_path / "a.jpg")
+    result = seedvr2("upscale", tmp_path / "a.jpg", tmp_path / "b.png", *models, "--scale", "2", "--plan")
+    assert result.exit_code == 0, result.stderr
+    assert "CMYK is converted" in " ".join(result.stderr.split())
+
+
+def test_the_plan_refuses_what_the_run_would(models, clip, tmp_path):
+    assert "expected one frame" in refused("upscale", clip, tmp_path / "b.png", *models, "--scale", "2", "--plan")
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,7 @@ def test_fields_that_are_coded_apart_are_counted_as_frames(tmp_path, whole):
         info = source.info
     assert (info.frame_count, info.average_rate, source.warnings) == (10, 25, [])
     assert [frame.pts - frames[0].pts for frame in frames] == [3600 * n for n in range(10)]
+    assert {frame.duration for frame in frames} == {3600}
 
 
 def test_fields_that_were_copied_into_another_container_are_counted_as_frames(tmp_path):
@@ -194,3 +195,10 @@ def test_fields_that_were_copied_into_another_container_are_counted_as_frames(tm
                     packet.stream = stream
                     output.mux(packet)
         assert frames_of(tmp_path / name) == 10, name
+
+
+@pytest.mark.parametrize("name", ["m.ts", "p.mpg", "b.ts", "b.mkv"])
+def test_a_clip_of_one_frame_has_the_rate_that_the_frame_is_shown_at(tmp_path, name):
+    path = write_clip(tmp_path / name, [ramp(0)], KINDS[name])
+    with open_source(path) as source:
+        assert source.info.average_rate == pytest.approx(24, rel=0.05)

@@ -126,6 +126,8 @@ def _decoded(source: FrameSource, info: SourceInfo, probed: Probed, damaged: Dam
                     _check_unchanged(source, file, damaged)
                     _report_damage(source, info.average_rate, damaged, count, None)
                 _check_size(frame, info, count)
+                if probed.has_field_packets:
+                    frame.duration = 0  # That of the first field alone.
                 if info.timeline.by_rate:
                     frame.pts, frame.duration = count, 1
                 yield frame
@@ -156,12 +158,15 @@ def _report_damage(
     place = f"frame {index}" + (f" ({float(index / rate):.2f} s)" if rate else "")
     cause = error.strerror if error is not None else "the decoder patched missing parts"
     if damaged == "refuse":
+        before = "what comes before (--frames), or take " if index > source.info.first_frame else ""
         raise VideoError(
-            f"{source.info.path}: {place} or one close to it is damaged ({cause}); repair or cut the clip, or ask for "
-            "damaged frames to be kept."
+            f"{source.info.path}: {place} or one close to it is damaged ({cause}); copy it again, or take {before}"
+            "what can be read (`upscale --keep-damaged`)."
         ) from error
     source.damage_count += 1
-    source.warnings.append(f"{source.info.path}: {place} or one close to it is damaged ({cause}); kept what decodes.")
+    sentence = f"{source.info.path}: {place} or one close to it is damaged ({cause}); kept what decodes."
+    if sentence not in source.warnings:  # Many packets may fail in a row before the next frame.
+        source.warnings.append(sentence)
 
 
 def _check_size(frame: av.VideoFrame, info: SourceInfo, index: int) -> None:

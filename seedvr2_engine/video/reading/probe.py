@@ -117,7 +117,8 @@ def probe(path: Path, structure: Structure | None = None) -> Probed:
             )
         time_base, seconds = 1 / rate, float(scan.count / rate)
     if joins := scan.timeline.joins_s:
-        notes.append(_joined_sentence(joins))
+        begin_s = float(start + scan.timeline.first_shift_s)
+        notes.append(_joined_sentence(tuple(join_s - begin_s for join_s in joins)))
     info = SourceInfo(
         path=path,
         kind="image" if still else "video",
@@ -171,7 +172,11 @@ def _checked_rate(rate: Fraction | None, scan: PacketScan, time_base: Fraction) 
     """The average rate, unless the frames' even steps say something quite different."""
     by_steps = _rate_of_steps(scan, time_base)
     if by_steps is None:
-        return rate
+        # FFmpeg guesses the rate of an only picture; how long that is shown may be known.
+        first, end = scan.first_pts, scan.end_pts
+        length_s = (end - first) * time_base if first is not None and end is not None else Fraction(0)
+        is_odd = scan.count == 1 and length_s > 0 and not 2 / 3 < (rate or 0) * length_s < 1.5
+        return 1 / length_s if is_odd else rate
     return by_steps if not rate or not by_steps / 10 < rate < by_steps * 10 else rate
 
 

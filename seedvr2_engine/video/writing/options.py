@@ -177,7 +177,7 @@ def plan_encoder(path: Path, size: tuple[int, int], source: SourceInfo | None, o
     if alpha and (chroma not in codec.alpha_chroma or not container.holds_alpha_of(name)):
         alpha = False
         advice = _alpha_advice(container, name)
-        alpha_warning = f"{name} with {chroma} chroma holds no alpha; {alpha_of(source)} left out, {advice} to keep it."
+        alpha_warning = f"{name} with {chroma} chroma holds no alpha; {alpha_of(source)} left out: {advice} to keep it."
     pix_fmt = _pix_fmt(chroma, depth, alpha)
     _require_encoder(codec.encoder, pix_fmt)
     return EncoderPlan(

@@ -77,7 +77,7 @@ class PictureFormat:
         tags = output_tags(size, source, is_rgb=True)
         warnings = []
         if kind == "JPEG" and source is not None and source.has_alpha:
-            warnings.append(f"JPEG holds no alpha; {alpha_of(source)} left out, use .png to keep it.")
+            warnings.append(f"JPEG holds no alpha; {alpha_of(source)} left out: use .png to keep it.")
         if wanted > 8 and kind not in _DEEP:
             warnings.append(f"{suffix[1:]} holds 8 bits per sample, {wanted} were wanted; use .png to keep them.")
         warnings += _left_out(kind, metadata, tags)

@@ -151,8 +151,8 @@ def _metadata_losses(path: Path, source: SourceInfo | None) -> Iterator[str]:
     if names:
         what = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
         owner = "picture's" if source.kind == "image" else "pictures'"
-        verb = "is" if names in (["EXIF"], ["XMP"], ["resolution"]) else "are"
-        yield f"The {owner} {what} {verb} left out, which {path.suffix} has no place for here."
+        verb, them = ("are", "them") if len(names) > 1 or names == ["notes"] else ("is", "it")
+        yield f"The {owner} {what} {verb} left out of {path.suffix}; only pictures keep {them}."
 
 
 def _timecode_losses(tags: dict[str, str], video_tags: dict[str, str], source: SourceInfo) -> Iterator[str]:
