@@ -40,6 +40,8 @@ from tests.conftest import GOLDEN
 from tests.video.clips import ClipSpec, write_clip
 
 FRAMES = 60
+SECONDS_TO_BEGIN = {False: 40.0, True: 600.0}
+"""What a run has until its moment comes, with a stand-in for the models and with real ones."""
 SECONDS_TO_END = 20.0
 """What a run has, after it was interrupted, before it counts as hanging."""
 
@@ -156,14 +158,14 @@ def run_case(case: Case, sources: Sources, place: Path, *, real_models: bool = F
             arguments += [*OUTPUTS[case.output].options, *(["--overwrite"] if case.overwrites else [])]
             limit = None if is_small else random.Random(case.index).randrange(1, 60_000)
             run = interrupted_run.start(arguments, real_models=real_models, file_bytes=limit)
-            ended = watch(run, case, place)
+            ended = watch(run, case, place, SECONDS_TO_BEGIN[real_models])
             faults, lost = judge(folder, case.ending, ended)
             return Outcome(case, ended, faults, lost)
         finally:
             shutil.rmtree(place / "work", ignore_errors=True)
 
 
-def watch(run: interrupted_run.Run, case: Case, place: Path) -> Ended:
+def watch(run: interrupted_run.Run, case: Case, place: Path, seconds_to_begin: float) -> Ended:
     """Read what a run prints and tells, interrupt it at its moment, and wait for its end."""
     texts = {run.stdout: bytearray(), run.stderr: bytearray(), run.events: bytearray()}
     is_open = set(texts)
@@ -213,7 +215,7 @@ def watch(run: interrupted_run.Run, case: Case, place: Path) -> Ended:
                 if second_due is not None and now >= second_due:
                     second_due = None
                     os.kill(run.process_id, signal.SIGINT)
-                if now - (interrupted_at or began + 40) > SECONDS_TO_END:
+                if now - (interrupted_at or began + seconds_to_begin) > SECONDS_TO_END:
                     hangs = True
                     os.kill(run.process_id, signal.SIGKILL)
                     status = os.waitstatus_to_exitcode(os.waitpid(run.process_id, 0)[1])

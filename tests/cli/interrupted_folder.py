@@ -159,7 +159,9 @@ def _result(folder: Folder, after: dict[str, str], ending: str, faults: list[str
         faults.append("a picture of the result is cut off")
     is_whole = fresh == names
     # One after the other they are put in place: kill -9 may come between two.
-    if not is_whole and (fresh or there != folder.old) and not (ending == "SIGKILL" and there >= folder.old):
+    # An old one may have been set aside, and its new one not be there yet.
+    aside = {picture for picture in folder.old if folder.before[picture] in after.values()}
+    if not is_whole and (fresh or there != folder.old) and not (ending == "SIGKILL" and there | aside >= folder.old):
         faults.append(f"the result has {len(fresh)} new and {len(there - fresh)} old pictures of {len(names)}")
     return {name, *there} if there or name in folder.before else set(there), is_whole
 

@@ -114,5 +114,11 @@ def test_a_sequence_is_replaced_as_a_whole(source: Path, tmp_path: Path) -> None
     write_pictures(folder.target, 30)
     assert judge(folder, "SIGINT", end)[0] == ["the result has 30 new and 10 old pictures of 50"]
     assert judge(folder, "SIGKILL", end._replace(code=-9))[0] == []
+    aside = folder.target / "pictures.replaced-0123abcd"
+    aside.mkdir()
+    (folder.target / "000035.png").rename(aside / "000035.png")
+    assert judge(folder, "SIGKILL", end._replace(code=-9))[0] == []
+    (aside / "000035.png").unlink()
+    assert "the result has 30 new and 9 old pictures of 50" in judge(folder, "SIGKILL", end._replace(code=-9))[0]
     (folder.target / "000999.png").unlink()
     assert "somebody's file out/000999.png was deleted" in judge(folder, "SIGINT", end)[0]

@@ -93,6 +93,7 @@ class AnimationSink(FrameSink):
             container_options = {"loop": str(0 if plays == 0 else -1 if plays == 1 else plays - 1)}
         else:
             container_options = {"plays" if self._kind.encoder == "apng" else "loop": str(plays)}
+        container_options["flush_packets"] = "1"  # What is finished is in the file, should the process be killed.
         self._output = av.open(self._writer, "w", format=self._kind.muxer, options=container_options)
         quality = 95.0 if options.quality is None else max(1.0, options.quality)
         settings = {}
