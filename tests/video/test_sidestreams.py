@@ -1,6 +1,7 @@
 """Audio, subtitles, chapters and metadata arrive with the pictures, in step with them."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import pytest
@@ -209,3 +210,45 @@ def test_a_trimmed_clip_says_that_chapters_are_left_out(tmp_path):
     lines = packets_of(tmp_path / "b.mkv", "subtitle")
     assert [bytes(line) for line in lines] == [b"first", b"second"]
     assert lines[0].pts == 0
+
+
+def with_many_lines(path, codec):
+    """Six seconds of picture and sound with a line of half a second every 0.7 s."""
+    spec = ClipSpec(**{**WITH_AUDIO.__dict__, "audio": codec, "audio_s": 6.0, "options": {"preset": "ultrafast"}})
+    clip = write_clip(path.with_name("plain.mkv"), [ramp(i) for i in range(150)], spec)
+    lines = path.with_name("lines.srt")
+    starts = [0.1 + 0.7 * i for i in range(8)]
+    copies: list[list[av.stream.Stream]] = []
+    lines.write_text(
+        "".join(
+            f"{i}\n00:00:{t:06.3f} --> 00:00:{t + 0.5:06.3f}\na line\n\n".replace(".", ",")
+            for i, t in enumerate(starts)
+        )
+    )
+    with av.open(str(clip)) as main, av.open(str(lines)) as text, av.open(str(path), "w") as output:
+        for container in (main, text):
+            targets = [output.add_stream_from_template(stream, opaque=True) for stream in container.streams]
+            copies.append(targets)
+        for container, targets in zip((main, text), copies, strict=True):
+            for packet in container.demux():
+                if packet.dts is not None:
+                    packet.stream = targets[packet.stream.index]
+                    output.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("target", ["b.mp4", "b.mov"])
+@pytest.mark.parametrize("codec", ["aac", "flac"])
+def test_lines_of_text_move_neither_pictures_nor_sound(tmp_path, codec, target):
+    copy_clip(with_many_lines(tmp_path / "a.mkv", codec), tmp_path / target)
+    for kind in ("video", "audio"):
+        packets = [packet for packet in packets_of(tmp_path / target, kind) if packet.pts is not None]
+        times = [packet.dts * packet.time_base for packet in packets]
+        steps = {after - before for before, after in pairwise(times)}
+        assert max(steps) - min(steps) < 0.003, kind  # The source has times in milliseconds.
+    lines = packets_of(tmp_path / target, "subtitle")
+    shown = [packet for packet in lines if bytes(packet)[2:] == b"a line"]
+    assert [round(float(packet.pts * packet.time_base), 2) for packet in shown] == [
+        round(i * 0.7 + 0.1, 2) for i in range(8)
+    ]
+    assert {round(float(packet.duration * packet.time_base), 2) for packet in shown} == {0.5}

@@ -17,6 +17,7 @@ from .audio_encoder import AudioEncoder
 from .audio_table import AudioTarget
 from .copied import CopiedStream
 from .metadata import describe_stream, set_chapters
+from .mov_text import CODEC, LineEnds, text_time_base
 from .plan import StreamPlan, copy_audio
 from .subtitles import SubtitleConverter
 from .timing import Placed, place
@@ -46,6 +47,7 @@ class SideStreams:
         self._stack = ExitStack()
         self._input = self._stack.enter_context(opened(source.path))
         self._tracks: dict[int, CopiedStream | AudioEncoder | SubtitleConverter] = {}
+        self._line_ends: dict[int, LineEnds] = {}
         self.covers: list[Attachment] = []
         """Cover art that is put in when the file is complete."""
         self._packets: Iterator[av.Packet] = iter(())
@@ -55,7 +57,7 @@ class SideStreams:
         self._begin_s: Fraction | None = None
         self._clocks = {stream.index: source.timeline.clock(stream.index) for stream in self._input.streams}
 
-    def add_streams(self) -> None:
+    def add_streams(self, video_time_base: Fraction) -> None:
         """Add an output stream for each side stream; before the first packet is muxed."""
         covers = self._covers_of({plan.index: plan.codec for plan in self._plans if _is_kept(plan, "cover")})
         for plan in self._plans:
@@ -71,6 +73,9 @@ class SideStreams:
                 track = self._track(plan, stream)
                 describe_stream(track.stream, stream, self._kind.muxer)
                 self._tracks[plan.index] = track
+                if self._kind.is_fragmented and CODEC in (plan.target or plan.codec,):
+                    track.stream.time_base = text_time_base(video_time_base)
+                    self._line_ends[plan.index] = LineEnds(track.stream)
         if self._tracks:
             self._packets = self._input.demux(*(self._input.streams[index] for index in self._tracks))
 
@@ -93,8 +98,10 @@ class SideStreams:
         while (placed := self._next()) is not None:
             if placed.time_s is not None and until_s is not None and placed.time_s >= until_s:
                 self._waiting = placed
-                return
+                break
+            self._end_lines(placed.time_s)
             self._pass(placed)
+        self._end_lines(until_s)
 
     def finish(self, end_s: Fraction | None) -> None:
         """Mux the rest: up to this time of the source, or all of it."""
@@ -162,7 +169,20 @@ class SideStreams:
         is_before = time_s is not None and self._begin_s is not None and time_s < self._begin_s
         if is_before and not isinstance(track, AudioEncoder):
             return
-        self._guarded(index, lambda: track.packets(placed), time_s)
+        self._guarded(index, lambda: self._noted(index, track.packets(placed)), time_s)
+
+    def _noted(self, index: int, packets: list[av.Packet]) -> list[av.Packet]:
+        if index in self._line_ends:
+            for packet in packets:
+                self._line_ends[index].note(packet)
+        return packets
+
+    def _end_lines(self, until_s: Fraction | None) -> None:
+        """Mux the ends of the lines that end before this time of the source."""
+        for index, ends in self._line_ends.items():
+            packet = ends.until(None if until_s is None else until_s - self._shift_s)
+            if packet is not None and index in self._tracks:
+                self._guarded(index, lambda packet=packet: [packet], None)
 
     def _guarded(self, index: int, make: Callable[[], list[av.Packet]], time_s: Fraction | None) -> None:
         """Mux what `make` gives; trouble is said once, and ends this stream alone."""

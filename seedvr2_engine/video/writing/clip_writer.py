@@ -78,7 +78,7 @@ class VideoSink(FrameSink):
             self._stream.disposition = av.stream.Disposition(plan.video_disposition)
             self._output.metadata.update(plan.file_tags)
             self._side = SideStreams(self._output, self._source, kind, plan.streams, self.warnings.append)
-            self._side.add_streams()
+            self._side.add_streams(self._time_base)
             if plan.keeps_chapters:
                 self._side.add_chapters(max(self._source.start_s, Fraction(0)))
         # PyAV leaves opening the encoder of a stream with a template to its user.
