@@ -202,7 +202,7 @@ def test_pictures_without_a_header_are_missed_by_the_numbers_of_the_others(tmp_p
 def test_a_picture_that_a_transport_stream_times_and_does_not_hold_is_missed(tmp_path):
     path = made(tmp_path, "b.ts")
     data = bytearray(path.read_bytes())
-    # The second part of a picture is that of the first again, whose start is damaged: one picture to a decoder.
+    # A picture whose first start code is gone is a part of the one before.
     starts = [at for at in range(0, len(data), 188) if data[at + 1] & 0x40 and data[at + 2] == 0 and data[at + 1] & 1]
     at = data.find(b"\0\0\1\x09", starts[5])
     data[at : at + 188 - at % 188] = b"\xff" * (188 - at % 188)
