@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import av
 import pytest
+from PIL import Image
 
 from seedvr2_engine.errors import VideoError
 from seedvr2_engine.video import open_source
@@ -202,3 +203,105 @@ def test_a_clip_of_one_frame_has_the_rate_that_the_frame_is_shown_at(tmp_path, n
     path = write_clip(tmp_path / name, [ramp(0)], KINDS[name])
     with open_source(path) as source:
         assert source.info.average_rate == pytest.approx(24, rel=0.05)
+
+
+def test_a_page_of_ogg_whose_sum_is_wrong_is_found(tmp_path):
+    if "libvpx" not in av.codecs_available:
+        pytest.skip("this FFmpeg build has no libvpx")
+    path = write_clip(tmp_path / "a.ogv", [ramp(3 * i) for i in range(COUNT)], ClipSpec("libvpx", "yuv420p"))
+    assert frames_of(path) == COUNT
+    data = bytearray(path.read_bytes())
+    data[len(data) * 2 // 3] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(VideoError, match="out of order at byte"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_pictures_without_a_header_are_missed_by_the_numbers_of_the_others(tmp_path, group):
+    spec = ClipSpec("mpeg2video", "yuv420p", options={"bf": "2", "g": "6", "sc_threshold": "1000000000"})
+    path = write_clip(tmp_path / "a.mpg", [ramp(3 * i) for i in range(36)], spec)
+    groups = path.read_bytes().split(b"\0\0\1\xb8")
+    first, *others = groups[group].split(b"\0\0\1\0")
+    # The last picture of a group leaves no gap in its own group's numbers.
+    groups[group] = b"\0\0\1\0".join((first, *others[:-1])) + b"\0\0\xff\0" + others[-1]
+    path.write_bytes(b"\0\0\1\xb8".join(groups))
+    with pytest.raises(VideoError, match="by their numbers"):
+        open_source(path)
+
+
+def test_a_picture_that_a_transport_stream_times_and_does_not_hold_is_missed(tmp_path):
+    path = made(tmp_path, "b.ts")
+    data = bytearray(path.read_bytes())
+    # A picture whose first start code is gone is a part of the one before.
+    starts = [at for at in range(0, len(data), 188) if data[at + 1] & 0x40 and data[at + 2] == 0 and data[at + 1] & 1]
+    at = data.find(b"\0\0\1\x09", starts[5])
+    data[at : at + 188 - at % 188] = b"\xff" * (188 - at % 188)
+    path.write_bytes(data)
+    with pytest.raises(VideoError):
+        frames_of(path)
+
+
+def test_a_key_frame_that_does_not_decode_leaves_a_clip_incomplete(tmp_path):
+    path = made(tmp_path, "c.3gp")
+    with av.open(str(path)) as container:
+        first = next(packet for packet in container.demux(video=0))
+        begin, size = first.pos, first.size
+    data = bytearray(path.read_bytes())
+    data[begin : begin + size] = b"\xff" * size
+    path.write_bytes(data)
+    with open_source(path, damaged="keep") as source:
+        assert len(list(source)) < COUNT
+        assert source.is_incomplete
+        assert source.missing_frames
+    assert not any("left out" in warning for warning in source.warnings)
+
+
+def test_a_transport_stream_that_begins_within_a_packet_is_whole_and_one_that_begins_with_rubbish_is_not(tmp_path):
+    data = made(tmp_path, "m.ts").read_bytes()
+    path = tmp_path / "begun.ts"
+    path.write_bytes(b"\1" * 90 + data)
+    assert frames_of(path) == COUNT
+    path.write_bytes(bytes(188 * 14) + data[188 * 14 :])
+    with pytest.raises(VideoError, match="its start is damaged"):
+        open_source(path)
+
+
+def test_what_is_cut_out_of_the_middle_of_a_nut_file_is_found(tmp_path):
+    path = made(tmp_path, "n.nut")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + data[len(data) // 2 + 500 :])
+    with pytest.raises(VideoError, match=r"out of order|damaged"):
+        open_source(path)
+
+
+def test_an_avi_written_to_a_pipe_is_whole(tmp_path):
+    path = made(tmp_path, "m.avi")
+    data = bytearray(path.read_bytes())
+    for mark in (b"RIFF", b"LIST"):
+        at = data.find(mark) if mark == b"RIFF" else data.find(b"movi") - 8
+        data[at + 4 : at + 8] = b"\xff" * 4
+    path.write_bytes(data[: data.find(b"idx1")])
+    assert frames_of(path) == COUNT
+
+
+def test_one_picture_in_the_name_of_a_clip_is_refused(tmp_path):
+    path = tmp_path / "a.y4m"
+    Image.new("RGB", (8, 8)).save(path, "TIFF")
+    with pytest.raises(VideoError, match="found one TIFF picture"):
+        open_source(path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.gif", "PNG")
+    with open_source(tmp_path / "a.gif") as source:
+        assert len(list(source)) == 1
+
+
+def test_a_tiff_that_claims_millions_of_rows_is_refused_at_once(tmp_path):
+    path = tmp_path / "a.tif"
+    Image.new("RGB", (32, 24)).save(path)
+    data = path.read_bytes()
+    rows = data.index(bytes.fromhex("010104000100000018000000")) if b"\x01\x01\x04\x00" in data else -1
+    if rows < 0:
+        rows = data.index(bytes.fromhex("01010300010000001800"))
+    path.write_bytes(data[: rows + 2] + bytes.fromhex("04000100000000002a00") + data[rows + 12 :])
+    with pytest.raises(VideoError, match="next to nothing"):
+        open_source(path, damaged="keep")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
+from functools import partial
 
 import av
 from av.subtitles.stream import SubtitleStream
@@ -182,7 +183,7 @@ class SideStreams:
         for index, ends in self._line_ends.items():
             packet = ends.until(None if until_s is None else until_s - self._shift_s)
             if packet is not None and index in self._tracks:
-                self._guarded(index, lambda packet=packet: [packet], None)
+                self._guarded(index, partial(list, (packet,)), None)
 
     def _guarded(self, index: int, make: Callable[[], list[av.Packet]], time_s: Fraction | None) -> None:
         """Mux what `make` gives; trouble is said once, and ends this stream alone."""
