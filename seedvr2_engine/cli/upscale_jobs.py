@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from ..errors import CheckpointError, EngineUnsupportedError, ModelFileError
-from .console import EXIT_BAD_INPUT, EXIT_INCOMPLETE, EXIT_UNTOLD, err, fail, out
+from .console import EXIT_BAD_INPUT, EXIT_INCOMPLETE, EXIT_UNTOLD, err, fail
 from .failures import PASSED_ON, sentence_of
 from .shown import shown
 from .upscale_files import Job, Request, Result, run_job
@@ -72,7 +72,7 @@ def run_jobs(jobs: list[Job], request: Request, *, as_json: bool) -> None:
 def _told(text: str) -> bool:
     """Print a result, and say whether standard output took it; who does not read it still gets the other files."""
     try:
-        out.print(shown(text, keep="\n"))
+        typer.echo(shown(text, keep="\n"))
         sys.stdout.flush()
     except (OSError, ValueError):
         return False
