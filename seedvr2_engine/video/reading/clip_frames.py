@@ -83,8 +83,8 @@ def _report_missing(source: FrameSource, probed: Probed, damaged: Damaged, found
     missing = info.selected_frames - found
     if missing <= probed.leading and not source.damage_count:
         source.warnings.append(
-            f"{missing} picture{'s refer' if missing > 1 else ' refers'} to others before the start of the recording, which "
-            "the file does not hold; left out."
+            f"{missing} picture{'s refer' if missing > 1 else ' refers'} to others before the start of the recording, "
+            "which the file does not hold; left out."
         )
         return
     sentence = f"{info.path}: expected {info.selected_frames} frames, found {found} that decode; the rest is missing"
