@@ -2,6 +2,7 @@
 
 import struct
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from seedvr2_engine.errors import InvalidArgumentError, VideoError
 from seedvr2_engine.video import ColorRange, ColorTags, Matrix, open_source
+from seedvr2_engine.video.reading.clip_frames import _timed
 
 from .clips import ClipSpec, frame_of, noise, ramp, write_clip
 
@@ -286,3 +288,14 @@ def test_frames_without_timestamps_follow_each_other_at_the_rate(tmp_path):
     with open_source(write_clip(tmp_path / "a.h264", [ramp(i) for i in range(5)], spec)) as source:
         times_s = [frame.pts * source.info.time_base for frame in source]
     assert times_s == [Fraction(i, 25) for i in range(5)]
+
+
+def test_frames_without_a_time_at_the_start_count_back_from_the_first_that_has_one():
+    def frames(*times):
+        return [SimpleNamespace(pts=time, dts=None) for time in times]
+
+    assert [pts for _, pts in _timed(frames(None, None, 80, None, 160), 40)] == [0, 40, 80, None, 160]
+    assert [pts for _, pts in _timed(frames(None, None), 40)] == [None, None]
+    given = frames(None, 5)
+    assert [frame for frame, _ in _timed(given, 40)] == given
+    assert [pts for _, pts in _timed(frames(*[None] * 50, 7), 1)][-1] == 7

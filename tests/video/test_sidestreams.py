@@ -252,3 +252,14 @@ def test_lines_of_text_move_neither_pictures_nor_sound(tmp_path, codec, target):
         round(i * 0.7 + 0.1, 2) for i in range(8)
     ]
     assert {round(float(packet.duration * packet.time_base), 2) for packet in shown} == {0.5}
+
+
+def test_packets_shorter_than_a_tick_are_nobodys_fault(tmp_path):
+    if "truehd" not in av.codecs_available:
+        pytest.skip("this FFmpeg build has no TrueHD encoder")
+    spec = ClipSpec(audio="truehd", audio_s=0.4)
+    try:
+        clip = write_clip(tmp_path / "a.mkv", [ramp(i) for i in range(10)], spec)
+    except av.FFmpegError as error:
+        pytest.skip(f"this FFmpeg build's TrueHD encoder refuses to work ({error.strerror})")
+    assert not copy_clip(clip, tmp_path / "b.mkv").warnings

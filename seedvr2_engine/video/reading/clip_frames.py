@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from fractions import Fraction
 from itertools import islice
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from .picture_file import Damaged
     from .reader import FrameSource
 
+# Frames at the start that are held until one with a time comes.
+_MOST_WITHOUT_TIME = 32
+
 
 def check_size_change(info: SourceInfo, change: SizeChange) -> None:
     """Raise VideoError if the size changes within the frames that are wanted."""
@@ -41,6 +44,24 @@ def _size_sentence(info: SourceInfo, frame: int, width: int, height: int) -> str
     )
 
 
+def _timed(frames: Iterable[av.VideoFrame], step: int) -> Iterator[tuple[av.VideoFrame, int | None]]:
+    """Each frame with its time; those before the first known one count back from it, a few frames at most."""
+    early: list[av.VideoFrame] = []
+    is_known = False
+    for frame in frames:
+        pts = frame.pts if frame.pts is not None else frame.dts
+        if not is_known and pts is None and len(early) < _MOST_WITHOUT_TIME:
+            early.append(frame)
+            continue
+        for place, before in enumerate(early):
+            yield before, None if pts is None else pts - step * (len(early) - place)
+        early.clear()
+        is_known = True
+        yield frame, pts
+    for frame in early:
+        yield frame, None
+
+
 def read_clip(source: FrameSource, stored: SourceInfo, probed: Probed, damaged: Damaged) -> Iterator[Frame]:
     """Decode, undo interlacing, drop the frames before the first wanted one, make timestamps strictly increasing.
 
@@ -51,8 +72,9 @@ def read_clip(source: FrameSource, stored: SourceInfo, probed: Probed, damaged: 
     last_pts: int | None = None
     yielded = moved = 0
     with closing(_decoded(source, stored, probed, damaged)) as decoded:
-        for frame in islice(undo_fields(decoded, stored), info.first_frame, info.first_frame + info.selected_frames):
-            pts, duration = frame.pts if frame.pts is not None else frame.dts, frame.duration or step
+        timed = _timed(undo_fields(decoded, stored), step)
+        for frame, pts in islice(timed, info.first_frame, info.first_frame + info.selected_frames):
+            duration = frame.duration or step
             if pts is None:
                 pts = 0 if last_pts is None else last_pts + step
             if last_pts is not None and pts <= last_pts:

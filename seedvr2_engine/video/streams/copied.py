@@ -55,9 +55,10 @@ class CopiedStream:
         assert dts is not None
         pts = dts if pts is None else pts
         if self._last_dts is not None and dts <= self._last_dts:
-            if not self._is_moved:
+            # Packets shorter than a tick of the source (TrueHD in Matroska) share one, which is nobody's fault.
+            if not self._is_moved and (self._last_dts - dts) * self._tick > base:
+                self._is_moved = True
                 self._warn(f"Stream {self._index} has packets that are not later than the ones before; moved behind.")
-            self._is_moved = True
             dts = self._last_dts + 1
             pts = max(pts, dts)
         self._last_dts = dts

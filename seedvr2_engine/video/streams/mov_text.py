@@ -43,8 +43,10 @@ class LineEnds:
         if self._end_s is None or (time_s is not None and self._end_s >= time_s):
             return None
         packet = av.Packet(_EMPTY)
-        packet.stream, packet.time_base = self._stream, self._stream.time_base or Fraction(1, 1000)
-        packet.pts = packet.dts = round(self._end_s / packet.time_base)
+        base = self._stream.time_base
+        assert base is not None
+        packet.stream, packet.time_base = self._stream, base
+        packet.pts = packet.dts = round(self._end_s / base)
         packet.duration, packet.is_keyframe = 0, True
         self._end_s = None
         return packet

@@ -74,7 +74,7 @@ class SideStreams:
                 track = self._track(plan, stream)
                 describe_stream(track.stream, stream, self._kind.muxer)
                 self._tracks[plan.index] = track
-                if self._kind.is_fragmented and CODEC in (plan.target or plan.codec,):
+                if self._kind.is_fragmented and (plan.target or plan.codec) == CODEC:
                     track.stream.time_base = text_time_base(video_time_base)
                     self._line_ends[plan.index] = LineEnds(track.stream)
         if self._tracks:
