@@ -21,11 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seedvr2_engine.device import DeviceSpec
-from seedvr2_engine.kernels import attention, attention_8bit, attention_quantize, reference
+from seedvr2_engine.kernels import reference
+from seedvr2_engine.kernels.attention import eight_bit, flash, quantize
 from seedvr2_engine.kernels.configs import AttentionConfig, Format, Refusal
+from seedvr2_engine.kernels.conv.operands import AttentionOperands
 from seedvr2_engine.kernels.dispatch import choose_attention_config, choose_attention_format
 from seedvr2_engine.kernels.layout import attention_bytes, attention_operands
-from seedvr2_engine.kernels.operands import AttentionOperands
 from seedvr2_engine.plan.gpus import device_spec
 
 DIM = 512
@@ -100,7 +101,7 @@ class Case:
         kind = variant.format, variant.config.overlaps
         if kind not in self.made:
             self.made[kind] = self.empty(variant.format)
-            attention_quantize.quantize_attention(self.qkv, self.made[kind], variant.config)
+            quantize.quantize_attention(self.qkv, self.made[kind], variant.config)
         return self.made[kind]
 
     def empty(self, format: Format) -> AttentionOperands:
@@ -114,11 +115,11 @@ class Case:
         """Error against FP32, error against the twin, and whether two runs and both ways have the same bits."""
         operands, ys = self.operands(variant), [self.output() for _ in "ab"]
         for y in ys:
-            attention_8bit.attend_8bit(operands, y, variant.config)
+            eight_bit.attend_8bit(operands, y, variant.config)
         same = torch.equal(*ys)
         if variant.config.overlaps:
             in_turn = replace(variant, config=replace(variant.config, overlaps=False))
-            attention_8bit.attend_8bit(self.operands(in_turn), ys[1], in_turn.config)
+            eight_bit.attend_8bit(self.operands(in_turn), ys[1], in_turn.config)
             same = same and torch.equal(*ys)
         some = operands._replace(q=operands.q[:, self.rows], q_scale=operands.q_scale[:, self.rows])
         twin = torch.empty(1, len(self.rows), DIM, device="cuda")
@@ -152,14 +153,14 @@ def show(name: str, length: int, ms: float, note: str = "") -> None:
 def check_prepared(case: Case, variant: Variant) -> None:
     """The preparation against its twin, and its time."""
     actual, again, expected = (case.empty(variant.format) for _ in range(3))
-    attention_quantize.quantize_attention(case.qkv, actual, variant.config)
-    attention_quantize.quantize_attention(case.qkv, again, variant.config)
+    quantize.quantize_attention(case.qkv, actual, variant.config)
+    quantize.quantize_attention(case.qkv, again, variant.config)
     reference.quantize_attention(case.qkv, expected, variant.config)
     names = AttentionOperands._fields[:-1]
     pairs = {name: (getattr(actual, name).float(), getattr(expected, name).float()) for name in names}
     errors = ", ".join(f"{name} {((a - b).norm() / b.norm()).item():.0e}" for name, (a, b) in pairs.items())
     same = all(torch.equal(a.view(torch.uint8), b.view(torch.uint8)) for a, b in zip(actual, again, strict=True))
-    ms = milliseconds(lambda: attention_quantize.quantize_attention(case.qkv, actual, variant.config))
+    ms = milliseconds(lambda: quantize.quantize_attention(case.qkv, actual, variant.config))
     print(
         f"{case.length:7} prepared in {ms:.3f} ms; twin: {errors}; two runs {'equal' if same else 'DIFFER'}", flush=True
     )
@@ -176,9 +177,9 @@ def measure_16_bit(case: Case, spec: DeviceSpec) -> None:
     except torch.cuda.OutOfMemoryError as error:
         print(f"{case.length:7} PyTorch: {str(error).splitlines()[0]}")
     for config in (chosen, replace(chosen, stages=1, block_n=2 * chosen.block_n)):
-        attention.attend(case.qkv, y, config)
+        flash.attend(case.qkv, y, config)
         error = relative(y[0, case.rows].float(), case.exact)
-        ms = milliseconds(partial(attention.attend, case.qkv, y, config), 2)
+        ms = milliseconds(partial(flash.attend, case.qkv, y, config), 2)
         show(describe("fp16", config), case.length, ms, f"FP32 {error:.1e}")
 
 
@@ -222,7 +223,7 @@ def main() -> None:
                 print(f"{length:7} {variant.name:56} WRONG: {note}", flush=True)
                 continue
             operands = case.operands(variant)
-            run = partial(attention_8bit.attend_8bit, operands, y, variant.config)
+            run = partial(eight_bit.attend_8bit, operands, y, variant.config)
             show(variant.name, length, milliseconds(run), note)
     for gain in (4.0, 10.0):
         case = Case(LENGTHS[0], gain)

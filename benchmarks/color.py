@@ -15,8 +15,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from seedvr2_engine.pipeline import color_backend
-from seedvr2_engine.pipeline.color import ColorMethod, correct_frame, measure_curves
+from seedvr2_engine.color import backend
+from seedvr2_engine.color.methods import ColorMethod, correct_frame, measure_curves
 from seedvr2_engine.pipeline.resize import plan_resize, to_model_input
 
 METHODS: tuple[ColorMethod, ...] = ("lab", "wavelet")
@@ -59,14 +59,14 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
     for height, width in SIZES:
         sources, styles, contents = slices(height, width)
-        if color_backend._kernels_for(contents[0], styles[0]) is None:
+        if backend._kernels_for(contents[0], styles[0]) is None:
             raise SystemExit("the kernels cannot be had here; the log says why.")
         for method in METHODS:
 
             def run(method: ColorMethod = method) -> list[Tensor]:
                 return corrected(contents, styles, method)  # noqa: B023
 
-            with patch.object(color_backend, "_kernels_for", lambda *pictures: None):
+            with patch.object(backend, "_kernels_for", lambda *pictures: None):
                 expected, plain_ms = run(), median_ms(run)
             error = max((x - y).abs().max().item() for x, y in zip(run(), expected, strict=True))
             if error > (STEP if method == "lab" else 0):

@@ -14,16 +14,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from seedvr2_engine.color.backend import LAB_MATCHING
 from seedvr2_engine.device import DeviceSpec, MatrixRates
 from seedvr2_engine.kernels.architectures import ARCHITECTURES
 from seedvr2_engine.kernels.configs import AttentionConfig, ConvConfig, Format
 from seedvr2_engine.kernels.dispatch import shared_memory_bytes
-from seedvr2_engine.models.config import VAEConfig
-from seedvr2_engine.models.dit_config import PUBLIC_3B, PUBLIC_7B
-from seedvr2_engine.pipeline.color_backend import LAB_MATCHING
+from seedvr2_engine.models.dit.config import PUBLIC_3B, PUBLIC_7B
+from seedvr2_engine.models.vae.config import VAEConfig
+from seedvr2_engine.plan.coverage import ALL_PX, distinct_kernels, survey
 from seedvr2_engine.plan.describe import describe_config, step_name
-from seedvr2_engine.plan.survey import ALL_PX, distinct_kernels, survey
-from seedvr2_engine.plan.types import Step
+from seedvr2_engine.plan.execution_plan import Step
 
 from .aot.color import compile_color
 from .aot.compiler import compile_attention, compile_attention_8bit, compile_conv3d

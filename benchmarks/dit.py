@@ -21,12 +21,12 @@ from torch import Tensor
 
 from benchmarks import dit_parts
 from seedvr2_engine.bench.random_models import random_dit
-from seedvr2_engine.engine.dit_fused import FusedDiT, reason_for_plain
-from seedvr2_engine.engine.dit_weights import streamed
+from seedvr2_engine.engine.dit.fused import FusedDiT, reason_for_plain
+from seedvr2_engine.engine.dit.weights import streamed
 from seedvr2_engine.kernels.configs import Refusal
-from seedvr2_engine.models.dit import NaDiT
-from seedvr2_engine.models.dit_config import PUBLIC_3B, PUBLIC_7B, DiTConfig
-from seedvr2_engine.models.dit_flop import velocity_flop
+from seedvr2_engine.models.dit.config import PUBLIC_3B, PUBLIC_7B, DiTConfig
+from seedvr2_engine.models.dit.flop import velocity_flop
+from seedvr2_engine.models.dit.model import NaDiT
 from seedvr2_engine.pipeline.forecast import matrix_rate
 
 SHAPES = {"720p, 21 frames": (6, 90, 160), "1080p, 21 frames": (6, 136, 240), "4K picture": (1, 270, 480)}

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from seedvr2_engine.engine.dit_tables import JointTables, joint_tables
-from seedvr2_engine.kernels import joint, tokens
+from seedvr2_engine.engine.dit.tables import JointTables, joint_tables
+from seedvr2_engine.kernels.attention.windows import attend_windows
 from seedvr2_engine.kernels.configs import WindowConfig
-from seedvr2_engine.kernels.token_operands import JoinStep, StreamVectors, TokenStep, plan_work
-from seedvr2_engine.kernels.window_attention import attend_windows
-from seedvr2_engine.models.attention import attend
-from seedvr2_engine.models.dit_config import DiTConfig
-from seedvr2_engine.models.geometry import Execution, plan_geometry
-from seedvr2_engine.models.windows import WindowLayout
+from seedvr2_engine.kernels.tokens import gates, joint
+from seedvr2_engine.kernels.tokens.operands import JoinStep, StreamVectors, TokenStep, plan_work
+from seedvr2_engine.models.dit.attention import attend
+from seedvr2_engine.models.dit.config import DiTConfig
+from seedvr2_engine.models.dit.geometry import Execution, plan_geometry
+from seedvr2_engine.models.dit.windows import WindowLayout
 
 TEXT_TOKENS = 58
 CONFIGS = (
@@ -162,15 +162,15 @@ def passes(config: DiTConfig, table: JointTables) -> Iterator[Row]:
     for order in (None, table.order):
         step = TokenStep(video, change, pair, pair, pair, order)
         name = "step" if order is None else "step in another order"
-        run = partial(tokens.step_tokens, x, step, kept=kept, out=out)
+        run = partial(gates.step_tokens, x, step, kept=kept, out=out)
         for rows, warps in ((4, 4), (4, 8), (2, 4), (1, 4), (8, 4)):
-            launch = partial(_with, tokens, run, STEP_ROWS=rows, STEP_WARPS=warps)
+            launch = partial(_with, gates, run, STEP_ROWS=rows, STEP_WARPS=warps)
             yield f"{name}, {rows} rows, {warps} warps", 4 * x.nbytes, "GB/s", launch
     gate_up = torch.randn(total, 2 * config.mlp_width, device="cuda", dtype=torch.bfloat16)
     inner = gate_up.new_empty(total, config.mlp_width)
-    run = partial(tokens.gate_silu, gate_up, inner)
+    run = partial(gates.gate_silu, gate_up, inner)
     for rows, columns, warps in ((4, 1024, 4), (1, 1024, 4)):
-        launch = partial(_with, tokens, run, SILU_ROWS=rows, SILU_COLUMNS=columns, SILU_WARPS=warps)
+        launch = partial(_with, gates, run, SILU_ROWS=rows, SILU_COLUMNS=columns, SILU_WARPS=warps)
         yield f"gate, {rows} x {columns}, {warps} warps", 3 * inner.nbytes, "GB/s", launch
     qkv = torch.randn(total, 3 * heads * head, device="cuda", dtype=torch.bfloat16)
     count = len(table.layout.joint_rows)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from seedvr2_engine.models.config import VAEConfig
-from seedvr2_engine.models.vae import VideoVAE
+from seedvr2_engine.models.vae.config import VAEConfig
+from seedvr2_engine.models.vae.model import VideoVAE
 from training.scenes import ClipShape
 from training.train_vae import Settings, Trainer, Workload
 

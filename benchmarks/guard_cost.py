@@ -21,7 +21,7 @@ import torch
 from seedvr2_engine.bench.cases import random_vae
 from seedvr2_engine.engine.optimize import optimize_3d_vae_for_blackwell
 from seedvr2_engine.loading import load_vae
-from seedvr2_engine.models.config import VAEConfig
+from seedvr2_engine.models.vae.config import VAEConfig
 
 MODES = ("off", "anew", "known")
 LATENT = (1, 16, 2, 90, 160)

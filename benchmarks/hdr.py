@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seedvr2_engine import UpscaleOptions, Upscaler, load_dit, load_text_embedding, load_vae
+from seedvr2_engine.color.hdr import PQ_TRANSFER, HdrChoice, nits_from_pq, pq_from_nits
 from seedvr2_engine.loading_dit import NANO_DIT
-from seedvr2_engine.pipeline.hdr import PQ_TRANSFER, HdrChoice, nits_from_pq, pq_from_nits
 from seedvr2_engine.video import (
     ColorRange,
     ColorTags,

@@ -24,18 +24,19 @@ import torch
 import triton
 
 from seedvr2_engine.device import DeviceSpec
-from seedvr2_engine.engine.backend import triton_backend
-from seedvr2_engine.engine.checks import check_step, conv_operands, conv_output
-from seedvr2_engine.kernels import groupnorm, image, reference
+from seedvr2_engine.doctor.kernel_checks import check_step, conv_operands, conv_output
+from seedvr2_engine.engine.vae.backend import triton_backend
+from seedvr2_engine.kernels import groupnorm, reference
 from seedvr2_engine.kernels.configs import FORMATS, ConvConfig, ConvProblem, Format
+from seedvr2_engine.kernels.conv import image
+from seedvr2_engine.kernels.conv.operands import FrameTarget, NormOperands, NormSpec, frame_scale, tile_counts
 from seedvr2_engine.kernels.dispatch import shared_memory_bytes
 from seedvr2_engine.kernels.layout import DTYPES, chunk_counts
-from seedvr2_engine.kernels.operands import FrameTarget, NormOperands, NormSpec, frame_scale, tile_counts
-from seedvr2_engine.models.config import VAEConfig
+from seedvr2_engine.models.vae.config import VAEConfig
+from seedvr2_engine.plan.coverage import distinct_steps, survey
 from seedvr2_engine.plan.describe import step_name
+from seedvr2_engine.plan.execution_plan import Step
 from seedvr2_engine.plan.gpus import device_spec
-from seedvr2_engine.plan.survey import distinct_steps, survey
-from seedvr2_engine.plan.types import Step
 
 SIZE_PX = (720, 1280)
 CUDA = torch.device("cuda")

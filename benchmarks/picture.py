@@ -38,16 +38,22 @@ from benchmarks.picture_recipes import (
 )
 from benchmarks.picture_sheet import crops, sensitivity_plot
 from benchmarks.rounding import SCHEMES, RoundedDecoder
-from seedvr2_engine.engine.backend import triton_backend, twin_backend
-from seedvr2_engine.engine.exponents import measure_exponents
-from seedvr2_engine.engine.guard import DEFAULT_MIN_PSNR_DB, guard
-from seedvr2_engine.engine.sensitivity import decoder_layers, decoder_shares, mean_squared_error, paired_layers, picture
-from seedvr2_engine.engine.vae import EngineOptions, VAEEngine
+from seedvr2_engine.engine.accuracy.check import DEFAULT_MIN_PSNR_DB, guard
+from seedvr2_engine.engine.accuracy.fp16_scaling import measure_exponents
+from seedvr2_engine.engine.accuracy.sensitivity import (
+    decoder_layers,
+    decoder_shares,
+    mean_squared_error,
+    paired_layers,
+    picture,
+)
+from seedvr2_engine.engine.vae.backend import triton_backend, twin_backend
+from seedvr2_engine.engine.vae.engine import EngineOptions, VAEEngine
 from seedvr2_engine.errors import SeedVR2Error
-from seedvr2_engine.metrics import decibel
-from seedvr2_engine.models.config import VAEConfig
-from seedvr2_engine.models.vae import VideoVAE
+from seedvr2_engine.models.vae.config import VAEConfig
+from seedvr2_engine.models.vae.model import VideoVAE
 from seedvr2_engine.plan.gpus import device_spec
+from seedvr2_engine.quality.metrics import decibel
 from seedvr2_engine.quant import QuantRecipe
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 from seedvr2_engine.device import DeviceSpec, MatrixRates
-from seedvr2_engine.engine.backend import triton_backend
-from seedvr2_engine.engine.vae import EngineOptions, VAEEngine
+from seedvr2_engine.engine.vae.backend import triton_backend
+from seedvr2_engine.engine.vae.engine import EngineOptions, VAEEngine
 from seedvr2_engine.kernels.configs import ConvProblem
-from seedvr2_engine.models.config import VAEConfig
-from seedvr2_engine.models.vae import VideoVAE
+from seedvr2_engine.models.vae.config import VAEConfig
+from seedvr2_engine.models.vae.model import VideoVAE
 from seedvr2_engine.plan.gpus import device_spec
 from seedvr2_engine.quant import QuantRecipe
 

@@ -9,8 +9,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from seedvr2_engine.engine.sensitivity import picture
-from seedvr2_engine.metrics import decibel
+from seedvr2_engine.engine.accuracy.sensitivity import picture
+from seedvr2_engine.quality.metrics import decibel
 
 CROP_PX = 128
 GAIN = 20

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import torch
 from safetensors.torch import load_file
 
-from seedvr2_engine.models.config import VAEConfig
-from seedvr2_engine.models.vae import VideoVAE
+from seedvr2_engine.models.vae.config import VAEConfig
+from seedvr2_engine.models.vae.model import VideoVAE
 from tests.conftest import GOLDEN
-from tests.models.formula_weights import formula_state
+from tests.models.vae.formula_weights import formula_state
 
 TOLERANCE_FP32 = 5e-5
 

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seedvr2_engine.engine.calibrate import calibration_clips
-from seedvr2_engine.engine.sensitivity import decoder_layers
-from seedvr2_engine.kernels.upsample import ComposedUpsampler, compose_upsampler
-from seedvr2_engine.models.blocks import FrameAttention, Resnet, Upsample
-from seedvr2_engine.models.causal import CausalConv3d
+from seedvr2_engine.engine.accuracy.calibrate import calibration_clips
+from seedvr2_engine.engine.accuracy.sensitivity import decoder_layers
+from seedvr2_engine.kernels.conv.upsample import ComposedUpsampler, compose_upsampler
 from seedvr2_engine.models.precision import exact_float32
-from seedvr2_engine.models.vae import VideoVAE
+from seedvr2_engine.models.vae.blocks import FrameAttention, Resnet, Upsample
+from seedvr2_engine.models.vae.causal import CausalConv3d
+from seedvr2_engine.models.vae.model import VideoVAE
 from seedvr2_engine.quant import smoothing_factors
 
 _SPACE = (1, 3, 4)

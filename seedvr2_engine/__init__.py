@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from .errors import SeedVR2Error
     from .loading import load_vae
     from .loading_dit import load_dit, load_text_embedding
-    from .models.config import VAEConfig
-    from .models.dit import NaDiT
-    from .models.dit_config import DiTConfig
-    from .models.tiling import TileSpec
-    from .models.vae import VideoVAE
+    from .models.dit.config import DiTConfig
+    from .models.dit.model import NaDiT
+    from .models.vae.config import VAEConfig
+    from .models.vae.model import VideoVAE
+    from .models.vae.tiling import TileSpec
     from .pipeline.options import UpscaleOptions
     from .pipeline.upscaler import Upscaler
 

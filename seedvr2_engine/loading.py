@@ -8,7 +8,7 @@ from .checkpoint.detect import load_vae_tensors
 from .checkpoint.reader import open_checkpoint
 from .device import as_device
 from .errors import InvalidArgumentError
-from .models.vae import VideoVAE
+from .models.vae.model import VideoVAE
 
 NANO_VAE = Path(__file__).parent / "nano" / "nano_vae_q8_0.gguf"
 """The small VAE that comes with the package: the same architecture at widths 32, 32, 64, 64."""

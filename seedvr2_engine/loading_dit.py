@@ -9,13 +9,13 @@ from .checkpoint.detect_dit import detect_dit, load_dit_tensors
 from .checkpoint.reader import open_checkpoint
 from .checkpoint.text_embedding import load_text_embedding as read_text_embedding
 from .device import as_device
-from .engine.dit import StreamedDiT
-from .engine.dit_fused import serve_dit
-from .engine.dit_weights import is_packed, load_streamed
+from .engine.dit.fused import serve_dit
+from .engine.dit.streamed import StreamedDiT
+from .engine.dit.weights import is_packed, load_streamed
 from .errors import CheckpointError, InvalidArgumentError, ModelFileError
-from .models.dit import NaDiT
-from .models.dit_config import DiTConfig
-from .models.rope import rotary_frequencies
+from .models.dit.config import DiTConfig
+from .models.dit.model import NaDiT
+from .models.dit.rope import rotary_frequencies
 
 NANO_DIT = Path(__file__).parent / "nano" / "nano_dit_q8_0.gguf"
 """The small transformer that comes with the package and carries its own text embedding."""

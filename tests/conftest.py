@@ -8,8 +8,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from safetensors.torch import load_file
 
-from seedvr2_engine.models.config import VAEConfig
-from seedvr2_engine.models.vae import VideoVAE
+from seedvr2_engine.models.vae.config import VAEConfig
+from seedvr2_engine.models.vae.model import VideoVAE
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = VAEConfig(block_out_channels=(32, 64, 32, 32))

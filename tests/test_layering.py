@@ -74,8 +74,8 @@ def test_rooms_import_only_lower_rooms(path):
     ("module", "absent"),
     [
         ("seedvr2_engine", ["torch", "av", "gguf", "huggingface_hub", "triton"]),
-        ("seedvr2_engine.models.vae", ["av", "gguf", "huggingface_hub", "typer"]),
-        ("seedvr2_engine.models.dit", ["av", "gguf", "huggingface_hub", "typer", "flash_attn"]),
+        ("seedvr2_engine.models.vae.model", ["av", "gguf", "huggingface_hub", "typer"]),
+        ("seedvr2_engine.models.dit.model", ["av", "gguf", "huggingface_hub", "typer", "flash_attn"]),
         ("seedvr2_engine.cli", ["torch", "av", "gguf", "huggingface_hub"]),
     ],
 )

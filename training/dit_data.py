@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from seedvr2_engine.models.noise import latent_noise
+from seedvr2_engine.models.dit.noise import latent_noise
 from training.degrade import FULL, MILD, Strength, degrade, enlarge
 from training.network import NANO, Network, Weights, norm_silu, prepared
 from training.scenes import ClipShape, SceneBank

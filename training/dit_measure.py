@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from seedvr2_engine.pipeline.color import correct_color
+from seedvr2_engine.color.methods import correct_color
 from training.degrade import FULL, MILD, Strength
 from training.dit_data import FrozenVAE, Pairs, held_out_pairs, pipeline_noise
 from training.dit_losses import structure_distance

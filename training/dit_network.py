@@ -10,11 +10,11 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from seedvr2_engine.models.dit import NaDiT
-from seedvr2_engine.models.dit_config import DiTConfig
-from seedvr2_engine.models.geometry import Geometry
-from seedvr2_engine.models.rope import rotary_frequencies
-from seedvr2_engine.models.sampler import LAST_TIMESTEP, dit_input, sample
+from seedvr2_engine.models.dit.config import DiTConfig
+from seedvr2_engine.models.dit.geometry import Geometry
+from seedvr2_engine.models.dit.model import NaDiT
+from seedvr2_engine.models.dit.rope import rotary_frequencies
+from seedvr2_engine.models.dit.sampler import LAST_TIMESTEP, dit_input, sample
 from training.network import Weights
 from training.optimiser import Stack
 from training.quantise import q8_blocks

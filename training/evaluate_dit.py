@@ -15,12 +15,12 @@ from torch import Tensor
 
 from seedvr2_engine import load_vae
 from seedvr2_engine.checkpoint.text_embedding import load_text_embedding
+from seedvr2_engine.color.methods import COLOR_METHODS, ColorMethod, correct_color
 from seedvr2_engine.loading_dit import load_dit
-from seedvr2_engine.metrics import QualityMeter
-from seedvr2_engine.models.dit import NaDiT
-from seedvr2_engine.models.sampler import dit_input, sample
-from seedvr2_engine.models.vae import VideoVAE
-from seedvr2_engine.pipeline.color import COLOR_METHODS, ColorMethod, correct_color
+from seedvr2_engine.models.dit.model import NaDiT
+from seedvr2_engine.models.dit.sampler import dit_input, sample
+from seedvr2_engine.models.vae.model import VideoVAE
+from seedvr2_engine.quality.metrics import QualityMeter
 from training.degrade import Strength, degrade, enlarge
 from training.dit_data import pipeline_noise
 from training.dit_losses import structure_distance

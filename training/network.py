@@ -1,6 +1,6 @@
 """The VAE as pure functions of a dictionary of tensors, laid out for fast training.
 
-The same arithmetic as `seedvr2_engine.models.vae`, with the same tensor names, but activations are stored
+The same arithmetic as `seedvr2_engine.models.vae.model`, with the same tensor names, but activations are stored
 (N, T, H, W, C), so that cuDNN's channels-last kernels run without conversions, and normalisation, SiLU and the
 causal padding are one function that `torch.compile` turns into one kernel. Weights are an argument, so the
 trainer can hand in master weights, averaged weights, or weights rounded as a file format would round them.
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seedvr2_engine.models.config import VAEConfig
+from seedvr2_engine.models.vae.config import VAEConfig
 
 Weights = dict[str, Tensor]
 

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from PIL import Image
 from torch import Tensor
 
-from seedvr2_engine.models.config import VAEConfig
+from seedvr2_engine.models.vae.config import VAEConfig
 from training.losses import LossWeights, latent_terms, picture_terms, psnr, total_loss
 from training.network import NANO, Network, Weights, fold_soft_norms, initial_weights, norm_silu
 from training.optimiser import FlatWeights, Optimiser

@@ -11,12 +11,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from seedvr2_engine.kernels import conv3d as conv
-from seedvr2_engine.kernels.attention import attention_kernel
-from seedvr2_engine.kernels.attention_8bit import attention_8bit_kernel, attention_constants
+from seedvr2_engine.kernels.attention.eight_bit import attention_8bit_kernel, attention_constants
+from seedvr2_engine.kernels.attention.flash import attention_kernel
 from seedvr2_engine.kernels.configs import AttentionConfig, ConvConfig, ConvProblem, Format, OutputFormat
+from seedvr2_engine.kernels.conv import conv3d as conv
+from seedvr2_engine.kernels.conv.paired import paired_constants, paired_conv3d_kernel
 from seedvr2_engine.kernels.dispatch import shortcut_block_k
-from seedvr2_engine.kernels.paired import paired_constants, paired_conv3d_kernel
 
 _TRITON_TYPES: dict[Format | OutputFormat, str] = {
     "fp8": "fp8e4nv",

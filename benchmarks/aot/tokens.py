@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from seedvr2_engine.kernels import joint, tokens
+from seedvr2_engine.kernels.tokens import gates, joint
 
 from .compiler import CompileReport, compile_kernel
 
@@ -16,9 +16,9 @@ _COUNTS = dict.fromkeys(("video_rows", "count", "windows", "text_tokens"), "i32"
 def compile_tokens(width: int, heads: int, mlp_width: int, sm: str) -> Iterator[tuple[str, CompileReport]]:
     """Compile every pass of a transformer in BF16 with heads of 128 channels: name and what it needs."""
     flags = dict.fromkeys(("ADDS", "REORDERS", "KEEPS", "GIVES", "NORMALISES"), True)
-    head, tail = tokens.halves(width)
-    step = {"WIDTH": width, "HEAD": head, "TAIL": tail, "ROWS": tokens.STEP_ROWS, **flags}
-    silu = {"WIDTH": mlp_width, "ROWS": tokens.SILU_ROWS, "COLUMNS": tokens.SILU_COLUMNS}
+    head, tail = gates.halves(width)
+    step = {"WIDTH": width, "HEAD": head, "TAIL": tail, "ROWS": gates.STEP_ROWS, **flags}
+    silu = {"WIDTH": mlp_width, "ROWS": gates.SILU_ROWS, "COLUMNS": gates.SILU_COLUMNS}
     join = {
         "HEADS": heads,
         "PAIRS": 64,
@@ -30,8 +30,8 @@ def compile_tokens(width: int, heads: int, mlp_width: int, sm: str) -> Iterator[
     }
     collect = {"WIDTH": heads * 128, "ROWS": joint.COPY_ROWS, "COLUMNS": joint.COPY_COLUMNS}
     kernels = {
-        "step": (tokens.step_tokens_kernel, step, tokens.STEP_WARPS),
-        "gate": (tokens.gate_silu_kernel, silu, tokens.SILU_WARPS),
+        "step": (gates.step_tokens_kernel, step, gates.STEP_WARPS),
+        "gate": (gates.gate_silu_kernel, silu, gates.SILU_WARPS),
         "join": (joint.join_parts_kernel, join, joint.JOIN_WARPS),
         "collect": (joint.collect_rows_kernel, collect, joint.COPY_WARPS),
     }

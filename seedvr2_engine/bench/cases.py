@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
-from ..models.config import VAEConfig
-from ..models.vae import VideoVAE
+from ..models.vae.config import VAEConfig
+from ..models.vae.model import VideoVAE
 from ..plan import VAEShape
-from ..plan.types import Part
+from ..plan.execution_plan import Part
 
 CHECKED_FRAMES = 5
 """Frames that are compared with FP32: the first of a clip, and one later step."""

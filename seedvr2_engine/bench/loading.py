@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from ..engine.dit_fused import serve_dit
-from ..engine.dit_weights import streamed
-from ..engine.guard import DEFAULT_MIN_PSNR_DB
+from ..engine.accuracy.check import DEFAULT_MIN_PSNR_DB
+from ..engine.dit.fused import serve_dit
+from ..engine.dit.weights import streamed
 from ..engine.optimize import optimize_3d_vae_for_blackwell
 from ..loading import load_vae
 from ..loading_dit import load_dit
-from ..models.config import VAEConfig
-from ..models.dit import NaDiT
-from ..models.dit_config import PUBLIC_3B, PUBLIC_7B
-from ..models.sampler import LAST_TIMESTEP
-from ..models.vae import VideoVAE
+from ..models.dit.config import PUBLIC_3B, PUBLIC_7B
+from ..models.dit.model import NaDiT
+from ..models.dit.sampler import LAST_TIMESTEP
+from ..models.vae.config import VAEConfig
+from ..models.vae.model import VideoVAE
 from ..pipeline.clip_stages import Models
 from ..pipeline.options import UpscaleOptions
 from ..pipeline.reconstruct import VideoCodec

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ..models.dit import NaDiT
-from ..models.dit_config import DiTConfig
-from ..models.rope import rotary_frequencies
+from ..models.dit.config import DiTConfig
+from ..models.dit.model import NaDiT
+from ..models.dit.rope import rotary_frequencies
 
 
 def random_dit(config: DiTConfig, device: torch.device, dtype: torch.dtype) -> NaDiT:

@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from ..engine.doctor import Machine
+from ..doctor.machine import Machine
 from ..errors import InvalidArgumentError, OutputError
 from ..output.unfinished import write_whole
 from .vae import REFERENCE, Row

@@ -13,22 +13,22 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..engine.dit_fused import FusedDiT
-from ..engine.serve import ServedVAE
-from ..engine.vae import VAEEngine
+from ..engine.dit.fused import FusedDiT
+from ..engine.served_vae import ServedVAE
+from ..engine.vae.engine import VAEEngine
 from ..errors import InvalidArgumentError
-from ..models.dit_flop import velocity_flop
-from ..models.noise import latent_noise
-from ..pipeline.ahead import made_ahead
+from ..models.dit.flop import velocity_flop
+from ..models.dit.noise import latent_noise
 from ..pipeline.clip_stages import Models
 from ..pipeline.forecast import matrix_rate
+from ..pipeline.prefetch import made_ahead
 from ..pipeline.reconstruct import VideoCodec
 from ..pipeline.resize import ResizePlan
-from ..pipeline.stage_runs import StageRuns
 from ..pipeline.upscaler import Upscaler
 from ..plan import VAEShape
-from ..plan.types import Part
+from ..plan.execution_plan import Part
 from ..video import SinkOptions, open_sink, open_source
+from .stage_runs import StageRuns
 from .vae import matrix_tflops, plan_flops
 
 VELOCITY_TOLERANCE = 5e-2

@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 
 from ..device import DeviceSpec
-from ..engine.backend import Backend
-from ..engine.checks import check_plans
-from ..engine.exponents import TensorExponents, measure_exponents
-from ..engine.sensitivity import picture
-from ..engine.vae import EngineOptions, VAEEngine
+from ..doctor.kernel_checks import check_plans
+from ..engine.accuracy.fp16_scaling import TensorExponents, measure_exponents
+from ..engine.accuracy.sensitivity import picture
+from ..engine.vae.backend import Backend
+from ..engine.vae.engine import EngineOptions, VAEEngine
 from ..errors import SeedVR2Error
-from ..metrics import psnr
-from ..models.vae import VideoVAE
+from ..models.vae.model import VideoVAE
 from ..plan import ExecutionPlan, VAEShape, compile_vae_plan
 from ..plan.choices import choose_precision
-from ..plan.types import FRAMES_PER_STEP
+from ..plan.execution_plan import FRAMES_PER_STEP
+from ..quality.metrics import psnr
 from ..quant import QuantRecipe
 from .cases import CHECKED_FRAMES, Case
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CheckpointError
-from ..models.config import VAEConfig
-from ..models.dit_config import DiTConfig
+from ..models.dit.config import DiTConfig
+from ..models.vae.config import VAEConfig
 from .detect import detect_vae, is_dit, is_vae, vae_tensor_names
 from .detect_dit import detect_dit, dit_tensor_names
 from .gguf import ORIGINAL_SHAPE_KEY

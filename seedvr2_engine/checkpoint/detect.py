@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ..errors import CheckpointError
-from ..models.config import Shape, VAEConfig
+from ..models.vae.config import Shape, VAEConfig
 from .match import listed, match_tensors
 from .reader import Checkpoint, TensorInfo, quoted
 

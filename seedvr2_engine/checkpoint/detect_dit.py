@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, InvalidArgumentError
-from ..models.config import Shape
-from ..models.dit_config import DiTConfig
+from ..models.dit.config import DiTConfig
+from ..models.vae.config import Shape
 from .detect import is_dit, is_vae, load_finite, model_names
 from .match import listed, match_tensors
 from .reader import Checkpoint, quoted

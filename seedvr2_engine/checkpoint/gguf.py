@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from ..errors import CheckpointError
-from ..models.config import Shape
+from ..models.vae.config import Shape
 from .reader import Checkpoint, PackedTensor, TensorInfo, quoted
 from .stored import StoredBytes
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 from ..errors import CheckpointError
-from ..models.config import Shape
+from ..models.vae.config import Shape
 from .reader import Checkpoint, TensorInfo, quoted
 
 _LISTED = 10  # names in one message

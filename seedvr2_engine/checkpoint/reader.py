@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError, InvalidArgumentError
-from ..models.config import Shape
+from ..models.vae.config import Shape
 from .stored import StoredBytes
 
 _INTEGER_TYPES = frozenset({"I64", "I32", "I16", "I8", "U8", "BOOL"})

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..errors import CheckpointError, ModelFileError
 from .detect_dit import POSITIVE_TEXT, load_text
+from .locating.registry import ModelFile, find
 from .reader import open_checkpoint
-from .registry import ModelFile, find
 
 PUBLIC_TEXT = "pos_emb.pt"
 """The name of the public text embedding, (58, 5120) BF16."""

@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line and exit."""
-    from .streams import fill_closed_streams
+    from .terminal.streams import fill_closed_streams
 
     fill_closed_streams()
     _require_folder()

@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import bench, bench_upscale, clips, compare, doctor, files, plan, upscale
-from .console import EXIT_INTERRUPTED, fail
+from .commands import bench, bench_upscale, clips, compare, doctor, files, plan, upscale
 from .failures import PASSED_ON, sentence_of
-from .interruption import end_at_once, keep_what_is_finished, was_interrupted
-from .shown import ShownFormatter
-from .streams import drop_what_waits
+from .terminal.console import EXIT_INTERRUPTED, fail
+from .terminal.interruption import end_at_once, keep_what_is_finished, was_interrupted
+from .terminal.shown import ShownFormatter
+from .terminal.streams import drop_what_waits
 
 _M_MMAP_THRESHOLD = -3
 """Its number in glibc's malloc.h."""

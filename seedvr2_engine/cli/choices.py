@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from ..errors import InvalidArgumentError, ModelFileError, OutputError
-from .console import err
+from .terminal.console import err
 
 PUBLIC_VAE = "ema_vae_fp16.safetensors"
 PUBLIC_DITS = (
@@ -28,7 +28,7 @@ NANO = "nano"
 
 def check_count(frames: int, target: Path) -> None:
     """Raise OutputError for a clip that is to become one picture: found out later, the work would be lost."""
-    from ..video.reading.pictures import is_picture
+    from ..video.reading.pictures.selection import is_picture
 
     is_one = is_picture(target) and target.suffix.lower() != ".webp"
     if frames > 1 and is_one and "%" not in target.name and not target.is_dir():
@@ -72,7 +72,7 @@ class UpscaleModels:
 
 def model_file(choice: str) -> Path:
     """The model file at this path, of this public name, or in this package."""
-    from ..checkpoint.hub import find_model
+    from ..checkpoint.locating.hub import find_model
     from ..loading import NANO_VAE
     from ..loading_dit import NANO_DIT
 
@@ -82,7 +82,7 @@ def model_file(choice: str) -> Path:
 
 def choose_vae(choice: str) -> str | Path:
     """The file that `--vae` means where no transformer is involved, and for `auto` a line that says which."""
-    from ..checkpoint.hub import find_model
+    from ..checkpoint.locating.hub import find_model
 
     if choice == NANO:
         return choice
@@ -169,7 +169,7 @@ def _text_file(dit: Path, choice: str) -> Path:
 
 
 def _first_here(names: tuple[str, ...]) -> Path | None:
-    from ..checkpoint.hub import search_folders
+    from ..checkpoint.locating.hub import search_folders
 
     folders = search_folders()
     return next((folder / name for name in names for folder in folders if (folder / name).is_file()), None)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import typer
 
 from ..errors import SeedVR2Error
-from .console import EXIT_BAD_INPUT, EXIT_UNEXPECTED
+from .terminal.console import EXIT_BAD_INPUT, EXIT_UNEXPECTED
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from ..checkpoint.detect_dit import POSITIVE_TEXT, detect_dit
 from ..checkpoint.reader import open_checkpoint
 from ..checkpoint.text_embedding import PUBLIC_TEXT, load_text_embedding
 from ..device import resolve_dit_dtype, total_memory_bytes
-from ..engine.dit_weights import LARGEST_SHARE, device_bytes
+from ..engine.dit.weights import LARGEST_SHARE, device_bytes
 from ..loading_dit import load_dit
-from ..models.dit import NaDiT
+from ..models.dit.model import NaDiT
 from .choices import OnBytes, locate, place_of, resolve_offload
 from .residency import Resident
 

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..checkpoint.convert import WRITABLE_TYPES, convert_to_gguf
-from ..checkpoint.names import is_plain_name
+from ..checkpoint.locating.names import is_plain_name
 from ..checkpoint.reader import quoted
 from ..errors import InvalidArgumentError, OutputError
 from ..pipeline.reconstruct import filled_frames

@@ -9,11 +9,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ..color.methods import ColorMethod
 from ..device import is_out_of_memory, total_memory_bytes
-from ..engine.vae import VAEEngine
+from ..engine.vae.engine import VAEEngine
 from ..errors import DeviceMemoryError, InvalidArgumentError, SeedVR2Error
 from ..pipeline.chunks import padded_count
-from ..pipeline.color import ColorMethod
 from ..pipeline.memory import MemoryEstimate, engine_budget_bytes, estimate_memory, sizes_of
 from ..pipeline.options import UpscaleOptions
 from ..pipeline.upscaler import Progress, Upscaler

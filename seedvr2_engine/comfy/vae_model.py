@@ -13,15 +13,15 @@ from ..checkpoint.reader import open_checkpoint
 from ..device import resolve_dtype
 from ..engine.optimize import optimize_3d_vae_for_blackwell
 from ..engine.report import EngineReport
-from ..engine.serve import ServedVAE
-from ..engine.vae import VAEEngine
+from ..engine.served_vae import ServedVAE
+from ..engine.vae.engine import VAEEngine
 from ..loading import load_vae
-from ..models.config import VAEConfig
-from ..models.tiling import TileSpec
+from ..models.vae.config import VAEConfig
+from ..models.vae.tiling import TileSpec
 from ..plan.choices import memory_budget_bytes
 from ..plan.compile import compile_vae_plan
+from ..plan.execution_plan import ExecutionPlan, Part, VAEShape
 from ..plan.gpus import device_spec
-from ..plan.types import ExecutionPlan, Part, VAEShape
 from .choices import OnBytes, locate, place_of, resolve_offload
 from .residency import Resident, bring, make_room
 

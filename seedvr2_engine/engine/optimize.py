@@ -9,21 +9,21 @@ import torch
 
 from ..device import DeviceSpec, resolve_device
 from ..errors import InvalidArgumentError
-from ..models.tiling import TileSpec
-from ..models.vae import VideoVAE
+from ..models.vae.model import VideoVAE
+from ..models.vae.tiling import TileSpec
 from ..plan import PlanOptions, VAEShape, compile_vae_plan
 from ..plan.choices import PRECISION_CHOICES, PrecisionDecision, choose_precision, memory_budget_bytes
+from ..plan.execution_plan import Part
 from ..plan.gpus import device_spec
-from ..plan.types import Part
 from ..quant import QuantRecipe
-from .backend import Backend, triton_backend
-from .calibrate import calibrate_on
-from .exponents import TensorExponents, measure_exponents
-from .guard import DEFAULT_MIN_PSNR_DB, GuardResult, cache_path, guard
+from .accuracy.calibrate import calibrate_on
+from .accuracy.check import DEFAULT_MIN_PSNR_DB, GuardResult, cache_path, guard
+from .accuracy.fp16_scaling import TensorExponents, measure_exponents
+from .accuracy.sensitivity import decoder_shares, paired_layers
 from .report import EngineReport, Measure, count_layers, describe_work, place_of
-from .sensitivity import decoder_shares, paired_layers
-from .serve import ServedVAE, cudnn_benchmark
-from .vae import EngineOptions, VAEEngine
+from .served_vae import ServedVAE, cudnn_benchmark
+from .vae.backend import Backend, triton_backend
+from .vae.engine import EngineOptions, VAEEngine
 
 log = logging.getLogger(__name__)
 

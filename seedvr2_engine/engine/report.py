@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from ..device import DeviceSpec
 from ..kernels.architectures import ARCHITECTURES
 from ..plan.describe import describe_area, describe_memory, gigabytes
-from ..plan.types import ExecutionPlan, MemoryEstimate, Step
-from .guard import GuardResult
+from ..plan.execution_plan import ExecutionPlan, MemoryEstimate, Step
+from .accuracy.check import GuardResult
 
 _RULE = "=" * 60
 _EIGHT_BITS = ("fp8", "mxfp8", "int8")

@@ -14,9 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .conv.operands import FrameTarget, NormOperands, NormSpec
 from .launch import launch
 from .layout import CHUNKS, tiles_per_chunk
-from .operands import FrameTarget, NormOperands, NormSpec
 
 _COMBINE = (64, 32)
 """Tiles and channels that the first step takes at a time."""

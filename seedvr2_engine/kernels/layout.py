@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .configs import Format, OutputFormat
-from .operands import AttentionOperands
+from .conv.operands import AttentionOperands
 
 DTYPES: dict[Format, torch.dtype] = {
     "fp8": torch.float8_e4m3fn,

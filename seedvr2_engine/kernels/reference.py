@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .configs import AttentionConfig, ConvConfig, ConvProblem
-from .layout import LARGEST_NORM, value_order
-from .operands import (
+from .conv.operands import (
     BOUND,
     CENTER,
     GAIN,
@@ -28,6 +27,7 @@ from .operands import (
     NormOperands,
     NormSpec,
 )
+from .layout import LARGEST_NORM, value_order
 
 LOG2_E = 1.4426950408889634
 

@@ -6,7 +6,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from ..models.noise import latent_noise, reference_noise
+from ..models.dit.noise import latent_noise, reference_noise
 from .options import NoiseKind
 from .resize import Size
 

@@ -10,12 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..models.dit import Conditioning, NaDiT
-from ..models.geometry import Geometry
-from ..models.sampler import dit_input, noise_condition, sample
+from ..color.methods import correct_frame, measure_curves
+from ..models.dit.geometry import Geometry
+from ..models.dit.model import Conditioning, NaDiT
+from ..models.dit.sampler import dit_input, noise_condition, sample
 from .alpha import is_mask, upscale_alpha
 from .clip_noise import ClipNoise
-from .color import correct_frame, measure_curves
 from .options import UpscaleOptions
 from .reconstruct import VideoCodec
 from .resize import ResizePlan, crop_to_output, to_model_input

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..models.dit import NaDiT
-from ..models.sampler import LAST_TIMESTEP
-from ..models.vae import VideoVAE
+from ..models.dit.model import NaDiT
+from ..models.dit.sampler import LAST_TIMESTEP
+from ..models.vae.model import VideoVAE
 from .chunks import chunk_spans, padded_count
 from .memory import Division, MemoryEstimate, Sizes, estimate_memory, fitting_division
 from .options import UpscaleOptions

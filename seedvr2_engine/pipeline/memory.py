@@ -7,16 +7,16 @@ from functools import lru_cache
 
 import torch
 
+from ..color.methods import SLICE_METHODS
 from ..device import total_memory_bytes
-from ..engine.serve import ServedVAE
-from ..engine.vae import VAEEngine
-from ..models.causal import CausalCache
-from ..models.config import VAEConfig
-from ..models.dit import NaDiT
-from ..models.dit_config import DiTConfig
-from ..models.vae import VideoVAE
+from ..engine.served_vae import ServedVAE
+from ..engine.vae.engine import VAEEngine
+from ..models.dit.config import DiTConfig
+from ..models.dit.model import NaDiT
+from ..models.vae.causal import CausalCache
+from ..models.vae.config import VAEConfig
+from ..models.vae.model import VideoVAE
 from .chunks import ChunkPlan, padded_count
-from .color import SLICE_METHODS
 from .options import UpscaleOptions, VaeSpan
 from .reconstruct import VideoCodec
 from .resize import CELL_PX, ResizePlan

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from ..color.hdr import HDR_CHOICES, HdrChoice
+from ..color.methods import COLOR_METHODS, ColorMethod
 from ..errors import InvalidArgumentError
-from ..models.tiling import TileSpec
+from ..models.vae.tiling import TileSpec
 from .chunks import ChunkPlan, padded_count
-from .color import COLOR_METHODS, ColorMethod
-from .hdr import HDR_CHOICES, HdrChoice
 from .resize import MAX_EDGE_PX, ResizePlan, Size, plan_resize
 
 NoiseKind = Literal["position", "reference"]

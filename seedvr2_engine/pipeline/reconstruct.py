@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
-from ..models.config import VAEConfig
-from ..models.tiling import TileSpec
-from .host import on_host
+from ..models.vae.config import VAEConfig
+from ..models.vae.tiling import TileSpec
+from .to_host import on_host
 
 
 class VideoCodec(Protocol):

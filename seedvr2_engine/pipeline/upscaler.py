@@ -15,17 +15,17 @@ from itertools import chain, islice
 import torch
 from torch import Tensor
 
+from ..color.hdr import passage_for
+from ..color.methods import SLICE_METHODS
 from ..errors import InvalidArgumentError
-from ..models.dit import NaDiT
-from ..models.sampler import LAST_TIMESTEP
+from ..models.dit.model import NaDiT
+from ..models.dit.sampler import LAST_TIMESTEP
 from .chunks import Chunk, ChunkPlan, chunked, filled_up, joined, padded_count, prepend_mirrored
 from .clip_stages import ClipStages, Models, Progress, ProgressCallback
-from .color import SLICE_METHODS
-from .hdr import passage_for
-from .host import on_host
 from .memory import Division, MemoryEstimate, divide, estimate_memory, sizes_of
 from .options import UpscaleOptions
 from .reconstruct import VideoCodec, defined
+from .to_host import on_host
 
 __all__ = ["Progress", "ProgressCallback", "Upscaler"]
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from ..device import DeviceSpec
 from ..errors import InvalidArgumentError
 from ..kernels.layout import WIDTH
-from ..models.config import VAEConfig
-from ..models.tiling import TileSpec
+from ..models.vae.config import VAEConfig
+from ..models.vae.tiling import TileSpec
 from ..quant import QuantRecipe
+from .execution_plan import FRAMES_PER_STEP, ExecutionPlan, MemoryEstimate, Part, Ring, Schedule, Step, VAEShape
+from .lowering import ELEMENT_BYTES, Walk, walk
 from .memory import arena_bytes, host_bytes, place_buffers, place_rings, rings_bytes, weight_bytes, weight_sets
 from .target import Target, can_pair
 from .tiling import OVERLAP_PX, needs_tiles, result_bytes, tile_candidates, tile_size
-from .types import FRAMES_PER_STEP, ExecutionPlan, MemoryEstimate, Part, Ring, Schedule, Step, VAEShape
-from .walk import ELEMENT_BYTES, Walk, walk
 
 HALF_BYTES = 2
 

@@ -1,7 +1,7 @@
 """A plan in words: the phrases that the command line and the engine's report share."""
 
 from ..kernels.configs import AttentionConfig, ConvConfig
-from .types import ExecutionPlan, MemoryEstimate, Step
+from .execution_plan import ExecutionPlan, MemoryEstimate, Step
 
 
 def describe_config(config: ConvConfig | AttentionConfig | None) -> str:

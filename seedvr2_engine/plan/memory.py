@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from .execution_plan import Buffer, Ring, Step, ring_buffer
+from .lowering import ELEMENT_BYTES, FLOAT_BYTES, Walk
 from .target import RingKey, exponents_buffer
-from .types import Buffer, Ring, Step, ring_buffer
-from .walk import ELEMENT_BYTES, FLOAT_BYTES, Walk
 
 ALIGNMENT = 512
 """Of every tensor, bytes: descriptors want 16, and PyTorch's own allocator gives 512."""

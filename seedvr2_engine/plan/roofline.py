@@ -11,8 +11,8 @@ from ..device import DeviceSpec
 from ..kernels.architectures import ARCHITECTURES
 from ..kernels.architectures.record import Efficiency
 from ..kernels.configs import BYTES_PER_ELEMENT, ConvConfig, Format
-from ..models.tiling import TileSpec, decode_grid, encode_grid
-from .types import CELL_PX, FRAMES_PER_STEP, ExecutionPlan, Schedule, Step
+from ..models.vae.tiling import TileSpec, decode_grid, encode_grid
+from .execution_plan import CELL_PX, FRAMES_PER_STEP, ExecutionPlan, Schedule, Step
 
 
 @dataclass(frozen=True)

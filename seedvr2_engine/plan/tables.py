@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from ..kernels.upsample import SET_OF_SECOND
-from .types import ExecutionPlan, Ring, Schedule, Step
+from ..kernels.conv.upsample import SET_OF_SECOND
+from .execution_plan import ExecutionPlan, Ring, Schedule, Step
 
 ROW = 4
 """An operation's numbers fill whole rows. 16 bytes, so that every operation's are aligned alike."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from ..device import DeviceSpec
 from ..kernels.architectures import ARCHITECTURES
 from ..kernels.configs import ConvProblem, Format
-from ..models.config import VAEConfig
+from ..models.vae.config import VAEConfig
 from ..quant import QuantRecipe
 
 

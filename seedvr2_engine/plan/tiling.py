@@ -1,7 +1,7 @@
 """Spatial tiles of a plan: which sizes there are to choose from, and what the result takes."""
 
-from ..models.tiling import TileSpec, decode_grid, encode_grid
-from .types import CELL_PX, FRAMES_PER_STEP, VAEShape
+from ..models.vae.tiling import TileSpec, decode_grid, encode_grid
+from .execution_plan import CELL_PX, FRAMES_PER_STEP, VAEShape
 
 OVERLAP_PX = 128
 """Pixels that neighbouring tiles share; the custom the public node has."""

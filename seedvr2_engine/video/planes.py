@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from ..errors import VideoError
-from .color import (
+from .info import ColorRange, ColorTags, Crop, Matrix, Orientation, PixelFamily
+from .ycbcr import (
     ChromaLayout,
     chroma_is_centred,
     downsample_chroma,
@@ -21,7 +22,6 @@ from .color import (
     upsample_chroma,
     yuv_from_rgb,
 )
-from .info import ColorRange, ColorTags, Crop, Matrix, Orientation, PixelFamily
 
 _YUV = re.compile(r"yuv[aj]?(\d{3})p(\d*)(le|be)?")
 _GBR = re.compile(r"gbra?p(\d*)(le|be)?")

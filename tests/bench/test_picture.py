@@ -10,10 +10,10 @@ from benchmarks.full_width import train
 from benchmarks.picture_recipes import CARD, RECIPES, cheapest, jobs, keeping
 from benchmarks.rounding import SCHEMES, RoundedDecoder, Rounding, round_integers
 from seedvr2_engine.engine import twin_backend
-from seedvr2_engine.engine.sensitivity import decoder_layers, mean_squared_error, picture
-from seedvr2_engine.engine.vae import VAEEngine
+from seedvr2_engine.engine.accuracy.sensitivity import decoder_layers, mean_squared_error, picture
+from seedvr2_engine.engine.vae.engine import VAEEngine
 from seedvr2_engine.loading import load_vae
-from seedvr2_engine.models.config import VAEConfig
+from seedvr2_engine.models.vae.config import VAEConfig
 
 
 @pytest.fixture(scope="module")

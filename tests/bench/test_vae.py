@@ -10,11 +10,11 @@ import torch
 from seedvr2_engine.bench.cases import DEFAULT_CASES, Case, parse_case, random_vae
 from seedvr2_engine.bench.results import Results, now, source_commit, write_results
 from seedvr2_engine.bench.vae import REFERENCE, TOLERANCES, Bench, Row, plan_flops
+from seedvr2_engine.doctor.machine import inspect_machine
 from seedvr2_engine.engine import twin_backend
-from seedvr2_engine.engine.doctor import inspect_machine
 from seedvr2_engine.errors import InvalidArgumentError, OutputError
 from seedvr2_engine.kernels import reference
-from seedvr2_engine.models.config import VAEConfig
+from seedvr2_engine.models.vae.config import VAEConfig
 from seedvr2_engine.plan import PlanOptions, compile_vae_plan
 from seedvr2_engine.plan.gpus import find_gpu
 from seedvr2_engine.quant import QuantRecipe
@@ -74,7 +74,7 @@ def test_a_broken_kernel_gets_no_time(bench):
 
 def test_a_wrong_result_of_right_kernels_gets_no_time(bench, monkeypatch):
     # The planted fault is in the engine: it decodes something else.
-    from seedvr2_engine.engine.vae import VAEEngine
+    from seedvr2_engine.engine.vae.engine import VAEEngine
 
     right = VAEEngine.decode
     monkeypatch.setattr(VAEEngine, "decode", lambda self, latent: right(self, latent.flip(-1)))

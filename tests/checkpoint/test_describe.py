@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from seedvr2_engine.checkpoint.convert import convert_to_gguf
 from seedvr2_engine.checkpoint.describe import TypeUse, describe_checkpoint
 from seedvr2_engine.errors import ModelFileError
-from seedvr2_engine.models.config import VAEConfig
+from seedvr2_engine.models.vae.config import VAEConfig
 
 TINY = VAEConfig(block_out_channels=(32, 64, 32, 32))
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from seedvr2_engine.checkpoint.detect import detect_vae, load_vae_tensors, model_names, vae_tensor_names
 from seedvr2_engine.checkpoint.reader import Checkpoint, TensorInfo, open_checkpoint
 from seedvr2_engine.errors import CheckpointError
-from seedvr2_engine.models.config import Shape, VAEConfig
+from seedvr2_engine.models.vae.config import Shape, VAEConfig
 
 TINY = VAEConfig(block_out_channels=(32, 64, 32, 32))
 State = dict[str, torch.Tensor]

@@ -14,10 +14,10 @@ from seedvr2_engine.checkpoint.detect_dit import detect_dit, dit_tensor_names, l
 from seedvr2_engine.checkpoint.reader import Checkpoint, TensorInfo, open_checkpoint
 from seedvr2_engine.errors import CheckpointError, InvalidArgumentError, ModelFileError
 from seedvr2_engine.loading_dit import load_dit
-from seedvr2_engine.models.config import Shape
-from seedvr2_engine.models.dit_config import PUBLIC_3B, PUBLIC_7B, DiTConfig, Family
+from seedvr2_engine.models.dit.config import PUBLIC_3B, PUBLIC_7B, DiTConfig, Family
+from seedvr2_engine.models.vae.config import Shape
 
-from ..models.dit_cases import FAMILIES, TINY, TOLERANCE, golden, inputs, tiny_weights
+from ..models.dit.dit_cases import FAMILIES, TINY, TOLERANCE, golden, inputs, tiny_weights
 
 State = dict[str, torch.Tensor]
 TEXTS: dict[str, Shape] = {"positive_conditioning": (58, 5120), "negative_conditioning": (64, 5120)}

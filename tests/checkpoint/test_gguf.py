@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from seedvr2_engine.checkpoint.gguf import dequantise
 from seedvr2_engine.checkpoint.reader import Checkpoint, open_checkpoint
 from seedvr2_engine.errors import CheckpointError
-from tests.checkpoint.forged_files import (
+from tests.checkpoint.fuzz.forged_files import (
     ARRAY,
     BF16,
     BOOL,

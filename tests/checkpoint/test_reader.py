@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from seedvr2_engine.checkpoint.reader import Checkpoint, open_checkpoint
 from seedvr2_engine.errors import CheckpointError, InvalidArgumentError, ModelFileError
-from tests.checkpoint.forged_files import raw_safetensors, safetensors_file
+from tests.checkpoint.fuzz.forged_files import raw_safetensors, safetensors_file
 
 FLOATS = np.array([[1.0, -2.5, 3.25], [0.1, 65504.0, -1e-3]], np.float32)
 

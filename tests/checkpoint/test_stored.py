@@ -12,7 +12,7 @@ from seedvr2_engine.checkpoint.describe import describe_checkpoint
 from seedvr2_engine.checkpoint.reader import open_checkpoint
 from seedvr2_engine.errors import CheckpointError, InvalidArgumentError, ModelFileError
 
-from . import forged_files as forge
+from .fuzz import forged_files as forge
 
 VALUES = torch.arange(50_000, dtype=torch.float32)
 RAW = VALUES.numpy().tobytes()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from seedvr2_engine.checkpoint.registry import ModelFile, find
+from seedvr2_engine.checkpoint.locating.registry import ModelFile, find
 from seedvr2_engine.checkpoint.text_embedding import PUBLIC_TEXT, load_text_embedding
 from seedvr2_engine.errors import CheckpointError, ModelFileError
 

@@ -9,11 +9,11 @@ import torch
 from seedvr2_engine.bench import random_models
 from seedvr2_engine.bench import upscale as bench
 from seedvr2_engine.bench.loading import bench_models
-from seedvr2_engine.engine.backend import twin_backend
-from seedvr2_engine.engine.vae import VAEEngine
+from seedvr2_engine.engine.vae.backend import twin_backend
+from seedvr2_engine.engine.vae.engine import VAEEngine
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.loading import load_vae
-from seedvr2_engine.models.dit_config import DiTConfig
+from seedvr2_engine.models.dit.config import DiTConfig
 from seedvr2_engine.pipeline.options import UpscaleOptions
 from seedvr2_engine.pipeline.resize import plan_resize
 from seedvr2_engine.pipeline.upscaler import Upscaler

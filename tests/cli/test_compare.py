@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from seedvr2_engine.pipeline.chunks import ChunkPlan
-from seedvr2_engine.pipeline.compare import ClipMeter, border_jumps
+from seedvr2_engine.quality.compare import ClipMeter, border_jumps
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
 
 from .test_commands import refused, seedvr2

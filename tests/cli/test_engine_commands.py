@@ -9,10 +9,10 @@ import typer
 from seedvr2_engine.bench.cases import Case
 from seedvr2_engine.bench.results import Results
 from seedvr2_engine.bench.vae import Row
-from seedvr2_engine.cli import bench as bench_command
-from seedvr2_engine.cli import doctor as doctor_command
-from seedvr2_engine.engine.checks import Check
-from seedvr2_engine.engine.doctor import DoctorReport, inspect_machine
+from seedvr2_engine.cli.commands import bench as bench_command
+from seedvr2_engine.cli.commands import doctor as doctor_command
+from seedvr2_engine.doctor.kernel_checks import Check
+from seedvr2_engine.doctor.machine import DoctorReport, inspect_machine
 from seedvr2_engine.plan.compile import LIBRARY_BYTES
 
 from .test_commands import refused, seedvr2

@@ -8,8 +8,8 @@ import pytest
 from seedvr2_engine.video import open_source
 
 from ..conftest import GOLDEN
-from ..video.clips import ClipSpec, write_clip
-from ..video.field_clips import interlaced, moving, telecined
+from ..video.made.clips import ClipSpec, write_clip
+from ..video.made.field_clips import interlaced, moving, telecined
 from .test_commands import refused, seedvr2
 
 TINY_VAE = str(GOLDEN / "vae_tiny.safetensors")

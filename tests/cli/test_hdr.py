@@ -4,12 +4,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from seedvr2_engine.cli.hdr import hdr_sentence
-from seedvr2_engine.pipeline import hdr
+from seedvr2_engine.cli.upscaling.hdr import hdr_sentence
+from seedvr2_engine.color import hdr
 from seedvr2_engine.video import ColorRange, ColorTags, Matrix, info, open_source
 
 from ..conftest import GOLDEN
-from ..video.test_hdr import HLG, PQ, STATIC, hdr10
+from ..video.writing.test_hdr import HLG, PQ, STATIC, hdr10
 from .test_commands import TINY_VAE, refused, seedvr2
 
 TAGS = ColorTags(ColorRange.FULL, Matrix.RGB, 9, 16)

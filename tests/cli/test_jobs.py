@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from seedvr2_engine.cli import upscale_jobs
 from seedvr2_engine.cli.failures import sentence_of
-from seedvr2_engine.cli.upscale_files import Job, Request, Result
+from seedvr2_engine.cli.upscaling import jobs
+from seedvr2_engine.cli.upscaling.files import Job, Request, Result
 from seedvr2_engine.device import is_out_of_memory
 from seedvr2_engine.errors import CheckpointError, OutputError, VideoError
 from seedvr2_engine.video import SinkOptions, open_sink
@@ -53,7 +53,7 @@ class Ran(list):
 @pytest.fixture
 def ran(monkeypatch) -> Ran:
     made = Ran()
-    monkeypatch.setattr(upscale_jobs, "run_job", made.run)
+    monkeypatch.setattr(jobs, "run_job", made.run)
     return made
 
 

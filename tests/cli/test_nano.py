@@ -11,7 +11,7 @@ from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.loading_dit import NANO_DIT
 from seedvr2_engine.video import open_sink, open_source
 
-from ..video.clips import ClipSpec, ramp, write_clip
+from ..video.made.clips import ClipSpec, ramp, write_clip
 from .test_commands import seedvr2
 
 LARGEST_BYTES = 12_000_000

@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from seedvr2_engine.cli import console, progress
-from seedvr2_engine.cli.console import SafeConsole
-from seedvr2_engine.cli.shown import ShownFormatter, shown
+from seedvr2_engine.cli.terminal import console, progress
+from seedvr2_engine.cli.terminal.console import SafeConsole
+from seedvr2_engine.cli.terminal.shown import ShownFormatter, shown
 from seedvr2_engine.pipeline.upscaler import Progress
 
 HOSTILE = "a\x1b[2J\x1b]0;owned\x07\r\n\x9b31m\u202egpj.\u2066\u2028\udcff [bold]x[/bold] :dog: [/].mp4"

@@ -18,14 +18,14 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from seedvr2_engine.cli import progress
+from seedvr2_engine.cli.terminal import progress
 from seedvr2_engine.loading_dit import NANO_DIT
 from seedvr2_engine.pipeline.upscaler import Progress
 from seedvr2_engine.video import ColorRange, ColorTags, Matrix, SinkOptions, open_sink, open_source
 
 from ..conftest import GOLDEN
-from ..video.clips import ClipSpec, packets_of, ramp, write_clip
-from ..video.sounds import write_sound
+from ..video.made.clips import ClipSpec, packets_of, ramp, write_clip
+from ..video.made.sounds import write_sound
 from .test_commands import refused, seedvr2
 
 TINY_VAE = str(GOLDEN / "vae_tiny.safetensors")

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from seedvr2_engine.device import DeviceSpec, MatrixRates
-from seedvr2_engine.engine import EngineOptions, VAEEngine, bind, rings, twin_backend, vae
-from seedvr2_engine.engine.calibrate import activation_maxima
-from seedvr2_engine.kernels import layout, pack
-from seedvr2_engine.models.vae import VideoVAE
-from seedvr2_engine.plan import compile, walk
+from seedvr2_engine.engine import EngineOptions, VAEEngine, twin_backend
+from seedvr2_engine.engine.accuracy.calibrate import activation_maxima
+from seedvr2_engine.engine.vae import bind, engine, rings
+from seedvr2_engine.kernels import layout
+from seedvr2_engine.kernels.conv import pack
+from seedvr2_engine.models.vae.model import VideoVAE
+from seedvr2_engine.plan import compile, lowering
 from seedvr2_engine.quant import QuantRecipe
 
 GPU = DeviceSpec("a GPU", "sm_120", 70, 101_376, 16 << 30, 9e11, MatrixRates(0, 0, 0, 0))
@@ -36,7 +38,7 @@ def make_engine(
     tiny_vae: VideoVAE, tiny_maxima: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> MakeEngine:
     """Engines of the tiny model, which is calibrated once."""
-    monkeypatch.setattr(vae, "calibrate_on", lambda _vae, _device: tiny_maxima)
+    monkeypatch.setattr(engine, "calibrate_on", lambda _vae, _device: tiny_maxima)
 
     def make(precision: str = "fp16", gpu: DeviceSpec = GPU, **options: object) -> VAEEngine:
         recipe = precision if isinstance(precision, QuantRecipe) else QuantRecipe(precision)
@@ -51,9 +53,9 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(layout.DTYPES, "fp16", torch.float32)
     monkeypatch.setitem(layout.OUTPUT_DTYPES, "fp16", torch.float32)
     monkeypatch.setitem(pack._HIGH, "fp16", torch.float32)
-    monkeypatch.setitem(walk.ELEMENT_BYTES, "fp16", 4)
+    monkeypatch.setitem(lowering.ELEMENT_BYTES, "fp16", 4)
     monkeypatch.setattr(compile, "HALF_BYTES", 4)
-    for module in (bind, vae):
+    for module in (bind, engine):
         monkeypatch.setattr(module, "PICTURE_DTYPE", torch.float32)
     assert rings.DTYPES is layout.DTYPES
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from seedvr2_engine.engine import EngineOptions, VAEEngine, triton_backend
-from seedvr2_engine.engine.exponents import measure_exponents
-from seedvr2_engine.models.config import VAEConfig
-from seedvr2_engine.models.vae import VideoVAE
+from seedvr2_engine.engine.accuracy.fp16_scaling import measure_exponents
+from seedvr2_engine.models.vae.config import VAEConfig
+from seedvr2_engine.models.vae.model import VideoVAE
 from seedvr2_engine.plan import PlanOptions, VAEShape
 from seedvr2_engine.plan.gpus import device_spec
 from seedvr2_engine.quant import QuantRecipe
 
+from .accuracy.test_fp16_scaling import with_loud_streams
 from .conftest import relative
-from .test_exponents import with_loud_streams
 
 pytestmark = [
     pytest.mark.cuda,
@@ -120,8 +120,8 @@ def test_many_sizes_leave_memory_where_it_was(wide_vae: VideoVAE) -> None:
 _ASYNC = """
 import torch
 from tests.engine.test_cuda import engine, latent
-from seedvr2_engine.models.config import VAEConfig
-from seedvr2_engine.models.vae import VideoVAE
+from seedvr2_engine.models.vae.model.config import VAEConfig
+from seedvr2_engine.models.vae.model import VideoVAE
 torch.manual_seed(0)
 fast = engine(VideoVAE(VAEConfig()).requires_grad_(False).cuda().half())
 results = [fast.decode(latent(4, 20, 30)) for _ in range(3)]

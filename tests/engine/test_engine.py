@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from seedvr2_engine.engine import VAEEngine
-from seedvr2_engine.engine.session import Session
+from seedvr2_engine.engine.vae.session import Session
 from seedvr2_engine.errors import DeviceMemoryError, EngineUnsupportedError, InvalidArgumentError
-from seedvr2_engine.models.tiling import TileSpec
-from seedvr2_engine.models.vae import VideoVAE
+from seedvr2_engine.models.vae.model import VideoVAE
+from seedvr2_engine.models.vae.tiling import TileSpec
 from seedvr2_engine.plan import ExecutionPlan, PlanOptions, VAEShape
 from seedvr2_engine.plan.tables import SETTLED
 

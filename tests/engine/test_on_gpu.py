@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from seedvr2_engine import optimize_3d_vae_for_blackwell
-from seedvr2_engine.engine.backend import triton_backend
-from seedvr2_engine.engine.doctor import check_kernels, plans_to_check
-from seedvr2_engine.engine.guard import cache_path
-from seedvr2_engine.engine.sensitivity import mean_squared_error, picture
+from seedvr2_engine.doctor.machine import check_kernels, plans_to_check
+from seedvr2_engine.engine.accuracy.check import cache_path
+from seedvr2_engine.engine.accuracy.sensitivity import mean_squared_error, picture
+from seedvr2_engine.engine.vae.backend import triton_backend
 from seedvr2_engine.loading import load_vae
-from seedvr2_engine.metrics import decibel
-from seedvr2_engine.models.config import VAEConfig
+from seedvr2_engine.models.vae.config import VAEConfig
 from seedvr2_engine.plan.choices import choose_precision
+from seedvr2_engine.plan.coverage import RAGGED_PX
 from seedvr2_engine.plan.gpus import device_spec
-from seedvr2_engine.plan.survey import RAGGED_PX
+from seedvr2_engine.quality.metrics import decibel
 from seedvr2_engine.quant import QuantRecipe
 
 pytestmark = [

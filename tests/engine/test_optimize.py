@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from seedvr2_engine import optimize_3d_vae_for_blackwell
-from seedvr2_engine.engine import guard, optimize, twin_backend
-from seedvr2_engine.engine.exponents import measure_exponents
-from seedvr2_engine.engine.guard import DEFAULT_MIN_PSNR_DB, GuardResult
+from seedvr2_engine.engine import optimize, twin_backend
+from seedvr2_engine.engine.accuracy import check
+from seedvr2_engine.engine.accuracy.check import DEFAULT_MIN_PSNR_DB, GuardResult
+from seedvr2_engine.engine.accuracy.fp16_scaling import measure_exponents
+from seedvr2_engine.engine.accuracy.sample_clips import probe_clip
 from seedvr2_engine.engine.optimize import Settings, serve_on
-from seedvr2_engine.engine.probes import probe_clip
-from seedvr2_engine.engine.serve import cudnn_benchmark
+from seedvr2_engine.engine.served_vae import cudnn_benchmark
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.loading import load_vae
-from seedvr2_engine.models.tiling import TileSpec
+from seedvr2_engine.models.vae.tiling import TileSpec
 from seedvr2_engine.plan.gpus import find_gpu
 
 CPU = torch.device("cpu")
@@ -192,7 +193,7 @@ def test_the_report_counts(vae):
 
 def test_the_guard_speaks_in_the_report(vae, monkeypatch, caplog):
     small = probe_clip(24)[:, :, :1]
-    monkeypatch.setattr(guard, "probe_clips", lambda: small)
+    monkeypatch.setattr(check, "probe_clips", lambda: small)
     served = serve(vae, min_psnr_db=47.0)
     report = served.report
     assert report.guard.psnr_db >= 47.0

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from seedvr2_engine.engine import weights
-from seedvr2_engine.engine.calibrate import calibration_clips
+from seedvr2_engine.engine.accuracy.calibrate import calibration_clips
+from seedvr2_engine.engine.vae import weights
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.kernels.layout import OUTPUT_DTYPES
-from seedvr2_engine.models.vae import VideoVAE
+from seedvr2_engine.models.vae.model import VideoVAE
 from seedvr2_engine.plan import VAEShape
 from seedvr2_engine.plan.memory import ALIGNMENT
 from seedvr2_engine.quant import QuantRecipe

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from seedvr2_engine.kernels.upsample import SET_OF_SECOND
+from seedvr2_engine.kernels.conv.upsample import SET_OF_SECOND
 
 
 def clip_table(frames: int, kernel_t: int, *, stride: int = 1, first: int = 0) -> Tensor:

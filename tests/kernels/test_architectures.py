@@ -11,7 +11,7 @@ from seedvr2_engine.kernels import architectures
 from seedvr2_engine.kernels.architectures import ARCHITECTURES, discover, formats_of
 from seedvr2_engine.kernels.configs import BYTES_PER_ELEMENT, FORMATS, AttentionConfig, ConvConfig, WindowConfig
 from seedvr2_engine.kernels.dispatch import choose_attention_config, choose_window_config
-from seedvr2_engine.models.config import VAEConfig
+from seedvr2_engine.models.vae.config import VAEConfig
 from seedvr2_engine.plan import VAEShape, compile_vae_plan
 from seedvr2_engine.plan.choices import choose_precision
 from seedvr2_engine.plan.gpus import GPU, GPUS

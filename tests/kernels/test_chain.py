@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedvr2_engine.kernels import conv3d, groupnorm, layout, reference
+from seedvr2_engine.kernels import groupnorm, layout, reference
 from seedvr2_engine.kernels.configs import ConvConfig, ConvProblem, Format
-from seedvr2_engine.kernels.operands import (
+from seedvr2_engine.kernels.conv import conv3d
+from seedvr2_engine.kernels.conv.operands import (
     Additions,
     ConvOutput,
     FrameTarget,
@@ -18,10 +19,10 @@ from seedvr2_engine.kernels.operands import (
     NormSpec,
     tile_counts,
 )
-from seedvr2_engine.kernels.pack import pack_conv
-from seedvr2_engine.models.blocks import Resnet
-from seedvr2_engine.models.causal import CausalConv3d
-from seedvr2_engine.models.config import VAEConfig
+from seedvr2_engine.kernels.conv.pack import pack_conv
+from seedvr2_engine.models.vae.blocks import Resnet
+from seedvr2_engine.models.vae.causal import CausalConv3d
+from seedvr2_engine.models.vae.config import VAEConfig
 
 HEIGHT, WIDTH, RING = 3, 7, 3
 CONFIG = ConvConfig(4, 8, 32, 32, warps=4, stages=2, uses_tma=True)

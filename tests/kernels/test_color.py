@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedvr2_engine.kernels import color
-from seedvr2_engine.pipeline import color_backend, color_torch
-from seedvr2_engine.pipeline.color import correct_color
-from seedvr2_engine.pipeline.color_backend import LAB_MATCHING, ColorKernels
-from seedvr2_engine.pipeline.color_rank import LEVELS, unchanging_curve
-from seedvr2_engine.pipeline.color_space import lab_to_rgb, rgb_to_lab
-from seedvr2_engine.pipeline.color_torch import LAB_RANGES, blur_radii, from_rgb, to_rgb
+from seedvr2_engine.color import backend, reference
+from seedvr2_engine.color.backend import LAB_MATCHING, ColorKernels
+from seedvr2_engine.color.methods import correct_color
+from seedvr2_engine.color.rank import LEVELS, unchanging_curve
+from seedvr2_engine.color.reference import LAB_RANGES, blur_radii, from_rgb, to_rgb
+from seedvr2_engine.color.space import lab_to_rgb, rgb_to_lab
+from seedvr2_engine.kernels.color import correction
 
-KERNELS = ColorKernels(color.transfer_detail, color.count_lab, color.match_lab, lambda calls: None)
+KERNELS = ColorKernels(correction.transfer_detail, correction.count_lab, correction.match_lab, lambda calls: None)
 # A pixel, single rows and columns, radii cut to 1 and to 4, more than one tile each way.
 SIZES = [(1, 1), (1, 37), (9, 1), (7, 5), (33, 150)]
 WITH_ALL_RADII = (128, 129)
@@ -38,13 +38,13 @@ def picture(height: int, width: int, seed: int, dtype: torch.dtype = torch.float
 @pytest.fixture
 def kernels(monkeypatch) -> Iterator[None]:
     """The kernels compute, though nothing is on a GPU."""
-    monkeypatch.setattr(color_backend, "_kernels_for", lambda *pictures: KERNELS)
+    monkeypatch.setattr(backend, "_kernels_for", lambda *pictures: KERNELS)
 
 
 def counted(x: Tensor, kernels: ColorKernels | None = None) -> Tensor:
     counts = torch.zeros(3, LEVELS, dtype=torch.int32)
     if kernels is None:
-        color_torch.count_lab(x, counts)
+        reference.count_lab(x, counts)
     else:
         kernels.count_lab(x, counts, LAB_MATCHING)
     return counts
@@ -66,9 +66,9 @@ def levels_moved(actual: Tensor, expected: Tensor) -> float:
 )
 def test_detail_is_transferred_to_the_last_bit(size: tuple[int, int], dtype: torch.dtype) -> None:
     content, style = picture(*size, 1, dtype), picture(*size, 2)
-    result = color.transfer_detail(content, style, blur_radii(content))
+    result = correction.transfer_detail(content, style, blur_radii(content))
     assert result.is_contiguous()
-    assert torch.equal(result, color_torch.wavelet(content, style))
+    assert torch.equal(result, reference.wavelet(content, style))
 
 
 def test_pictures_may_be_parts_of_others() -> None:
@@ -76,7 +76,9 @@ def test_pictures_may_be_parts_of_others() -> None:
     content, style = clip[:, 1, 2:36, 3:140], picture(34, 137, 2).movedim(0, -1).contiguous().movedim(-1, 0)
     whole = content.contiguous(), style.contiguous()
     assert not any(x.is_contiguous() for x in (content, style))
-    assert torch.equal(color.transfer_detail(content, style, (1, 2, 4)), color.transfer_detail(*whole, (1, 2, 4)))
+    assert torch.equal(
+        correction.transfer_detail(content, style, (1, 2, 4)), correction.transfer_detail(*whole, (1, 2, 4))
+    )
     assert all(
         torch.equal(counted(x, KERNELS), counted(y, KERNELS)) for x, y in zip((content, style), whole, strict=True)
     )
@@ -108,11 +110,11 @@ def test_colors_are_those_of_the_formulas_in_float64() -> None:
     for i, within in enumerate(LAB_RANGES):
         size = (within.high - within.low) / LEVELS
         level = ((exact[i] - within.low) / size).floor().clamp(0, LEVELS - 1)
-        share = color_torch.MATCHED_LIGHTNESS if i == 0 else 1
+        share = reference.MATCHED_LIGHTNESS if i == 0 else 1
         exact[i] = exact[i].lerp(within.low + (level + 0.5) * size, share)
     expected = from_rgb(lab_to_rgb(exact))
-    twin = color_torch.match_lab(x, curves)
-    color.match_lab(result := x.clone(), curves, LAB_MATCHING)
+    twin = reference.match_lab(x, curves)
+    correction.match_lab(result := x.clone(), curves, LAB_MATCHING)
     for x in (result, twin):
         assert (x - expected).abs().max() <= LEVEL
         assert (x - expected).abs().mean() <= LEVEL / 25
@@ -121,10 +123,10 @@ def test_colors_are_those_of_the_formulas_in_float64() -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_curves_are_applied_as_the_twin_does(size: tuple[int, int]) -> None:
     """Curves that move every colour far, and neighbouring levels alike."""
-    x = color_torch.wavelet(picture(*size, 4), picture(*size, 5))
+    x = reference.wavelet(picture(*size, 4), picture(*size, 5))
     curves = torch.stack([unchanging_curve(w, x.device) * 0.6 + 0.2 * w.high for w in LAB_RANGES])
-    expected = color_torch.match_lab(x, curves)
-    color.match_lab(x, curves, LAB_MATCHING)
+    expected = reference.match_lab(x, curves)
+    correction.match_lab(x, curves, LAB_MATCHING)
     assert (x - expected).abs().max() <= LEVEL
 
 
@@ -171,9 +173,9 @@ def test_where_kernels_cannot_be_had_pytorch_serves(monkeypatch, caplog, capabil
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     with caplog.at_level(logging.INFO):
-        assert color_backend.load_kernels(torch.device("cuda:0"), load) is None
+        assert backend.load_kernels(torch.device("cuda:0"), load) is None
     assert [said in record.message for record in caplog.records] == [True]
 
 
 def test_pictures_on_a_cpu_are_for_pytorch() -> None:
-    assert color_backend._kernels_for(picture(8, 8, 0), picture(8, 8, 1)) is None
+    assert backend._kernels_for(picture(8, 8, 0), picture(8, 8, 1)) is None

@@ -11,13 +11,13 @@ from seedvr2_engine.device import DeviceSpec, MatrixRates
 from seedvr2_engine.kernels.architectures import ARCHITECTURES, formats_of
 from seedvr2_engine.kernels.configs import AttentionConfig, ConvConfig, ConvProblem, Format, Refusal
 from seedvr2_engine.kernels.dispatch import choose_attention_config, choose_config, shared_memory_bytes
-from seedvr2_engine.models.config import VAEConfig
+from seedvr2_engine.models.vae.config import VAEConfig
 from seedvr2_engine.plan import VAEShape, compile_vae_plan
 from seedvr2_engine.plan.choices import memory_budget_bytes
+from seedvr2_engine.plan.coverage import ALL_PX, distinct_kernels, distinct_steps, survey
 from seedvr2_engine.plan.describe import step_name
+from seedvr2_engine.plan.execution_plan import Step
 from seedvr2_engine.plan.gpus import GPU, GPUS
-from seedvr2_engine.plan.survey import ALL_PX, distinct_kernels, distinct_steps, survey
-from seedvr2_engine.plan.types import Step
 from seedvr2_engine.quant import QuantRecipe
 from seedvr2_engine.quant.recipe import ALWAYS_HIGH
 

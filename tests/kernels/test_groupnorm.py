@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from seedvr2_engine.kernels import groupnorm, layout, reference
 from seedvr2_engine.kernels.configs import ConvConfig, ConvProblem
-from seedvr2_engine.kernels.operands import FrameTarget, NormOperands, NormSpec, tile_counts
+from seedvr2_engine.kernels.conv.operands import FrameTarget, NormOperands, NormSpec, tile_counts
 
 from .tolerances import assert_close
 

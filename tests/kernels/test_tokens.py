@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from seedvr2_engine.kernels import joint, reference_tokens, tokens
-from seedvr2_engine.kernels.token_operands import JoinStep, Placement, StreamVectors, TokenStep
+from seedvr2_engine.kernels.tokens import gates, joint, reference
+from seedvr2_engine.kernels.tokens.operands import JoinStep, Placement, StreamVectors, TokenStep
 
 from .tolerances import assert_close
 
@@ -39,7 +39,7 @@ def test_step_equals_the_twin(width, dtype, adds, reorders, normalises, with_tex
     )
     rows = VIDEO + TEXT * with_text
     results = []
-    for module in (tokens, reference_tokens):
+    for module in (gates, reference):
         kept, out = (poisoned(rows, width, dtype=dtype) for _ in range(2))
         module.step_tokens(x, step, kept=kept, out=out)
         results.append((kept, out))
@@ -52,8 +52,8 @@ def test_the_sum_may_take_the_place_of_the_tokens() -> None:
     x, change = torch.randn(VIDEO + TEXT, 40), torch.randn(VIDEO + TEXT, 40)
     step = TokenStep(VIDEO, change=change, gate=vectors(40, 1))
     expected = torch.empty_like(x)
-    reference_tokens.step_tokens(x, step, kept=expected, out=None)
-    tokens.step_tokens(x, step, kept=x, out=None)
+    reference.step_tokens(x, step, kept=expected, out=None)
+    gates.step_tokens(x, step, kept=x, out=None)
     assert_close(x, expected, torch.float32)
 
 
@@ -61,8 +61,8 @@ def test_the_sum_may_take_the_place_of_the_tokens() -> None:
 def test_gate_equals_the_twin(rows: int, width: int) -> None:
     gate_up = (3 * torch.randn(rows, 2 * width)).bfloat16()
     outs = [poisoned(rows, width) for _ in range(2)]
-    tokens.gate_silu(gate_up, outs[0])
-    reference_tokens.gate_silu(gate_up, outs[1])
+    gates.gate_silu(gate_up, outs[0])
+    reference.gate_silu(gate_up, outs[1])
     assert_close(*outs, torch.bfloat16)
 
 
@@ -79,7 +79,7 @@ def test_join_equals_the_twin(heads: int, width: int, dtype: torch.dtype) -> Non
     rows = torch.randint(VIDEO + TEXT, (29,))
     step = join_step(heads, width, rows)
     results = []
-    for module in (joint, reference_tokens):
+    for module in (joint, reference):
         outs = tuple(poisoned(29, heads, width, dtype=dtype) for _ in range(3))
         module.join_parts(qkv, step, outs)
         results.append(outs)
@@ -93,7 +93,7 @@ def test_parts_by_themselves(part: tuple[bool, bool, bool]) -> None:
     qkv = torch.randn(VIDEO + TEXT, 3 * 2 * 32)
     step = join_step(2, 32, None)
     results = []
-    for module in (joint, reference_tokens):
+    for module in (joint, reference):
         outs = tuple(poisoned(VIDEO, 2, 32, dtype=torch.float32) if wanted else None for wanted in part)
         module.join_parts(qkv, step, outs)
         results.append([out for out in outs if out is not None])
@@ -111,6 +111,6 @@ def test_collecting_equals_the_twin(clips: int, windows: int, width: int) -> Non
     rows = torch.randn(count, width).bfloat16()
     outs = [poisoned(VIDEO + clips * text_tokens, width) for _ in range(2)]
     joint.collect_rows(rows, placement, outs[0])
-    reference_tokens.collect_rows(rows, placement, outs[1])
+    reference.collect_rows(rows, placement, outs[1])
     assert_close(*outs, torch.bfloat16)
     assert torch.equal(outs[0][:VIDEO], rows[places[:VIDEO]])

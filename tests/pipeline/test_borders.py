@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from seedvr2_engine import load_vae
-from seedvr2_engine.models.dit import NaDiT
+from seedvr2_engine.models.dit.model import NaDiT
 from seedvr2_engine.pipeline.chunks import ChunkPlan
-from seedvr2_engine.pipeline.compare import ClipMeter
 from seedvr2_engine.pipeline.options import UpscaleOptions
 from seedvr2_engine.pipeline.upscaler import Upscaler
+from seedvr2_engine.quality.compare import ClipMeter
 
-from ..models.dit_cases import TINY, tiny_weights
+from ..models.dit.dit_cases import TINY, tiny_weights
 
 FRAMES, BORDER_LIMIT = 120, 1.1
 

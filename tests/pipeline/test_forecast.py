@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from seedvr2_engine.checkpoint.reader import open_checkpoint
-from seedvr2_engine.engine.dit_weights import device_bytes
+from seedvr2_engine.engine.dit.weights import device_bytes
 from seedvr2_engine.loading_dit import load_dit
-from seedvr2_engine.models.causal import CausalCache
-from seedvr2_engine.models.config import VAEConfig
-from seedvr2_engine.models.dit_config import PUBLIC_3B
+from seedvr2_engine.models.dit.config import PUBLIC_3B
+from seedvr2_engine.models.vae.causal import CausalCache
+from seedvr2_engine.models.vae.config import VAEConfig
 from seedvr2_engine.pipeline.forecast import forecast, matrix_rate
 from seedvr2_engine.pipeline.memory import (
     LONGEST_CHUNK_FRAMES,
@@ -26,8 +26,8 @@ from seedvr2_engine.pipeline.memory import (
 from seedvr2_engine.pipeline.options import UpscaleOptions
 
 from ..conftest import GOLDEN, TINY, build_tiny_vae
-from ..models.dit_cases import TINY as TINY_DIT
-from ..models.dit_cases import build_tiny
+from ..models.dit.dit_cases import TINY as TINY_DIT
+from ..models.dit.dit_cases import build_tiny
 
 PUBLIC = Sizes(VAEConfig(), PUBLIC_3B, 2, 2, weights_bytes=7_300_000_000)
 SMALL = Sizes(TINY, TINY_DIT["3b"], 4, 4, weights_bytes=0)

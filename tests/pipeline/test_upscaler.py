@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from seedvr2_engine.errors import InvalidArgumentError
-from seedvr2_engine.models.dit import NaDiT
+from seedvr2_engine.models.dit.model import NaDiT
 from seedvr2_engine.pipeline.options import UpscaleOptions
 from seedvr2_engine.pipeline.upscaler import Progress, Upscaler
 
-from ..models.dit_cases import build_tiny
+from ..models.dit.dit_cases import build_tiny
 from .golden_pipeline import EMPTY_TEXT, StubDiT, StubVAE
 from .picture_cases import scene
 

@@ -4,7 +4,16 @@ import json
 from typing import Any
 
 from seedvr2_engine.kernels.configs import AttentionConfig, ConvConfig, ConvProblem
-from seedvr2_engine.plan.types import Buffer, ExecutionPlan, MemoryEstimate, Ring, RingSlot, Schedule, Step, VAEShape
+from seedvr2_engine.plan.execution_plan import (
+    Buffer,
+    ExecutionPlan,
+    MemoryEstimate,
+    Ring,
+    RingSlot,
+    Schedule,
+    Step,
+    VAEShape,
+)
 
 
 def from_json(text: str) -> ExecutionPlan:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from seedvr2_engine.device import DeviceSpec, MatrixRates
 from seedvr2_engine.errors import InvalidArgumentError
-from seedvr2_engine.models.config import VAEConfig
-from seedvr2_engine.models.tiling import TileSpec
+from seedvr2_engine.models.vae.config import VAEConfig
+from seedvr2_engine.models.vae.tiling import TileSpec
 from seedvr2_engine.plan import ExecutionPlan, PlanOptions, VAEShape, compile_vae_plan
 from seedvr2_engine.plan.describe import describe_area
 from seedvr2_engine.plan.gpus import find_gpu

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from seedvr2_engine.kernels.architectures.record import DATA_CENTRE
-from seedvr2_engine.models.config import VAEConfig
-from seedvr2_engine.models.tiling import TileSpec
+from seedvr2_engine.models.vae.config import VAEConfig
+from seedvr2_engine.models.vae.tiling import TileSpec
 from seedvr2_engine.plan import PlanOptions, VAEShape, compile_vae_plan
 from seedvr2_engine.plan.choices import choose_precision, memory_budget_bytes
 from seedvr2_engine.plan.gpus import GPUS, find_gpu

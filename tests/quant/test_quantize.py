@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from seedvr2_engine.errors import InvalidArgumentError
-from seedvr2_engine.kernels.pack import fold_time, pack_conv
+from seedvr2_engine.kernels.conv.pack import fold_time, pack_conv
 from seedvr2_engine.quant import QuantRecipe, quantize_rows, smoothing_factors
 
 from ..kernels.tables import pad_channels

@@ -7,7 +7,7 @@ import torch
 
 from seedvr2_engine import load_dit, load_vae
 from seedvr2_engine.checkpoint.text_embedding import load_text_embedding
-from seedvr2_engine.models.sampler import dit_input, sample
+from seedvr2_engine.models.dit.sampler import dit_input, sample
 from training.degrade import MILD
 from training.dit_measure import better_kind
 from training.dit_network import NANO_DIT, TEXT, Restorer, initial_weights, trained

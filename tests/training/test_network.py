@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seedvr2_engine.models.vae import VideoVAE
+from seedvr2_engine.models.vae.model import VideoVAE
 from training.network import NANO, SOFT_NORMS, Network, Weights, fold_soft_norms, initial_weights
 
 ROOT = Path(__file__).parents[2]

@@ -9,10 +9,10 @@ import torch
 
 from seedvr2_engine.errors import VideoError
 from seedvr2_engine.video import ColorRange, ColorTags, Matrix, Orientation
-from seedvr2_engine.video.color import resolve
 from seedvr2_engine.video.planes import as_direct, bit_depth, decode_frame, encode_frame, family_of, has_alpha, upright
+from seedvr2_engine.video.ycbcr import resolve
 
-from .clips import frame_of
+from .made.clips import frame_of
 
 RGB_FULL = ColorTags(ColorRange.FULL, Matrix.RGB)
 LIMITED_709 = ColorTags(ColorRange.LIMITED, Matrix.BT709)

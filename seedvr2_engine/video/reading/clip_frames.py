@@ -14,15 +14,15 @@ import torch
 from ...errors import VideoError
 from ..info import Frame, Orientation, SourceInfo
 from ..planes import as_direct, cropped, decode_frame, upright
-from .choice import is_repeat, main_video
+from .container.choice import is_repeat, main_video
+from .container.one_file import OneFile, opened_file
+from .container.size_change import SizeChange
 from .decoders import decoder_of
-from .one_file import OneFile, opened_file
+from .fields.undo import undo_fields
 from .probe import Probed
-from .size_change import SizeChange
-from .undo_fields import undo_fields
 
 if TYPE_CHECKING:
-    from .picture_file import Damaged
+    from .pictures.file import Damaged
     from .reader import FrameSource
 
 # Frames at the start that are held until one with a time comes.

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import VideoError
-from .choice import main_video
-from .demuxers import clip_endings, is_picture
-from .one_file import opened
+from .container.choice import main_video
+from .container.demuxers import clip_endings, is_picture
+from .container.one_file import opened
 
 _SYSTEM_NAMES = frozenset(
     ("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "@eadir", "#recycle", "$recycle.bin")

@@ -11,18 +11,18 @@ from typing import Literal
 import av
 
 from ...errors import VideoError
-from ..color import resolve
 from ..info import Crop, SideStream, SourceInfo
 from ..planes import bit_depth, family_of, has_alpha, orientation_of, source_tags
-from .choice import clips_of, codec_name, is_repeat, left_out_video, main_video
-from .damage import Structure
+from ..ycbcr import resolve
+from .container.choice import clips_of, codec_name, is_repeat, left_out_video, main_video
+from .container.damage import Structure
+from .container.demuxers import RAW_STREAMS
+from .container.matroska import video_tracks
+from .container.one_file import Identity, opened, opened_file
+from .container.scan import PacketScan, scan_packets
+from .container.size_change import SizeChange
 from .decoders import decoder_of
-from .demuxers import RAW_STREAMS
 from .hdr_side_data import read_hdr
-from .matroska import video_tracks
-from .one_file import Identity, opened, opened_file
-from .scan import PacketScan, scan_packets
-from .size_change import SizeChange
 
 __all__ = ["Probed", "codec_name", "describe_video", "first_frame", "main_video", "opened", "probe"]
 

@@ -12,18 +12,18 @@ from types import TracebackType
 
 from ...errors import InvalidArgumentError, VideoError
 from ..info import Frame, SourceInfo
-from .animation import ANIMATED_CODECS, describe_animation, is_transparent, loop_count, read_animation
 from .clip_frames import check_size_change, read_clip
-from .damage import Structure, inspect
-from .demuxers import clip_endings
-from .fields import Deinterlace, Detelecine, with_fields
-from .one_file import require_file
-from .picture_file import Damaged, check_readable, header_or_none, read_picture
-from .picture_header import PictureHeader
-from .pictures import list_pictures
+from .container.damage import Structure, inspect
+from .container.demuxers import clip_endings
+from .container.one_file import require_file
+from .container.signatures import refuse_misread, unreadable
+from .fields.decide import Deinterlace, Detelecine, with_fields
+from .pictures.animation import ANIMATED_CODECS, describe_animation, is_transparent, loop_count, read_animation
+from .pictures.file import Damaged, check_readable, header_or_none, read_picture
+from .pictures.header import PictureHeader
+from .pictures.selection import list_pictures
+from .pictures.sequence import describe_sequence, read_sequence
 from .probe import Probed, probe
-from .sequence import describe_sequence, read_sequence
-from .signatures import refuse_misread, unreadable
 
 # Endings of clips that single pictures have as well.
 _STILL_TOO = frozenset((".apng", ".mj2"))

@@ -13,8 +13,8 @@ from ..reading.probe import codec_name
 from ..writing.options import Container, SinkOptions
 from . import trial
 from .attachments import holds_attachment, holds_cover, is_cover
-from .audio_table import AudioTarget, audio_targets, is_known_layout, is_lossless, is_played, usual_layout
-from .subtitles import SUBTITLES_KEPT, TEXT_ENCODERS, SubtitleConverter, is_text, loses_style
+from .sound.table import AudioTarget, audio_targets, is_known_layout, is_lossless, is_played, usual_layout
+from .text.subtitles import SUBTITLES_KEPT, TEXT_ENCODERS, SubtitleConverter, is_text, loses_style
 
 Action = Literal["copy", "encode", "convert", "leave out"]
 

@@ -14,13 +14,13 @@ from ..info import SourceInfo
 from ..reading.probe import opened
 from ..writing.options import Container
 from .attachments import Attachment, attached_file, read_covers
-from .audio_encoder import AudioEncoder
-from .audio_table import AudioTarget
 from .copied import CopiedStream
 from .metadata import describe_stream, set_chapters
-from .mov_text import CODEC, LineEnds, text_time_base
 from .plan import StreamPlan, copy_audio
-from .subtitles import SubtitleConverter
+from .sound.encoder import AudioEncoder
+from .sound.table import AudioTarget
+from .text.mov_text import CODEC, LineEnds, text_time_base
+from .text.subtitles import SubtitleConverter
 from .timing import Placed, place
 
 

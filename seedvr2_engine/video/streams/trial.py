@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import av
 
-from .audio_encoder import configure, resampler_for, silent_frame
-from .audio_table import AudioTarget, usual_layout
+from .sound.encoder import configure, resampler_for, silent_frame
+from .sound.table import AudioTarget, usual_layout
 
 _TRIAL_SAMPLES = 4096
 

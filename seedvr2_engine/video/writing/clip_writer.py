@@ -15,9 +15,9 @@ from ...output.unfinished import PartialFile
 from ..hdr_metadata import HdrMetadata
 from ..info import PictureMetadata, SourceInfo
 from ..planes import encode_frame
-from ..streams.matroska_header import set_display_size
-from ..streams.mp4_cover import add_covers
-from ..streams.mp4_length import set_video_length
+from ..streams.finished.matroska_header import set_display_size
+from ..streams.finished.mp4_cover import add_covers
+from ..streams.finished.mp4_length import set_video_length
 from ..streams.side_streams import SideStreams
 from .hdr_output import metadata_template
 from .options import EncoderPlan, SinkOptions, container_for

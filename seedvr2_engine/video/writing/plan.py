@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..info import SourceInfo
-from ..reading.pictures import is_picture
+from ..reading.pictures.selection import is_picture
 from ..reading.probe import first_frame, main_video, opened
+from ..streams.finished.matroska_header import display_size, with_room
 from ..streams.immersion import immersion_tags
-from ..streams.matroska_header import display_size, with_room
 from ..streams.metadata import file_tags, moved_timecode, muxer_options, stream_tags
 from ..streams.plan import StreamPlan, plan_streams
-from .animation_sink import animation_losses, is_animation
 from .options import EncoderPlan, SinkOptions, container_for, plan_encoder
-from .picture_format import PictureFormat, require_picture
-from .picture_names import PictureNames, is_sequence
+from .pictures.animation_sink import animation_losses, is_animation
+from .pictures.picture_format import PictureFormat, require_picture
+from .pictures.picture_names import PictureNames, is_sequence
 
 # PyAV crashes after it has shown the side data of a PNG with a colour profile.
 _WITHOUT_SIDE_DATA = frozenset(("png", "apng"))

@@ -10,12 +10,12 @@ from ...output.names import earlier_siblings
 from ...output.signals import held_signals
 from ...output.unfinished import PARTIAL_MARK
 from ..info import SourceInfo
-from ..reading.pictures import is_picture, list_pictures
-from .animation_sink import AnimationSink, is_animation
+from ..reading.pictures.selection import is_picture, list_pictures
 from .clip_writer import VideoSink
 from .options import SinkOptions
-from .picture_names import PictureNames, is_sequence
-from .picture_sinks import REPLACED_MARK, PictureSink, SequenceSink
+from .pictures.animation_sink import AnimationSink, is_animation
+from .pictures.picture_names import PictureNames, is_sequence
+from .pictures.picture_sinks import REPLACED_MARK, PictureSink, SequenceSink
 from .plan import plan_output
 from .sink import FrameSink
 

@@ -1,0 +1,1 @@
+"""The subcommands: one file each, or a few that belong together."""

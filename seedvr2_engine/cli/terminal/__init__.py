@@ -1,0 +1,1 @@
+"""Standard output and error, the progress bar, and Ctrl-C."""

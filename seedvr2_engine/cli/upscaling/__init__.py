@@ -1,0 +1,1 @@
+"""`seedvr2 upscale` from file to file: one clip, or many."""

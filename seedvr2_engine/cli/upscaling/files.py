@@ -1,0 +1,272 @@
+"""From file to file: one clip, picture or sequence, or a folder of clips, one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import DeviceMemoryError, InvalidArgumentError
+from ..choices import check_count
+from ..terminal.console import err, per_second, readable_size, warn
+from ..terminal.interruption import waiting
+from ..terminal.progress import UpscaleBar
+from .hdr import hdr_sentence
+from .outputs import keep, kept_output
+from .told import Told
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ...output.signals import HeldSignals
+    from ...pipeline.options import UpscaleOptions
+    from ...pipeline.upscaler import Progress, Upscaler
+    from ...video import Frame, FrameSink, FrameSource, PictureMetadata, SinkOptions, SourceInfo
+    from ...video.reading.fields.decide import Deinterlace, Detelecine
+    from ...video.reading.pictures.file import Damaged
+
+    _Passed = tuple[int, int, PictureMetadata | None]
+
+READ_AHEAD_FRAMES = 4
+WRITE_BEHIND_FRAMES = 4
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and one output."""
+
+    source: str
+    """A clip, a picture, a folder or pattern of pictures."""
+    target: Path
+    makes_folder: bool = False
+    """Whether the target's folder is made: where it is for several results."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one job came to."""
+
+    output: Path
+    frames: int
+    source_size: tuple[int, int]
+    """(width, height)"""
+    size: tuple[int, int]
+    """(width, height)"""
+    chunk_frames: int
+    overlap: int
+    seconds: float
+    missing_frames: int = 0
+    """Frames that the source promises and that could not be read."""
+    is_incomplete: bool = False
+    """Whether anything is missing from the source, be it that nobody knows how many frames."""
+
+    def describe(self) -> str:
+        """One line for people."""
+        chunks = f", chunks of {self.chunk_frames} frames" if self.frames > 1 else ""
+        overlap = f" that share {self.overlap}" if chunks and self.overlap and self.frames > self.chunk_frames else ""
+        return (
+            f"{self.output}: {self.frames} frame{'s' if self.frames > 1 else ''}, "
+            f"{self.source_size[0]}x{self.source_size[1]} to {self.size[0]}x{self.size[1]}, in {self.seconds:.1f} s "
+            f"({per_second(self.frames, self.seconds)}){chunks}{overlap}"
+        )
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which frames of a source are read."""
+
+    start: int = 0
+    """Frames to skip."""
+    frames: int | None = None
+    """Frames to take; all if None."""
+    damaged: Damaged = "refuse"
+    """What happens where it is damaged."""
+    rate: Fraction | None = None
+    """Frames per second of a sequence of pictures; the usual one if None."""
+    deinterlace: Deinterlace = "auto"
+    """What becomes of interlaced frames."""
+    detelecine: Detelecine = "auto"
+    """What becomes of film with 3:2 pulldown."""
+
+    def open(self, source: str) -> FrameSource:
+        """These frames of a source."""
+        from ...video import open_source
+
+        return open_source(
+            source,
+            start=self.start,
+            frames=self.frames,
+            damaged=self.damaged,
+            sequence_rate=self.rate,
+            deinterlace=self.deinterlace,
+            detelecine=self.detelecine,
+        )
+
+
+@dataclass(frozen=True)
+class Request:
+    """What all jobs of a command share."""
+
+    upscaler: Callable[[tuple[int, int]], Upscaler]
+    """Gives the models for a (height, width), loaded when the first job has found its files in order."""
+    options: UpscaleOptions
+    sink: SinkOptions
+    cut: Cut
+
+
+def jobs_for(source: str, target: Path, *, each: bool = False) -> list[Job]:
+    """The clips of a folder, each to a file of its name in the folder `target`; anything else is one job.
+
+    A folder or pattern that means pictures alone is one sequence, or, if `each`, as many jobs as pictures. Raises
+    InvalidArgumentError for a target that is a file, or for two inputs that would get one name.
+    """
+    from ...video.reading.folder import clips_in
+    from ...video.reading.pictures.selection import list_pictures
+    from ...video.writing.options import CONTAINERS
+    from ...video.writing.pictures.picture_format import WRITTEN_SUFFIXES
+
+    folder = Path(source)
+    if each:
+        inputs, known, other = list_pictures(folder), WRITTEN_SUFFIXES, ".png"
+        if inputs is None:
+            raise InvalidArgumentError(f"each: expected a folder or pattern of pictures, got {source}; leave it out.")
+    else:
+        found = clips_in(folder) if folder.is_dir() else None
+        inputs = found.clips if found is not None else []
+        known, other = frozenset(CONTAINERS), ".mkv"
+        if found is not None and (skipped := found.skipped(folder)):
+            warn(skipped)
+    if not inputs:
+        return [Job(source, target)]
+    what = "pictures" if each else "clips"
+    if target.suffix or target.is_file():
+        raise InvalidArgumentError(f"{target}: expected a folder for the {len(inputs)} {what} of {source}, got a file.")
+    names = [path.name if path.suffix.lower() in known else f"{path.stem}{other}" for path in inputs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidArgumentError(f"{source}: expected {what} of different names, found two for {twice}; rename one.")
+    return [Job(str(path), target / name, makes_folder=True) for path, name in zip(inputs, names, strict=True)]
+
+
+def run_job(job: Job, request: Request) -> Result:
+    """Upscale one input into one output; whatever it ends with, what was finished is kept and named."""
+    from ...video import open_sink
+
+    with request.cut.open(job.source) as clip:
+        check_count(len(clip), job.target)
+        info = clip.info
+        for sentence in info.remarks:
+            err.print(sentence, markup=False)
+        if hdr := hdr_sentence(info, request.options.hdr):
+            err.print(f"HDR: {hdr}", markup=False)
+        resize = request.options.resize((info.height, info.width))
+        height, width = resize.output
+        told = Told(clip)
+
+        def open_output() -> FrameSink:
+            return open_sink(job.target, width=width, height=height, source=info, options=request.sink)
+
+        with kept_output(open_output) as (sink, signals):
+            told.also(sink)
+            told.tell()  # What is known now is said before the work, not after.
+            with signals.let_through():
+                upscaler = request.upscaler((info.height, info.width))
+                plan = upscaler.division((info.height, info.width)).chunks
+            began = time.perf_counter()
+            try:
+                with _memory_errors(upscaler, job, info):
+                    _pass_frames(clip, upscaler, sink, signals, job)
+            finally:
+                seconds = time.perf_counter() - began
+                told.tell()
+        told.tell()
+    return Result(
+        output=job.target,
+        frames=sink.frames_written,
+        source_size=(info.width, info.height),
+        size=(width, height),
+        chunk_frames=plan.chunk_frames,
+        overlap=plan.overlap,
+        seconds=seconds,
+        missing_frames=clip.missing_frames,
+        is_incomplete=clip.is_incomplete,
+    )
+
+
+@contextmanager
+def _memory_errors(upscaler: Upscaler, job: Job, info: SourceInfo) -> Iterator[None]:
+    """Say what was missing, with the estimate."""
+    from ...device import is_out_of_memory
+
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        size = info.height, info.width
+        chunk = upscaler.division(size).chunks.chunk_frames
+        needed = readable_size(upscaler.memory(size, info.selected_frames).peak_bytes)
+        device = "this machine" if upscaler.vae.device.type == "cpu" else str(upscaler.vae.device)
+        raise DeviceMemoryError(
+            f"{job.source}: expected {device} to have about {needed} of memory free for chunks of up to {chunk} "
+            "frames, found too little; try fewer --chunk-frames, --offload blocks, a smaller size, or --tile 512."
+        ) from error
+
+
+def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, signals: HeldSignals, job: Job) -> None:
+    """Read, upscale and write every frame.
+
+    Signals are held back and looked for: an interruption anywhere would tear a frame that is being written, and lose
+    those that are finished and wait for it.
+    """
+    from ...pipeline.prefetch import made_ahead
+
+    times: deque[_Passed] = deque()
+    is_over = False
+    with UpscaleBar(Path(job.source).name, len(clip)) as bar:
+
+        def step(progress: Progress) -> None:
+            if is_over or signals.is_pending:
+                raise KeyboardInterrupt
+            bar.step(progress)
+
+        pictures = made_ahead(_pictures(clip, times), READ_AHEAD_FRAMES)
+        frames = upscaler.upscale(pictures, step, transfer=clip.info.color.transfer)
+        upscaled = made_ahead(frames, WRITE_BEHIND_FRAMES, lambda: signals.is_pending)
+        # The source is closed when nobody reads any more, or what went wrong would be hidden behind that.
+        with closing(pictures), closing(upscaled):
+            try:
+                _write(upscaled, times, sink, bar)
+            except BaseException as error:
+                is_over = True
+                bar.stop()
+                # Kept before the step at hand is waited for, which can take minutes; nothing is lost from here on.
+                if isinstance(error, KeyboardInterrupt):
+                    keep(sink, signals)
+                else:
+                    sink.abort(keep_partial=True)
+                with waiting(), signals.let_through():
+                    upscaled.close()
+                raise
+
+
+def _pictures(clip: Iterable[Frame], times: deque[_Passed]) -> Iterator[Tensor]:
+    """The clip's frames with their alpha, (3 or 4, H, W); their times and metadata go to `times`."""
+    import torch
+
+    for frame in clip:
+        times.append((frame.pts, frame.duration, frame.metadata))
+        yield frame.rgb if frame.alpha is None else torch.cat([frame.rgb, frame.alpha])
+
+
+def _write(pictures: Iterable[Tensor], times: deque[_Passed], sink: FrameSink, bar: UpscaleBar) -> None:
+    for picture in pictures:
+        pts, duration, metadata = times.popleft()
+        alpha = picture[3:] if picture.shape[0] == 4 else None
+        sink.write(picture[:3], pts=pts, duration=duration, alpha=alpha, metadata=metadata)
+        bar.written(sink.frames_written)

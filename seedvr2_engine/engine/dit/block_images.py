@@ -1,0 +1,198 @@
+"""The large weights of one transformer block as one piece of memory, which can be moved in a single copy.
+
+A weight lies there in the model's own number format, or packed as its file has it: in GGML's blocks or in FP8. What is
+packed is unpacked where the block runs, in float32 and rounded once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...quant.ggml import FORMATS, unpack
+
+_ALIGNMENT = 256
+_FP8 = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
+PACKED_TYPES = frozenset((*FORMATS, *_FP8))
+"""The stored types that an image can keep packed."""
+
+
+class Weight(NamedTuple):
+    """One weight that goes into an image."""
+
+    name: str
+    """Its name inside the block."""
+    shape: tuple[int, ...]
+    data: Tensor
+    """Its values in the compute dtype, or the packed bytes."""
+    type: str | None = None
+    """None for values, else one of `PACKED_TYPES`."""
+    scale: Tensor | None = None
+    """The factor of FP8 values, float32: one, or one for each row."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    name: str
+    shape: tuple[int, ...]
+    type: str | None
+    begin: int
+    nbytes: int
+    scale: Tensor | None
+
+
+@dataclass(frozen=True)
+class BlockImage:
+    """One block's large weights, in memory and on the way to where they are used."""
+
+    places: tuple[_Place, ...]
+    data: Tensor
+    """All bytes, flat uint8."""
+
+    @classmethod
+    def of(cls, weights: Iterable[Weight], device: torch.device, *, pinned: bool) -> BlockImage:
+        """Lay weights out one after the other, on `device` or in page-locked memory of the host.
+
+        Scales always lie on `device`, because they are small.
+        """
+        found = list(weights)
+        sizes = [weight.data.nbytes for weight in found]
+        ends = list(accumulate((size + -size % _ALIGNMENT for size in sizes), initial=0))
+        where = torch.device("cpu") if pinned else device
+        data = torch.empty(ends[-1], dtype=torch.uint8, device=where, pin_memory=pinned and device.type == "cuda")
+        places = []
+        for weight, begin, size in zip(found, ends, sizes, strict=False):
+            data[begin : begin + size].copy_(weight.data.contiguous().flatten().view(torch.uint8))
+            scale = None if weight.scale is None else weight.scale.to(device)
+            places.append(_Place(weight.name, weight.shape, weight.type, begin, size, scale))
+        return cls(tuple(places), data)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the image."""
+        return self.data.nbytes
+
+    def unpacked_bytes(self, dtype: torch.dtype) -> int:
+        """Bytes that `weights` allocates beside the image."""
+        return sum(math.prod(place.shape) * dtype.itemsize for place in self.places if place.type is not None)
+
+    def weights(self, dtype: torch.dtype, data: Tensor | None = None) -> dict[str, Tensor]:
+        """The weights by name, in `dtype`, on the device of the image: views of it, but for those that are packed.
+
+        data: a copy of the image's bytes somewhere else, to be used instead. What is unpacked stands one after the
+        other in one tensor, so that neighbours can be used as one matrix.
+        """
+        stored = self.data if data is None else data
+        unpacked = torch.empty(self.unpacked_bytes(dtype) // dtype.itemsize, dtype=dtype, device=stored.device)
+        rooms = iter(unpacked.split([math.prod(place.shape) for place in self.places if place.type is not None]))
+        return {
+            place.name: (
+                _value(place, stored, dtype)
+                if place.type is None
+                else next(rooms).view(place.shape).copy_(_value(place, stored, dtype))
+            )
+            for place in self.places
+        }
+
+
+def largest_image_bytes(images: Sequence[BlockImage]) -> int:
+    """Bytes of the largest image."""
+    return max((image.nbytes for image in images), default=0)
+
+
+def _value(place: _Place, data: Tensor, dtype: torch.dtype) -> Tensor:
+    stored = data[place.begin : place.begin + place.nbytes]
+    if place.type is None:
+        return stored.view(dtype).view(place.shape)
+    if place.type not in _FP8:
+        return unpack(stored, place.type, dtype).view(place.shape)
+    values = stored.view(_FP8[place.type]).view(place.shape)
+    if place.scale is None:
+        return values.to(dtype)
+    return (values.float() * place.scale.view(-1, *[1] * (len(place.shape) - 1))).to(dtype)
+
+
+class _Lane:
+    """How copies to the device and work there wait for each other; where there is one queue only, they need not."""
+
+    def begin_copy(self, slot: int, source: Tensor, target: Tensor) -> None:
+        """Copy into a slot once the work that uses what is in it has been done."""
+        target.copy_(source)
+
+    def await_copy(self, slot: int) -> None:
+        """Let work that is asked for from now on wait for the slot's copy."""
+
+    def end_use(self, slot: int) -> None:
+        """Note that the work on a slot has been asked for."""
+
+
+class _CudaLane(_Lane):
+    """A stream for copies beside the current one, and events between the two."""
+
+    def __init__(self, device: torch.device, slots: int) -> None:
+        self._device = device
+        self._copies = torch.cuda.Stream(device)
+        self._copied = [torch.cuda.Event() for _ in range(slots)]
+        self._used: list[torch.cuda.Event | None] = [None] * slots
+
+    def begin_copy(self, slot: int, source: Tensor, target: Tensor) -> None:
+        used = self._used[slot]
+        if used is None:
+            # The memory may have been freed by work that is still queued.
+            self._copies.wait_stream(torch.cuda.current_stream(self._device))
+        else:
+            self._copies.wait_event(used)
+        with torch.cuda.stream(self._copies):
+            target.copy_(source, non_blocking=True)
+            self._copied[slot].record(self._copies)
+        target.record_stream(self._copies)
+
+    def await_copy(self, slot: int) -> None:
+        torch.cuda.current_stream(self._device).wait_event(self._copied[slot])
+
+    def end_use(self, slot: int) -> None:
+        event = self._used[slot] or torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self._device))
+        self._used[slot] = event
+
+
+class ImagePrefetch:
+    """Brings images from the host to a device, one ahead of the one in use, into two buffers that take turns."""
+
+    SLOTS = 2
+
+    def __init__(self, images: Sequence[BlockImage], device: torch.device, lane: _Lane | None = None) -> None:
+        self._images = images
+        self._device = device
+        self._lane = lane or (_CudaLane(device, self.SLOTS) if device.type == "cuda" else _Lane())
+        size = largest_image_bytes(images)
+        self._buffers = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(self.SLOTS)]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffers."""
+        return sum(buffer.nbytes for buffer in self._buffers)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The images' bytes on the device, each valid until the next is asked for."""
+        for index, image in enumerate(self._images):
+            slot = index % self.SLOTS
+            if index == 0:
+                self._begin(0)
+            self._begin(index + 1)
+            self._lane.await_copy(slot)
+            try:
+                yield self._buffers[slot][: image.nbytes]
+            finally:
+                self._lane.end_use(slot)
+
+    def _begin(self, index: int) -> None:
+        if index < len(self._images):
+            image, slot = self._images[index], index % self.SLOTS
+            self._lane.begin_copy(slot, image.data, self._buffers[slot][: image.nbytes])

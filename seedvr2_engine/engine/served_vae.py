@@ -1,0 +1,149 @@
+"""What users hold: the engine or the plain model behind the plain model's four methods, and the report about it."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from ..models.vae.config import VAEConfig
+from ..models.vae.model import VideoVAE
+from ..models.vae.tiling import TileSpec
+from .report import EngineReport
+from .vae.engine import VAEEngine
+
+Switches = Callable[[], AbstractContextManager[None]]
+
+
+class ServedVAE:
+    """Encodes and decodes like `VideoVAE`, with whatever serves best here.
+
+    Results are what the server gives: the engine's pictures are FP16 and its latents FP32, the plain model's have its
+    own dtype; on `device` either way.
+    """
+
+    def __init__(
+        self,
+        server: VAEEngine | VideoVAE,
+        report: Callable[[], EngineReport],
+        *,
+        tile: TileSpec | None = None,
+        switches: Switches | None = None,
+    ) -> None:
+        """tile: what a call that names none means. switches: PyTorch's own, set around every call."""
+        self.server = server
+        self._report = report
+        self._tiles = tile, tile
+        self._switches = switches or _as_they_are
+
+    def with_tiles(self, encode: TileSpec | None, decode: TileSpec | None) -> "ServedVAE":
+        """The same server, whose calls go through these tiles where they name none."""
+        other = copy.copy(self)
+        other._tiles = encode, decode
+        return other
+
+    @property
+    def report(self) -> EngineReport:
+        """What was done, and how much of it until now."""
+        return self._report()
+
+    @property
+    def is_engine(self) -> bool:
+        """Whether the kernels serve, or the plain model."""
+        return isinstance(self.server, VAEEngine)
+
+    @property
+    def config(self) -> VAEConfig:
+        """The model's hyper-parameters."""
+        return self.server.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where results are."""
+        return self.server.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of decoded pictures."""
+        return self.server.dtype
+
+    @overload
+    def encode(
+        self,
+        video: Tensor,
+        *,
+        slice_frames: int | None = ...,
+        tile: TileSpec | None = ...,
+        return_distribution: Literal[False] = ...,
+    ) -> Tensor: ...
+
+    @overload
+    def encode(
+        self,
+        video: Tensor,
+        *,
+        slice_frames: int | None = ...,
+        tile: TileSpec | None = ...,
+        return_distribution: Literal[True],
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def encode(
+        self,
+        video: Tensor,
+        *,
+        slice_frames: int | None = None,
+        tile: TileSpec | None = None,
+        return_distribution: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """As `VideoVAE.encode`."""
+        tile = tile or self._tiles[0]
+        with self._switches():
+            if return_distribution:
+                return self.server.encode(video, slice_frames=slice_frames, tile=tile, return_distribution=True)
+            return self.server.encode(video, slice_frames=slice_frames, tile=tile)
+
+    def decode(self, latent: Tensor, *, slice_frames: int | None = None, tile: TileSpec | None = None) -> Tensor:
+        """As `VideoVAE.decode`."""
+        with self._switches():
+            return self.server.decode(latent, slice_frames=slice_frames, tile=tile or self._tiles[1])
+
+    def stream_encode(
+        self, frames: Iterable[Tensor], *, slice_frames: int = 4, tile: TileSpec | None = None
+    ) -> Iterator[Tensor]:
+        """As `VideoVAE.stream_encode`."""
+        return self._stepwise(self.server.stream_encode(frames, slice_frames=slice_frames, tile=tile or self._tiles[0]))
+
+    def stream_decode(
+        self, latents: Iterable[Tensor], *, slice_frames: int = 4, tile: TileSpec | None = None
+    ) -> Iterator[Tensor]:
+        """As `VideoVAE.stream_decode`."""
+        return self._stepwise(
+            self.server.stream_decode(latents, slice_frames=slice_frames, tile=tile or self._tiles[1])
+        )
+
+    def _stepwise(self, results: Iterator[Tensor]) -> Iterator[Tensor]:
+        # The switches are put back while the caller works with a result.
+        while True:
+            with self._switches():
+                result = next(results, None)
+            if result is None:
+                return
+            yield result
+
+
+@contextmanager
+def _as_they_are() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def cudnn_benchmark() -> Iterator[None]:
+    """Let cuDNN time its algorithms for every new size, then put the switch back."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

@@ -1,0 +1,1 @@
+"""Colour correction in a few launches a frame."""

@@ -1,0 +1,1 @@
+"""What the transformer does between its matrix products."""

@@ -1,0 +1,139 @@
+# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
+# ruff: noqa: N803
+# mypy: allow-untyped-defs, no-check-untyped-defs
+"""What the transformer does to tokens between its matrix products, each pass reading and writing them once.
+
+Computed in float32 and rounded to the tokens' own format, at the places where the plain model rounds.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..launch import launch
+from .operands import TokenStep
+
+STEP_ROWS, STEP_WARPS = 4, 4
+SILU_ROWS, SILU_COLUMNS, SILU_WARPS = 4, 1024, 4
+
+
+@triton.jit
+def load_of_stream(video, text, c, inside, is_video):
+    """The video's vector or the text's."""
+    if is_video:
+        vector = tl.load(video + c, mask=inside, other=0.0)
+    else:
+        vector = tl.load(text + c, mask=inside, other=0.0)
+    return vector
+
+
+@triton.jit
+def changed(x, change, source, c, mask, gate, WIDTH: tl.constexpr, ADDS: tl.constexpr):
+    """A part of a row in float32, the gated change added and rounded as the tokens are."""
+    value = tl.load(x + source * WIDTH + c, mask=mask, other=0.0).to(tl.float32)
+    if ADDS:
+        value += tl.load(change + source * WIDTH + c, mask=mask, other=0.0).to(tl.float32) * gate
+        value = value.to(x.dtype.element_ty).to(tl.float32)
+    return value
+
+
+@triton.jit(do_not_specialize=["video_rows", "rows"])
+def step_tokens_kernel(
+    x, change, order, gate_video, gate_text, scale_video, scale_text, shift_video, shift_text, kept, out,
+    video_rows, rows, eps,
+    WIDTH: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr,
+    ADDS: tl.constexpr, REORDERS: tl.constexpr, KEEPS: tl.constexpr, GIVES: tl.constexpr, NORMALISES: tl.constexpr,
+):  # fmt: skip
+    """`ROWS` rows of one stream: x + change * gate, kept; then normalised, scaled and shifted.
+
+    A row is worked on in two parts, HEAD and TAIL wide, because one that is a power of two would leave threads idle.
+    """
+    program = tl.program_id(0)
+    video_programs = tl.cdiv(video_rows, ROWS)
+    is_video = program < video_programs
+    first = tl.where(is_video, program * ROWS, video_rows + (program - video_programs) * ROWS)
+    end = tl.where(is_video, video_rows, rows)
+    h = tl.arange(0, HEAD)
+    t = HEAD + tl.arange(0, TAIL)
+    in_head, in_tail = h < WIDTH, t < WIDTH
+    head_gate, tail_gate = 0.0, 0.0
+    if ADDS:
+        head_gate = load_of_stream(gate_video, gate_text, h, in_head, is_video)
+        tail_gate = load_of_stream(gate_video, gate_text, t, in_tail, is_video)
+    if NORMALISES:
+        head_scale = load_of_stream(scale_video, scale_text, h, in_head, is_video)
+        tail_scale = load_of_stream(scale_video, scale_text, t, in_tail, is_video)
+        head_shift = load_of_stream(shift_video, shift_text, h, in_head, is_video)
+        tail_shift = load_of_stream(shift_video, shift_text, t, in_tail, is_video)
+    for i in range(ROWS):
+        row = first + i
+        there = row < end
+        source = row.to(tl.int64)
+        if REORDERS:
+            source = tl.where(is_video, tl.load(order + row, mask=row < tl.minimum(end, video_rows), other=0), source)
+        head = changed(x, change, source, h, in_head & there, head_gate, WIDTH, ADDS)
+        tail = changed(x, change, source, t, in_tail & there, tail_gate, WIDTH, ADDS)
+        target = row.to(tl.int64) * WIDTH
+        if KEEPS:
+            tl.store(kept + target + h, head.to(kept.dtype.element_ty), mask=in_head & there)
+            tl.store(kept + target + t, tail.to(kept.dtype.element_ty), mask=in_tail & there)
+        if NORMALISES:
+            mean_square = (tl.sum(head * head, axis=0) + tl.sum(tail * tail, axis=0)) / WIDTH
+            inverse = 1.0 / tl.sqrt(mean_square + eps)
+            head = head * inverse * head_scale + head_shift
+            tail = tail * inverse * tail_scale + tail_shift
+        if GIVES:
+            tl.store(out + target + h, head.to(out.dtype.element_ty), mask=in_head & there)
+            tl.store(out + target + t, tail.to(out.dtype.element_ty), mask=in_tail & there)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def gate_silu_kernel(gate_up, out, rows, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """A block of silu(gate) * up."""
+    row = tl.program_id(1).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    c = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    mask = (row < rows)[:, None] & (c < WIDTH)[None, :]
+    at = gate_up + row[:, None] * (2 * WIDTH) + c[None, :]
+    gate = tl.load(at, mask=mask, other=0.0).to(tl.float32)
+    up = tl.load(at + WIDTH, mask=mask, other=0.0).to(tl.float32)
+    value = gate * tl.sigmoid(gate) * up
+    tl.store(out + row[:, None] * WIDTH + c[None, :], value.to(out.dtype.element_ty), mask=mask)
+
+
+def halves(width: int) -> tuple[int, int]:
+    """Two powers of two that cover a row: the largest one inside it, and one for the rest."""
+    head = triton.next_power_of_2(width + 1) // 2
+    if head == width:
+        return width // 2, width // 2
+    return head, triton.next_power_of_2(width - head)
+
+
+def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Tensor | None) -> None:
+    """Add a gated change to tokens and normalise them; `reference_tokens.step_tokens` is the twin.
+
+    x (rows, width), 16 bits or float32; kept: the sum, may be x itself if the order stays; out: what is normalised.
+    Both have the rows that are wanted, no more than x: leaving out the text's rows leaves the text out.
+    """
+    rows = next(len(tensor) for tensor in (kept, out) if tensor is not None)
+    width = x.shape[1]
+    video_rows = min(step.video_rows, rows)
+    gate, scale, shift = (pair or (None, None) for pair in (step.gate, step.scale, step.shift))
+    head, tail = halves(width)
+    grid = (triton.cdiv(video_rows, STEP_ROWS) + triton.cdiv(rows - video_rows, STEP_ROWS),)
+    launch(
+        step_tokens_kernel, grid,
+        x, step.change, step.order, *gate, *scale, *shift, kept, out, video_rows, rows, step.eps,
+        WIDTH=width, HEAD=head, TAIL=tail, ROWS=STEP_ROWS, ADDS=step.change is not None,
+        REORDERS=step.order is not None, KEEPS=kept is not None, GIVES=out is not None,
+        NORMALISES=step.scale is not None, num_warps=STEP_WARPS,
+    )  # fmt: skip
+
+
+def gate_silu(gate_up: Tensor, out: Tensor) -> None:
+    """(rows, 2 * width), gates before what they gate -> (rows, width); `reference_tokens.gate_silu` is the twin."""
+    rows, width = out.shape
+    grid = (triton.cdiv(width, SILU_COLUMNS), triton.cdiv(rows, SILU_ROWS))
+    launch(
+        gate_silu_kernel, grid,
+        gate_up, out, rows, WIDTH=width, ROWS=SILU_ROWS, COLUMNS=SILU_COLUMNS, num_warps=SILU_WARPS,
+    )  # fmt: skip

@@ -1,0 +1,78 @@
+"""The twins of the transformer's kernels: the same signatures in FP32 PyTorch."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .operands import JoinStep, Placement, StreamVectors, TokenStep
+
+
+def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Tensor | None) -> None:
+    """Twin of `tokens.step_tokens`."""
+    rows = torch.arange(_rows_out(kept, out), device=x.device)
+    is_text = (rows >= step.video_rows)[:, None]
+    if step.order is not None:
+        rows = torch.cat([step.order, rows[step.video_rows :]])
+    value = x[rows].float()
+    if step.change is not None and step.gate is not None:
+        value = value + step.change[rows].float() * _of_rows(step.gate, is_text)
+    value = value.to(x.dtype)
+    if kept is not None:
+        kept.copy_(value)
+    if out is not None:
+        if step.scale is not None and step.shift is not None:
+            normed = F.rms_norm(value.float(), value.shape[-1:], None, step.eps)
+            value = normed * _of_rows(step.scale, is_text) + _of_rows(step.shift, is_text)
+        out.copy_(value)
+
+
+def join_parts(qkv: Tensor, step: JoinStep, outs: tuple[Tensor | None, Tensor | None, Tensor | None]) -> None:
+    """Twin of `joint.join_parts`."""
+    count = next(len(out) for out in outs if out is not None)
+    rows = torch.arange(count, device=qkv.device) if step.rows is None else step.rows
+    is_text = (rows >= step.video_rows)[:, None, None]
+    norms = step.norm_q, step.norm_k, None
+    for part, out, norm in zip(qkv.unflatten(1, (3, step.heads, -1)).unbind(1), outs, norms, strict=True):
+        if out is None:
+            continue
+        value = part[rows].float()
+        if norm is not None:
+            normed = F.rms_norm(value, value.shape[-1:], None, step.eps) * _of_rows(norm, is_text)
+            a, b = normed.unflatten(-1, (-1, 2)).unbind(-1)
+            cos, sin = step.cos[rows][:, None], step.sin[rows][:, None]
+            value = torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
+        out.copy_(value)
+
+
+def collect_rows(joint: Tensor, places: Placement, out: Tensor) -> None:
+    """Twin of `joint.collect_rows`."""
+    video = len(places.video_rows)
+    out[:video] = joint[places.video_rows]
+    out[video:] = joint[places.text_rows].float().mean(dim=1).flatten(0, 1).to(out.dtype)
+
+
+def gate_silu(gate_up: Tensor, out: Tensor) -> None:
+    """Twin of `tokens.gate_silu`."""
+    gate, up = gate_up.float().chunk(2, dim=1)
+    out.copy_(F.silu(gate) * up)
+
+
+def _of_rows(vectors: StreamVectors, is_text: Tensor) -> Tensor:
+    return torch.where(is_text, vectors.text, vectors.video)
+
+
+def _rows_out(kept: Tensor | None, out: Tensor | None) -> int:
+    return next(len(tensor) for tensor in (kept, out) if tensor is not None)
+
+
+def attend_windows(
+    qkv: tuple[Tensor, Tensor, Tensor], work: Tensor, places: Tensor, out: Tensor, _config: object = None
+) -> None:
+    """Twin of `window_attention.attend_windows`."""
+    for first, last, begin, end in work.tolist():
+        q, k, v = (
+            x[rows].float().transpose(0, 1)
+            for x, rows in zip(qkv, (slice(first, last), slice(begin, end), slice(begin, end)), strict=True)
+        )
+        scores = (q @ k.transpose(1, 2) * q.shape[-1] ** -0.5).softmax(dim=-1)
+        out[places[first:last].long()] = (scores @ v).transpose(0, 1).flatten(1).to(out.dtype)

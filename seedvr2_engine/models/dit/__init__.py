@@ -1,0 +1,1 @@
+"""The SeedVR2 diffusion transformer in plain PyTorch, and the sampling around it."""

@@ -1,0 +1,1 @@
+"""The SeedVR2 causal video VAE in plain PyTorch."""

@@ -1,0 +1,213 @@
+"""One pass over a file's packets, decoding nothing: how many pictures, when they are shown, and what is missing."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+
+from ....errors import VideoError
+from ..timeline import Timeline, TimelineBuilder
+from .choice import codec_name, main_video, steady_streams
+from .damage import Structure
+from .demuxers import RAW_STREAMS
+from .field_pairs import FieldPairs
+from .numbering import NumberWatch
+from .one_file import opened_file
+from .promises import REORDERED, held_against_promises
+from .size_change import SizeChange, SizeWatch
+
+
+@dataclass(frozen=True)
+class PacketScan:
+    """What the coded pictures of a stream say; times in ticks of the stream, on the timeline."""
+
+    count: int
+    """Pictures that are shown, if every one decodes."""
+    first_pts: int | None
+    end_pts: int | None
+    shortest_step: int
+    longest_step: int
+    timeline: Timeline = field(default_factory=Timeline)
+    faults: tuple[str, ...] = ()
+    """What is missing or out of order, each as a clause."""
+    missing: int = 0
+    """Pictures that the file promises and does not hold."""
+    size_change: SizeChange | None = None
+    leading: int = 0
+    """Pictures at the start, and after each join, that refer to ones before the first key frame there; decoders leave
+    them out."""
+    before_key: int = 0
+    """Packets before the file's first key frame."""
+    is_counted: bool = False
+    """Whether the file says how many pictures it has."""
+    has_field_packets: bool = False
+    """Whether the two fields of a frame come as packets of their own, which are counted as one picture."""
+
+
+@dataclass
+class Collected:
+    """What the pass over the packets gathers of the video stream."""
+
+    pts: array[int] = field(default_factory=lambda: array("q"))
+    durations: array[int] = field(default_factory=lambda: array("q"))
+    numbers: array[int] = field(default_factory=lambda: array("q"))
+    positions: array[int] = field(default_factory=lambda: array("q"))
+    packets: int = 0
+    untimed: int = 0
+    shown: int = 0
+    end_byte: int = 0
+    corrupt: list[int] = field(default_factory=list)
+    keys: array[int] = field(default_factory=lambda: array("b"))
+    odd_order_s: float = 0.0
+    error: str | None = None
+    size_change: SizeChange | None = None
+    has_field_packets: bool = False
+    lost: tuple[int, int] | None = None
+
+
+def scan_packets(path: Path, structure: Structure | None = None) -> PacketScan:
+    """Count the coded pictures of a file, put all streams on one timeline, and hold the file against its promises."""
+    with opened_file(path) as (container, file):
+        stream = main_video(container, path)
+        can_jump = av.format.Flags.ts_discont in av.format.Flags(container.format.flags)
+        # The times of MP4 are sums of steps that cannot be negative.
+        builder = TimelineBuilder(stream.index, jumps=can_jump, steps_back="mp4" not in container.format.name)
+        collected = _collect(container, stream, builder)
+        shown = np.frombuffer(collected.pts, np.int64) if collected.pts else np.empty(0, np.int64)
+        timeline = builder.build(first_pts=int(shown.min()) if len(shown) else None)
+        scan = _measured(collected, timeline, stream.time_base or Fraction(1, 25))
+        if container.format.name in RAW_STREAMS or collected.untimed * 2 > collected.shown:
+            scan = replace(scan, timeline=replace(timeline, by_rate=True))
+        if file.error is not None:
+            raise VideoError(f"{path}: it cannot be read further ({file.error.strerror}); check the disk.")
+        faults, missing, is_counted = held_against_promises(
+            container, stream, collected, scan, structure or Structure()
+        )
+        if container.format.name == "yuv4mpegpipe" and (rest := file.identity.size_bytes - collected.end_byte):
+            # FFmpeg takes a picture that is cut off for the end of the file.
+            faults, missing = (*faults, f"its last picture is cut off, of which {rest} bytes are there"), missing + 1
+        return replace(
+            scan,
+            faults=faults,
+            missing=missing,
+            is_counted=is_counted,
+            size_change=collected.size_change,
+            has_field_packets=collected.has_field_packets,
+        )
+
+
+def _collect(container: av.container.InputContainer, stream: av.VideoStream, builder: TimelineBuilder) -> Collected:
+    collected = Collected()
+    watch = SizeWatch(codec_name(stream))
+    pairs = FieldPairs(stream, codec_name(stream))
+    numbers = NumberWatch(codec_name(stream), float(stream.codec_context.framerate or 0))
+    steady = steady_streams(container)
+    tick_s = float(stream.time_base or 1)
+    packets = container.demux()
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError as error:
+            collected.error = error.strerror
+            break
+        if packet is None:
+            break
+        index = packet.stream_index
+        is_video = index == stream.index
+        if packet.is_corrupt and index in steady:
+            collected.corrupt.append(collected.packets)
+        if not packet.size:
+            # Nothing but the end of a stream, or a picture that is shown again.
+            continue
+        pts, dts, duration = packet.pts, packet.dts, packet.duration or 0
+        builder.add(index, pts, dts, duration, packet.time_base, is_steady=index in steady)
+        if is_video:
+            watch.note(packet, collected.shown)
+            numbers.note(packet)
+            if pairs.is_second(packet) and collected.shown:
+                _note_second_field(collected, packet)
+            else:
+                _note(collected, packet, tick_s)
+    collected.lost = numbers.lost()
+    collected.size_change = watch.change
+    collected.has_field_packets = pairs.found
+    return collected
+
+
+def _note(collected: Collected, packet: av.Packet, tick_s: float) -> None:
+    number, collected.packets = collected.packets, collected.packets + 1
+    collected.end_byte = (packet.pos or 0) + packet.size
+    pts = packet.pts if packet.pts is not None else packet.dts
+    if packet.is_discard:
+        if packet.pts is not None and packet.dts is not None:
+            collected.odd_order_s = max(collected.odd_order_s, (packet.pts - packet.dts) * tick_s)
+        return
+    collected.shown += 1
+    if pts is None:
+        collected.untimed += 1
+        return
+    collected.keys.append(packet.is_keyframe)
+    collected.pts.append(pts)
+    collected.durations.append(packet.duration or 0)
+    collected.numbers.append(number)
+    collected.positions.append(packet.pos if packet.pos is not None else -1)
+
+
+def _note_second_field(collected: Collected, packet: av.Packet) -> None:
+    """The picture that the first field began lasts as long as both."""
+    collected.packets += 1
+    collected.end_byte = (packet.pos or 0) + packet.size
+    if collected.durations:
+        collected.durations[-1] += packet.duration or 0
+
+
+def _measured(collected: Collected, timeline: Timeline, time_base: Fraction) -> PacketScan:
+    pts = np.array(collected.pts, np.int64)
+    if not len(pts):
+        return PacketScan(collected.shown, None, None, 0, 0, timeline)
+    durations, numbers = np.array(collected.durations), np.array(collected.numbers)
+    keys = np.array(collected.keys, bool)
+    before_key = int(numbers[np.argmax(keys)]) if keys.any() else 0
+    leading = 0
+    for begin, end in pairwise((0, *np.searchsorted(numbers, timeline.joins_packet).tolist(), len(pts))):
+        found = np.flatnonzero(keys[begin:end])
+        if len(found):
+            key = begin + int(found[0])
+            leading += int((pts[begin : key + REORDERED][: end - begin] < pts[key]).sum())
+    for part, (begin, shift) in enumerate(_video_parts(timeline, time_base)):
+        end = timeline.joins_packet[part] if part < len(timeline.joins_packet) else None
+        chosen = (numbers >= begin) & (numbers < end) if end is not None else numbers >= begin
+        pts[chosen] += shift
+    order = np.argsort(pts, kind="stable")
+    steps = np.diff(pts[order])
+    forward = steps[steps > 0]
+    shortest, longest = (int(forward.min()), int(forward.max())) if len(forward) else (0, 0)
+    last = order[-1]
+    scan = PacketScan(
+        collected.shown,
+        int(pts[order[0]]),
+        int(pts[last]) + (int(durations[last]) or longest),
+        shortest,
+        longest,
+        timeline,
+        leading=leading,
+        before_key=before_key,
+    )
+    if len(steps) > 1 and len(forward) * 2 < len(steps):
+        return replace(scan, timeline=replace(timeline, by_rate=True))
+    return scan
+
+
+def _video_parts(timeline: Timeline, time_base: Fraction) -> Iterator[tuple[int, int]]:
+    """(first packet, ticks to add) of each part of the video; all streams have their parts moved alike."""
+    begins = (0, *timeline.joins_packet)
+    some = next(iter(timeline.shifts.values()), ())
+    for begin, shift in zip(begins, some, strict=False):
+        yield begin, round(shift.seconds / time_base)

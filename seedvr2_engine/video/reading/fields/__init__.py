@@ -1,0 +1,1 @@
+"""Interlaced and telecined clips: recognised, and made whole frames."""

@@ -1,0 +1,1 @@
+"""What FFmpeg's muxers cannot write, put into a finished file."""

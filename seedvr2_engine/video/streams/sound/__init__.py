@@ -1,0 +1,1 @@
+"""Sound: copied where players accept it, or encoded anew."""

@@ -1,0 +1,1 @@
+"""Pictures, animated ones included, and sequences of them."""

@@ -1,0 +1,203 @@
+"""Packed and offloaded weights give the numbers of the plain model, and every block waits for its own."""
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from seedvr2_engine import load_dit
+from seedvr2_engine.engine.dit import block_images
+from seedvr2_engine.engine.dit.block_images import BlockImage, ImagePrefetch, Weight
+from seedvr2_engine.engine.dit.streamed import StreamedDiT
+from seedvr2_engine.errors import CheckpointError
+from seedvr2_engine.models.dit.config import DiTConfig
+from seedvr2_engine.models.dit.model import NaDiT
+from seedvr2_engine.models.dit.rope import rotary_frequencies
+
+from ...models.dit.dit_cases import GOLDEN, largest_error
+
+CONFIG = DiTConfig("3b", width=64, layers=3, separate_layers=1, heads=2, head_width=32, mlp_width=96, text_width=32)
+
+
+def random_state(seed=0):
+    generator = torch.manual_seed(seed)
+    state = {name: torch.randn(s, generator=generator) / 8 for name, s in CONFIG.tensor_shapes().items()}
+    return {n: rotary_frequencies(CONFIG) if n.endswith("freqs") else t for n, t in state.items()}
+
+
+def write_gguf(path, state, kind=gguf.GGMLQuantizationType.Q8_0):
+    writer = gguf.GGUFWriter(path, "seedvr2")
+    for name, tensor in state.items():
+        values = tensor.numpy()
+        if name.startswith("blocks.") and tensor.ndim == 2:
+            writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(name, values.astype(np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dit")
+    state = random_state()
+    fp8, scaled = {}, {}
+    for name, tensor in state.items():
+        large = name.startswith("blocks.") and tensor.ndim == 2
+        fp8[name] = tensor.to(torch.float8_e4m3fn) if large else tensor.half()
+        scaled[name] = fp8[name]
+        if large:
+            scaled[f"{name.removesuffix('.weight')}.weight_scale"] = torch.rand(len(tensor)) + 0.5
+    save_file(fp8, folder / "fp8.safetensors")
+    save_file(scaled, folder / "scaled.safetensors")
+    save_file({name: tensor.half() for name, tensor in state.items()}, folder / "plain.safetensors")
+    write_gguf(folder / "q8.gguf", state)
+    write_gguf(folder / "q5.gguf", state, gguf.GGMLQuantizationType.Q5_1)
+    return folder
+
+
+def velocity(dit):
+    generator = torch.manual_seed(5)
+    return dit(torch.randn(3, 6, 8, 33, generator=generator), torch.randn(4, 32, generator=generator), 1000.0)
+
+
+@pytest.mark.parametrize("file", ["plain.safetensors", "fp8.safetensors", "scaled.safetensors", "q8.gguf", "q5.gguf"])
+@pytest.mark.parametrize(("offload", "packed"), [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_same_numbers_as_the_plain_model(files, file, offload, packed, dtype):
+    expected = velocity(load_dit(files / file, dtype=dtype, packed=False))
+    dit = load_dit(files / file, dtype=dtype, offload=offload, packed=packed)
+    assert isinstance(dit, StreamedDiT) == (offload or file != "plain.safetensors")
+    for _ in range(2):
+        assert torch.equal(velocity(dit), expected)
+
+
+@pytest.mark.parametrize("family", ["3b", "7b"])
+def test_offloaded_transformers_match_the_reference(family):
+    dit = load_dit(GOLDEN / f"dit_tiny_{family}.safetensors", offload=True)
+    assert max(largest_error(dit, case) for case in ("c0", "c2", "c4")) < 5e-5
+
+
+def test_packed_weights_stay_packed(files):
+    dense = load_dit(files / "q8.gguf", packed=False)
+    packed = load_dit(files / "q8.gguf", packed=True)
+    matrices = sum(p.nbytes for n, p in dense.named_parameters() if n.startswith("blocks.") and p.ndim == 2)
+    images = sum(image.nbytes for image in packed._images)
+    assert images == pytest.approx(matrices * 34 / 128, rel=0.02)
+    assert all(p.is_meta for n, p in packed.named_parameters() if n.startswith("blocks.") and p.ndim == 2)
+    largest = max(image.unpacked_bytes(torch.float32) for image in packed._images)
+    assert packed.resident_bytes == images + largest
+    assert load_dit(files / "q8.gguf", offload=True, packed=True).resident_bytes < packed.resident_bytes + largest
+
+
+def test_a_block_gives_its_weights_back_even_after_an_error(files):
+    dit = load_dit(files / "q8.gguf", packed=True)
+    blocks = dit.loaded_blocks()
+    block = next(blocks)
+    assert not block.mlp["vid"].proj_in.weight.is_meta
+    blocks.close()
+    assert block.mlp["vid"].proj_in.weight.is_meta
+
+
+def test_damaged_blocks_are_refused(tmp_path):
+    path = write_gguf(tmp_path / "bad.gguf", random_state())
+    content = bytearray(path.read_bytes())
+    place = next(t for t in gguf.GGUFReader(path).tensors if t.name == "blocks.1.mlp.all.proj_in.weight")
+    content[place.data_offset : place.data_offset + 2] = b"\x00\x7c"  # an infinite scale
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"blocks\.1\.mlp\.all\.proj_in\.weight in .*: expected finite weights"):
+        load_dit(path, packed=True)
+
+
+class LateLane(block_images._Lane):
+    """Copies that happen as late as they may, and buffers that are spoilt as early as they may."""
+
+    def __init__(self):
+        self.waiting = {}
+        self.in_use = set()
+        self.begun = []
+
+    def begin_copy(self, slot, source, target):
+        assert slot not in self.in_use, "copied over a block that is in use"
+        target.fill_(255)
+        self.waiting[slot] = (source, target)
+        self.begun.append(slot)
+
+    def await_copy(self, slot):
+        source, target = self.waiting.pop(slot)
+        target.copy_(source)
+        self.in_use.add(slot)
+
+    def end_use(self, slot):
+        self.in_use.remove(slot)
+
+
+def images_of(sizes):
+    data = [torch.full((size,), index, dtype=torch.uint8) for index, size in enumerate(sizes)]
+    return [BlockImage.of([Weight("w", (n.numel(),), n, "Q8_0")], torch.device("cpu"), pinned=True) for n in data]
+
+
+def test_prefetch_is_one_ahead_and_never_in_the_way():
+    lane = LateLane()
+    images = images_of([300, 100, 700, 50, 256])
+    prefetch = ImagePrefetch(images, torch.device("cpu"), lane)
+    for _ in range(2):
+        for index, data in enumerate(prefetch):
+            assert set(data[:50].tolist()) == {index}
+            # The next block is on its way while this one is in use.
+            assert len(lane.waiting) == (1 if index < 4 else 0)
+    assert prefetch.nbytes == 2 * 768
+    assert lane.begun == [0, 1, 0, 1, 0] * 2
+
+
+def test_a_copy_that_is_not_awaited_is_noticed(monkeypatch):
+    monkeypatch.setattr(LateLane, "await_copy", lambda self, slot: self.in_use.add(slot))
+    prefetch = ImagePrefetch(images_of([300, 100]), torch.device("cpu"), LateLane())
+    assert set(next(iter(prefetch)).tolist()) == {255}
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("file", ["plain.safetensors", "scaled.safetensors", "q8.gguf"])
+@pytest.mark.parametrize("offload", [False, True])
+def test_on_a_gpu(files, file, offload):
+    expected = velocity(load_dit(files / file, device="cuda", dtype=torch.bfloat16, packed=False))
+    dit = load_dit(files / file, device="cuda", dtype=torch.bfloat16, offload=offload)
+    for _ in range(5):
+        assert torch.equal(velocity(dit), expected)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_large_offloaded_blocks_on_a_gpu():
+    """Blocks whose copies take longer than their work: a race would show."""
+    config = DiTConfig("7b", width=1024, layers=6, separate_layers=6, heads=8, mlp_width=8192, text_width=64)
+    generator = torch.manual_seed(0)
+    images, state = [], {}
+    for name, shape in config.tensor_shapes().items():
+        state[name] = (torch.randn(shape, generator=generator) * 0.02).bfloat16().cuda()
+    for layer in range(config.layers):
+        block = f"blocks.{layer}."
+        large = {n: t for n, t in state.items() if n.startswith(block) and t.ndim == 2}
+        images.append(
+            BlockImage.of(
+                (Weight(n.removeprefix(block), tuple(t.shape), t.cpu()) for n, t in large.items()),
+                torch.device("cuda"),
+                pinned=True,
+            )
+        )
+    with torch.device("meta"):
+        plain = NaDiT(config)
+    plain.load_state_dict(state, assign=True)
+    streamed = StreamedDiT(config, images, offloaded=True)
+    small = {n: t for n, t in state.items() if not (n.startswith("blocks.") and t.ndim == 2)}
+    streamed.load_state_dict(small, strict=False, assign=True)
+    video, text = torch.randn(2, 16, 16, 33).cuda(), torch.randn(5, 64).cuda()
+    with torch.no_grad():
+        expected = plain(video, text, 1000.0)
+        for _ in range(10):
+            assert torch.equal(streamed(video, text, 1000.0), expected)

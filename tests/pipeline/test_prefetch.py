@@ -1,0 +1,65 @@
+"""A thread works ahead, but not further than asked; errors and the end arrive in their turn."""
+
+import threading
+import time
+
+import pytest
+
+from seedvr2_engine.pipeline.prefetch import made_ahead
+
+
+def test_order_is_kept():
+    assert list(made_ahead(iter(range(100)), 3)) == list(range(100))
+    assert list(made_ahead([], 1)) == []
+
+
+def test_it_works_in_another_thread_and_no_further_ahead_than_asked():
+    made, threads = [], set()
+    enough = threading.Event()
+
+    def items():
+        for index in range(50):
+            made.append(index)
+            threads.add(threading.get_ident())
+            if index == 5:
+                enough.set()
+            yield index
+
+    stream = made_ahead(items(), 4)
+    assert next(stream) == 0
+    # One in use, four waiting, one that finds no place.
+    assert enough.wait(60)
+    time.sleep(0.2)  # For a thread that goes too far; a slow one is not waited for.
+    assert made == list(range(6))
+    assert threading.get_ident() not in threads
+    stream.close()
+
+
+def test_errors_arrive_after_what_was_made_before_them():
+    def items():
+        yield 1
+        yield 2
+        raise ValueError("three")
+
+    stream = made_ahead(items(), 8)
+    assert [next(stream), next(stream)] == [1, 2]
+    with pytest.raises(ValueError, match="three"):
+        next(stream)
+
+
+def test_closing_stops_the_thread_and_closes_its_source():
+    closed = []
+
+    def items():
+        try:
+            while True:
+                yield 0
+        finally:
+            closed.append(threading.current_thread().name)
+
+    before = threading.active_count()
+    stream = made_ahead(items(), 2)
+    next(stream)
+    stream.close()
+    assert closed == ["made ahead"]
+    assert threading.active_count() == before

@@ -1,0 +1,241 @@
+"""Sound of any codec in any kind of file plays, at its length, level and time, or a sentence came before the run."""
+
+from fractions import Fraction
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+
+from seedvr2_engine.video import SinkOptions, open_sink, open_source
+from seedvr2_engine.video.streams.sound.encoder import silent_frame
+from seedvr2_engine.video.streams.sound.table import PLAYED, audio_targets, is_lossless, usual_layout
+
+from ..made.sounds import audio_encoders, clip_with, heard, write_sound
+from ..writing.test_writer import copy_clip
+
+TARGETS = [".mp4", ".mov", ".mkv", ".webm"]
+MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+SAMPLE = ["aac", "ac3", "libopus", "flac", "pcm_s24le", "adpcm_ms", "libmp3lame"]
+# A second of a coarse codec, decoded and encoded anew; real_144 and AMR stay within it too.
+LEVEL_TOLERANCE = 0.12
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Clips by encoder, made once."""
+    folder = tmp_path_factory.mktemp("clips")
+    known = {}
+
+    def clip(encoder):
+        if encoder not in known:
+            known[encoder] = clip_with(folder, encoder)
+        return known[encoder]
+
+    return clip
+
+
+def check_pair(clips, tmp_path, encoder, target):
+    made = clips(encoder)
+    if made is None:
+        pytest.skip(f"no container here takes {encoder} beside a video")
+    source, _ = made
+    before = heard(source)
+    sink = copy_clip(source, tmp_path / f"b{target}")
+    after = heard(tmp_path / f"b{target}")
+    assert after.rises
+    assert after.tone_s == pytest.approx(before.tone_s, abs=0.006)
+    assert after.length_s == pytest.approx(before.length_s, abs=0.06)
+    assert after.level == pytest.approx(before.level, rel=LEVEL_TOLERANCE)
+    with av.open(str(source)) as container:
+        codec = container.streams.audio[0].codec_context.codec.canonical_name
+    with av.open(str(tmp_path / f"b{target}")) as container:
+        written = container.streams.audio[0].codec_context.codec.canonical_name
+    assert written in PLAYED[MUXERS[target]]
+    if codec in PLAYED[MUXERS[target]]:
+        assert written == codec
+    else:
+        assert any("encoded anew" in warning for warning in sink.warnings)
+        if is_lossless(codec) and target != ".webm":
+            count = min(before.samples.shape[1], after.samples.shape[1])
+            assert np.abs(before.samples[:, :count] - after.samples[:, :count]).max() < 2**-15
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("encoder", SAMPLE)
+def test_sound_plays_in_every_kind_of_file(clips, tmp_path, encoder, target):
+    check_pair(clips, tmp_path, encoder, target)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("encoder", [name for name in audio_encoders() if name not in SAMPLE])
+def test_sound_of_every_encoder_plays_in_every_kind_of_file(clips, tmp_path, encoder, target):
+    check_pair(clips, tmp_path, encoder, target)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("start_s", "video_s"), [(0.2, 0.0), (0.0, 0.2)])
+def test_the_offset_of_the_sound_is_kept(tmp_path, target, start_s, video_s):
+    source = write_sound(tmp_path / "a.mkv", "pcm_f32le", start_s=start_s, video_s=video_s)
+    copy_clip(source, tmp_path / f"b{target}")
+    before, after = heard(source), heard(tmp_path / f"b{target}")
+    assert before.tone_s == pytest.approx(start_s - video_s + 0.3, abs=0.002)
+    assert after.tone_s == pytest.approx(before.tone_s, abs=0.004)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("layout", ["5.1(side)", "5.1", "quad", "2.1", "7.1", "6.1", "mono"])
+def test_channels_find_a_place(tmp_path, layout, target):
+    source = write_sound(tmp_path / "a.mkv", "flac", layout=layout)
+    copy_clip(source, tmp_path / f"b{target}")
+    before, after = heard(source), heard(tmp_path / f"b{target}")
+    assert after.length_s == pytest.approx(before.length_s, abs=0.06)
+    if target != ".webm" or layout != "2.1":
+        assert np.count_nonzero(np.abs(after.samples).max(1) > 0.05) >= min(before.samples.shape[0], 6)
+
+
+def test_a_layout_that_nobody_names_is_guessed():
+    assert usual_layout("6 channels") == "5.1"
+    assert usual_layout("5.1(side)") == "5.1(side)"
+    targets = {muxer: audio_targets(muxer, "ac3", "5.1(side)", "fltp", 44100)[0] for muxer in PLAYED}
+    assert [targets[muxer].layout for muxer in PLAYED] == ["5.1"] * 4
+    assert [targets[muxer].rate for muxer in PLAYED] == [44100, 44100, 44100, 48000]
+    assert audio_targets("mp4", "pcm_s24le", "22.2", "s32", 48000)[0].layout == "5.1"
+
+
+@pytest.mark.parametrize(("encoder", "said"), [("pcm_f32le", "in 24 bits"), ("pcm_s24le", "without loss")])
+def test_fewer_bits_are_said(tmp_path, encoder, said):
+    source = write_sound(tmp_path / "a.mkv", encoder)
+    sink = copy_clip(source, tmp_path / "b.mp4")
+    assert any(f"as alac ({said})" in warning for warning in sink.warnings)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 37800, 96000, 192000])
+@pytest.mark.parametrize("target", [".mp4", ".webm"])
+def test_any_rate_becomes_one_that_the_encoder_has(tmp_path, rate, target):
+    source = write_sound(tmp_path / "a.mkv", "tta", rate=rate)
+    copy_clip(source, tmp_path / f"b{target}")
+    before, after = heard(source), heard(tmp_path / f"b{target}")
+    assert after.length_s == pytest.approx(before.length_s, abs=0.06)
+    assert after.tone_s == pytest.approx(before.tone_s, abs=0.006)
+
+
+def test_sound_cut_off_by_an_edit_list_stays_silent(tmp_path):
+    """What lies before the start is in the file, and no player plays it."""
+    source = write_sound(tmp_path / "a.mp4", "aac", start_s=-0.5)
+    with av.open(str(source)) as container:
+        discarded = [packet.is_discard for packet in container.demux(audio=0) if packet.size]
+    assert sum(discarded) > 20
+    before = heard(source)
+    for target in TARGETS:
+        copy_clip(source, tmp_path / f"b{target}")
+        after = heard(tmp_path / f"b{target}")
+        assert after.length_s == pytest.approx(before.length_s, abs=0.03)
+        assert after.start_s == pytest.approx(0, abs=0.03)
+        assert after.level == pytest.approx(before.level, rel=0.1)
+
+
+@pytest.mark.parametrize("target", [".mp4", ".webm"])
+def test_encoded_sound_is_cut_to_the_frame(tmp_path, target):
+    source = write_sound(tmp_path / "a.mkv", "pcm_s16le")
+    copy_clip(source, tmp_path / f"b{target}", start=5, frames=10)
+    after = heard(tmp_path / f"b{target}")
+    assert after.tone_s == pytest.approx(0.1, abs=0.004)
+    assert after.length_s == pytest.approx(0.4, abs=0.03)
+
+
+def test_packets_of_coarse_times_do_not_fall_together(tmp_path):
+    """AVI counts sound in packets; Opus packets are shorter than those of ADPCM."""
+    source = write_sound(tmp_path / "a.avi", "adpcm_ms", layout="mono")
+    copy_clip(source, tmp_path / "b.webm")
+    with av.open(str(tmp_path / "b.webm")) as container:
+        times = [packet.pts for packet in container.demux(audio=0) if packet.size]
+    assert all(later > earlier for earlier, later in pairwise(times))
+    assert max(np.diff(times)) <= 22
+
+
+def test_a_gap_is_silence_and_an_overlap_is_cut(tmp_path):
+    source = tmp_path / "a.mkv"
+    with av.open(str(source), "w") as output:
+        video = output.add_stream("mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt = 16, 16, "yuv420p"
+        sound = output.add_stream("pcm_s16le", rate=48000)
+        sound.codec_context.layout = "mono"
+        for index in range(25):
+            frame = av.VideoFrame(16, 16, "yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+        # 0.0 to 0.2 s, then from 0.5 s on, then a packet that begins in the midst of the one before.
+        for start in (0, 4800, 24000, 28800, 31200):
+            part = silent_frame("s16", "mono", 48000, 4800)
+            np.frombuffer(memoryview(part.planes[0]), np.int16)[:] = 8000
+            part.pts, part.time_base = start, Fraction(1, 48000)
+            output.mux(sound.encode(part))
+        output.mux(sound.encode(None))
+    copy_clip(source, tmp_path / "b.mp4", codec="h264")
+    samples = heard(tmp_path / "b.mp4").samples[0]
+    assert samples.size == 36000
+    assert np.abs(samples[9600:24000]).max() == 0
+    assert samples[:9600].min() > 0.2
+    assert samples[24000:].min() > 0.2
+
+
+def test_a_wrong_time_does_not_become_hours_of_silence(tmp_path):
+    source = write_sound(tmp_path / "a.mkv", "pcm_s16le", layout="mono")
+    late = tmp_path / "late.mkv"
+    with av.open(str(source)) as old, av.open(str(late), "w") as new:
+        targets = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}
+        for packet in old.demux():
+            if packet.size:
+                if packet.stream.type == "audio" and packet.pts > 500:
+                    packet.pts, packet.dts = packet.pts + 10**7, packet.dts + 10**7
+                packet.stream = targets[packet.stream.index]
+                new.mux(packet)
+    copy_clip(late, tmp_path / "b.webm")
+    assert heard(tmp_path / "b.webm").length_s == pytest.approx(1.0, abs=0.05)
+
+
+def test_no_channels_are_no_sound(tmp_path):
+    """A forged header: the job goes on without it, and says so before the first frame."""
+    source = write_sound(tmp_path / "a.mkv", "pcm_s16le", layout="mono")
+    source.write_bytes(source.read_bytes().replace(b"\x9f\x81\x01", b"\x9f\x81\x00", 1))
+    with open_source(source) as clip:
+        sink = open_sink(tmp_path / "b.mp4", width=16, height=16, source=clip.info, options=SinkOptions())
+        said = list(sink.warnings)
+        with sink:
+            for frame in clip:
+                sink.write(frame.rgb, pts=frame.pts, duration=frame.duration)
+    assert len(said) == 1
+    assert "Audio stream 1 (pcm_s16le) has 0 channels" in said[0]
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        assert not container.streams.audio
+
+
+def test_sound_that_breaks_in_mid_run_ends_that_track_alone(tmp_path, monkeypatch):
+    from seedvr2_engine.video.streams.sound.encoder import AudioEncoder
+
+    source = write_sound(tmp_path / "a.mkv", "flac", copies=2)
+    good, broken = AudioEncoder.packets, []
+
+    def breaks(self, placed):
+        if placed.packet.stream.index == 1 and placed.time_s is not None and placed.time_s > 0.5:
+            broken.append(placed)
+            raise av.error.PatchWelcomeError(1, "not supported")
+        return good(self, placed)
+
+    monkeypatch.setattr(AudioEncoder, "packets", breaks)
+    sink = copy_clip(source, tmp_path / "b.webm")
+    assert len(broken) == 1
+    assert sum("the rest of it is left out" in warning for warning in sink.warnings) == 1
+    assert heard(tmp_path / "b.webm", 0).length_s == pytest.approx(0.5, abs=0.12)
+    assert heard(tmp_path / "b.webm", 1).length_s == pytest.approx(1.0, abs=0.03)
+
+
+def test_what_is_said_is_said_before_the_first_frame(tmp_path):
+    source = write_sound(tmp_path / "a.mkv", "pcm_s16le")
+    with open_source(source) as clip:
+        sink = open_sink(tmp_path / "b.webm", width=16, height=16, source=clip.info)
+        assert any("encoded anew as libopus" in warning for warning in sink.warnings)
+        sink.abort(keep_partial=False)
