@@ -6,6 +6,8 @@ The public names are imported when they are first used; importing the package do
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .engine.optimize import optimize_3d_vae_for_blackwell
     from .errors import SeedVR2Error
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from .pipeline.options import UpscaleOptions
     from .pipeline.upscaler import Upscaler
 
-__version__ = "0.1.0"
 __all__ = [
     "DiTConfig",
     "NaDiT",
@@ -29,6 +30,7 @@ __all__ = [
     "Upscaler",
     "VAEConfig",
     "VideoVAE",
+    "__version__",
     "load_dit",
     "load_text_embedding",
     "load_vae",
@@ -36,14 +38,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "DiTConfig": ".models.dit_config",
-    "NaDiT": ".models.dit",
+    "DiTConfig": ".models.dit.config",
+    "NaDiT": ".models.dit.model",
     "SeedVR2Error": ".errors",
-    "TileSpec": ".models.tiling",
+    "TileSpec": ".models.vae.tiling",
     "UpscaleOptions": ".pipeline.options",
     "Upscaler": ".pipeline.upscaler",
-    "VAEConfig": ".models.config",
-    "VideoVAE": ".models.vae",
+    "VAEConfig": ".models.vae.config",
+    "VideoVAE": ".models.vae.model",
     "load_dit": ".loading_dit",
     "load_text_embedding": ".loading_dit",
     "load_vae": ".loading",

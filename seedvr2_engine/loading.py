@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from .checkpoint.detect import load_vae_tensors
-from .checkpoint.reader import open_checkpoint
+from .checkpoint.opening import open_checkpoint
 from .device import as_device
 from .errors import InvalidArgumentError
 from .models.vae.model import VideoVAE

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint.detect_dit import detect_dit, load_dit_tensors
-from .checkpoint.reader import open_checkpoint
+from .checkpoint.opening import open_checkpoint
 from .checkpoint.text_embedding import load_text_embedding as read_text_embedding
 from .device import as_device
 from .engine.dit.fused import serve_dit

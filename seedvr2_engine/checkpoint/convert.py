@@ -22,10 +22,11 @@ import torch
 from ..errors import CheckpointError, InvalidArgumentError, ModelFileError, OutputError
 from ..models.vae.config import Shape, VAEConfig
 from ..output.unfinished import PartialFile
+from .base import Checkpoint
 from .detect import detect_vae, is_vae, load_finite, vae_tensor_names
 from .gguf import ORIGINAL_SHAPE_KEY
 from .locating.registry import MODEL_FILES
-from .reader import Checkpoint, open_checkpoint
+from .opening import open_checkpoint
 
 WRITABLE_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
 """What `convert_to_gguf` writes, from the most to the least exact of each kind.

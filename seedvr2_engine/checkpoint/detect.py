@@ -8,8 +8,8 @@ import torch
 
 from ..errors import CheckpointError
 from ..models.vae.config import Shape, VAEConfig
+from .base import Checkpoint, TensorInfo, quoted
 from .match import listed, match_tensors
-from .reader import Checkpoint, TensorInfo, quoted
 
 PREFIXES = ("model.diffusion_model.", "first_stage_model.", "vae.")
 """What other programs put before every name of a file."""

@@ -17,7 +17,7 @@ import torch
 
 from ..errors import CheckpointError
 from ..models.vae.config import Shape
-from .reader import Checkpoint, PackedTensor, TensorInfo, quoted
+from .base import Checkpoint, PackedTensor, TensorInfo, quoted
 from .stored import StoredBytes
 
 ORIGINAL_SHAPE_KEY = "comfy.gguf.orig_shape."

@@ -5,7 +5,7 @@ from math import prod
 
 from ..errors import CheckpointError
 from ..models.vae.config import Shape
-from .reader import Checkpoint, TensorInfo, quoted
+from .base import Checkpoint, TensorInfo, quoted
 
 _LISTED = 10  # names in one message
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import CheckpointError, ModelFileError
 from .detect_dit import POSITIVE_TEXT, load_text
 from .locating.registry import ModelFile, find
-from .reader import open_checkpoint
+from .opening import open_checkpoint
 
 PUBLIC_TEXT = "pos_emb.pt"
 """The name of the public text embedding, (58, 5120) BF16."""

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
+from ..version import __version__
 from .commands import bench, bench_upscale, clips, compare, doctor, files, plan, upscale
 from .failures import PASSED_ON, sentence_of
 from .terminal.console import EXIT_INTERRUPTED, fail

@@ -147,7 +147,7 @@ def _carries_text(dit: Path) -> bool:
     This comes before anything that goes with it is missed: nobody should fetch a VAE for a file that is no transformer.
     """
     from ..checkpoint.detect_dit import POSITIVE_TEXT, detect_dit
-    from ..checkpoint.reader import open_checkpoint
+    from ..checkpoint.opening import open_checkpoint
 
     with open_checkpoint(dit) as checkpoint:
         detect_dit(checkpoint)

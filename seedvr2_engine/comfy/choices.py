@@ -13,7 +13,7 @@ from ..checkpoint.detect import is_dit, is_vae
 from ..checkpoint.locating.hub import download, has_content_of
 from ..checkpoint.locating.names import MODEL_SUFFIXES, model_paths, stays_inside
 from ..checkpoint.locating.registry import MODEL_FILES, ModelFile
-from ..checkpoint.reader import open_checkpoint
+from ..checkpoint.opening import open_checkpoint
 from ..device import resolve_device
 from ..errors import CheckpointError, InvalidArgumentError, ModelFileError
 from ..loading import NANO_VAE

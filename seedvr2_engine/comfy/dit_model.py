@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..checkpoint.detect import model_names
 from ..checkpoint.detect_dit import POSITIVE_TEXT, detect_dit
-from ..checkpoint.reader import open_checkpoint
+from ..checkpoint.opening import open_checkpoint
 from ..checkpoint.text_embedding import PUBLIC_TEXT, load_text_embedding
 from ..device import resolve_dit_dtype, total_memory_bytes
 from ..engine.dit.weights import LARGEST_SHARE, device_bytes

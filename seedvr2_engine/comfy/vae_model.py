@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.detect import detect_vae
-from ..checkpoint.reader import open_checkpoint
+from ..checkpoint.opening import open_checkpoint
 from ..device import resolve_dtype
 from ..engine.optimize import optimize_3d_vae_for_blackwell
 from ..engine.report import EngineReport

@@ -11,7 +11,6 @@ from importlib import metadata
 
 import torch
 
-from .. import __version__
 from ..device import DeviceSpec
 from ..engine.vae.backend import Backend, triton_backend
 from ..errors import InvalidArgumentError
@@ -22,6 +21,7 @@ from ..plan import ExecutionPlan
 from ..plan.choices import choose_precision
 from ..plan.coverage import RAGGED_PX, survey
 from ..plan.gpus import device_spec
+from ..version import __version__
 from .kernel_checks import Check, check_plans
 
 

@@ -2,7 +2,8 @@
 
 from .hdr_metadata import ContentLight, HdrMetadata, MasteringDisplay
 from .info import ColorRange, ColorTags, Frame, Matrix, Orientation, PictureMetadata, SideStream, SourceInfo
-from .reading.reader import FrameSource, open_source
+from .reading.reader import open_source
+from .reading.source import FrameSource
 from .writing.options import SinkOptions
 from .writing.sink import FrameSink
 from .writing.writer import open_sink

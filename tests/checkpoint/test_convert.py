@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from seedvr2_engine.checkpoint.convert import SOURCE_HASH_KEY, WRITABLE_TYPES, convert_to_gguf
 from seedvr2_engine.checkpoint.detect import load_vae_tensors
 from seedvr2_engine.checkpoint.locating.hub import local_models
-from seedvr2_engine.checkpoint.reader import open_checkpoint
+from seedvr2_engine.checkpoint.opening import open_checkpoint
 from seedvr2_engine.errors import CheckpointError, InvalidArgumentError, OutputError
 from seedvr2_engine.loading import NANO_VAE
 from seedvr2_engine.loading_dit import NANO_DIT

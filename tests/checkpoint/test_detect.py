@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from seedvr2_engine.checkpoint.base import Checkpoint, TensorInfo
 from seedvr2_engine.checkpoint.detect import detect_vae, load_vae_tensors, model_names, vae_tensor_names
-from seedvr2_engine.checkpoint.reader import Checkpoint, TensorInfo, open_checkpoint
+from seedvr2_engine.checkpoint.opening import open_checkpoint
 from seedvr2_engine.errors import CheckpointError
 from seedvr2_engine.models.vae.config import Shape, VAEConfig
 

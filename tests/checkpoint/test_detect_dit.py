@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from seedvr2_engine.checkpoint.base import Checkpoint, TensorInfo
 from seedvr2_engine.checkpoint.detect_dit import detect_dit, dit_tensor_names, load_text
-from seedvr2_engine.checkpoint.reader import Checkpoint, TensorInfo, open_checkpoint
+from seedvr2_engine.checkpoint.opening import open_checkpoint
 from seedvr2_engine.errors import CheckpointError, InvalidArgumentError, ModelFileError
 from seedvr2_engine.loading_dit import load_dit
 from seedvr2_engine.models.dit.config import PUBLIC_3B, PUBLIC_7B, DiTConfig, Family

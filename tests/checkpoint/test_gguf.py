@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from seedvr2_engine.checkpoint.base import Checkpoint
 from seedvr2_engine.checkpoint.gguf import dequantise
-from seedvr2_engine.checkpoint.reader import Checkpoint, open_checkpoint
+from seedvr2_engine.checkpoint.opening import open_checkpoint
 from seedvr2_engine.errors import CheckpointError
 from tests.checkpoint.fuzz.forged_files import (
     ARRAY,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from seedvr2_engine.checkpoint.describe import describe_checkpoint
-from seedvr2_engine.checkpoint.reader import open_checkpoint
+from seedvr2_engine.checkpoint.opening import open_checkpoint
 from seedvr2_engine.errors import CheckpointError, InvalidArgumentError, ModelFileError
 
 from .fuzz import forged_files as forge

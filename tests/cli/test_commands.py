@@ -15,11 +15,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from seedvr2_engine import __version__
 from seedvr2_engine.checkpoint.locating.registry import MODEL_FILES
 from seedvr2_engine.cli.app import app
 from seedvr2_engine.cli.commands import clips
 from seedvr2_engine.errors import VideoError
+from seedvr2_engine.version import __version__
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
 
 from ..conftest import GOLDEN

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seedvr2_engine.checkpoint.reader import open_checkpoint
+from seedvr2_engine.checkpoint.opening import open_checkpoint
 from seedvr2_engine.engine.dit.weights import device_bytes
 from seedvr2_engine.loading_dit import load_dit
 from seedvr2_engine.models.dit.config import PUBLIC_3B

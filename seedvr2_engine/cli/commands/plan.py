@@ -82,7 +82,7 @@ def _device(gpu: str | None) -> DeviceSpec:
 
 def _config(vae: str | None) -> VAEConfig:
     from ...checkpoint.detect import detect_vae
-    from ...checkpoint.reader import open_checkpoint
+    from ...checkpoint.opening import open_checkpoint
     from ...models.vae.config import VAEConfig
 
     if vae is None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ...pipeline.upscaler import Progress, Upscaler
     from ...video import Frame, FrameSink, FrameSource, PictureMetadata, SinkOptions, SourceInfo
     from ...video.reading.fields.decide import Deinterlace, Detelecine
-    from ...video.reading.pictures.file import Damaged
+    from ...video.reading.source import Damaged
 
     _Passed = tuple[int, int, PictureMetadata | None]
 

@@ -85,7 +85,7 @@ class Machine:
         """What the memory follows from, from the files' headers."""
         from ...checkpoint.detect import detect_vae
         from ...checkpoint.detect_dit import detect_dit
-        from ...checkpoint.reader import open_checkpoint
+        from ...checkpoint.opening import open_checkpoint
         from ...engine.dit.weights import device_bytes
         from ...pipeline.memory import Sizes
 
@@ -113,7 +113,7 @@ class Machine:
 def plan_machine(models: UpscaleModels, device: torch.device, precision: str, offload: str) -> Machine:
     """Decide what is left open: number formats by device, offload by the transformer's share of a GPU's memory."""
     from ...checkpoint.detect_dit import detect_dit
-    from ...checkpoint.reader import open_checkpoint
+    from ...checkpoint.opening import open_checkpoint
     from ...device import resolve_dit_dtype, resolve_dtype, total_memory_bytes
     from ...engine.dit.weights import LARGEST_SHARE, device_bytes
     from ...plan.choices import PRECISION_CHOICES

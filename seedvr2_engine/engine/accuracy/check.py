@@ -18,13 +18,13 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from ... import __version__
 from ...checkpoint.locating.hub import user_cache
 from ...errors import ModelFileError, OutputError
 from ...models.vae.model import VideoVAE
 from ...output.unfinished import write_whole
 from ...quality.metrics import decibel
 from ...quant import QuantRecipe
+from ...version import __version__
 from .sample_clips import probe_clips
 from .sensitivity import decoder_layers, layer_errors, mean_squared_error, picture
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ...checkpoint.base import Checkpoint
 from ...checkpoint.detect import load_finite
 from ...checkpoint.detect_dit import dit_tensor_names
-from ...checkpoint.reader import Checkpoint
 from ...errors import CheckpointError
 from ...models.dit.config import DiTConfig
 from ...models.dit.model import NaDiT

@@ -6,7 +6,6 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from fractions import Fraction
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import av
 import torch
@@ -20,10 +19,7 @@ from .container.size_change import SizeChange
 from .decoders import decoder_of
 from .fields.undo import undo_fields
 from .probe import Probed
-
-if TYPE_CHECKING:
-    from .pictures.file import Damaged
-    from .reader import FrameSource
+from .source import Damaged, FrameSource
 
 # Frames at the start that are held until one with a time comes.
 _MOST_WITHOUT_TIME = 32

@@ -15,11 +15,12 @@ from ..info import Crop, SideStream, SourceInfo
 from ..planes import bit_depth, family_of, has_alpha, orientation_of, source_tags
 from ..ycbcr import resolve
 from .container.choice import clips_of, codec_name, is_repeat, left_out_video, main_video
+from .container.counted import PacketScan
 from .container.damage import Structure
 from .container.demuxers import RAW_STREAMS
 from .container.matroska import video_tracks
 from .container.one_file import Identity, opened, opened_file
-from .container.scan import PacketScan, scan_packets
+from .container.scan import scan_packets
 from .container.size_change import SizeChange
 from .decoders import decoder_of
 from .hdr_side_data import read_hdr

@@ -1,17 +1,14 @@
-"""FrameSource: the upright R'G'B' frames of a clip, a picture, or a sequence of pictures, one at a time."""
+"""Open a clip, a picture, or a sequence of pictures for reading."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 
 from ...errors import InvalidArgumentError, VideoError
-from ..info import Frame, SourceInfo
+from ..info import SourceInfo
 from .clip_frames import check_size_change, read_clip
 from .container.damage import Structure, inspect
 from .container.demuxers import clip_endings
@@ -19,70 +16,18 @@ from .container.one_file import require_file
 from .container.signatures import refuse_misread, unreadable
 from .fields.decide import Deinterlace, Detelecine, with_fields
 from .pictures.animation import ANIMATED_CODECS, describe_animation, is_transparent, loop_count, read_animation
-from .pictures.file import Damaged, check_readable, header_or_none, read_picture
+from .pictures.file import check_readable, header_or_none, read_picture
 from .pictures.header import PictureHeader
 from .pictures.selection import list_pictures
 from .pictures.sequence import describe_sequence, read_sequence
 from .probe import Probed, probe
+from .source import Damaged, FrameSource
 
 # Endings of clips that single pictures have as well.
 _STILL_TOO = frozenset((".apng", ".mj2"))
 # Pictures that the web hands out as .gif, whatever they are.
 _WEB = frozenset(("GIF", "PNG", "JPEG", "WEBP", "AVIF"))
 DEFAULT_SEQUENCE_RATE = Fraction(24)
-
-
-class FrameSource:
-    """Frames in order, read once, in constant memory; close it, or use it in a `with` statement.
-
-    `info` describes the whole source; `warnings` collects sentences about what was found damaged or odd on the way,
-    what is known before the first frame being there from the start. It may be closed from another thread than the one
-    that reads, whose iteration then ends.
-    """
-
-    def __init__(
-        self, info: SourceInfo, frames: Callable[[FrameSource], Iterator[Frame]], warnings: Iterable[str] = ()
-    ) -> None:
-        self.info = info
-        self.warnings: list[str] = list(warnings)
-        self.missing_frames = 0
-        """Frames that the file promises and that could not be read; complete when all frames have been read."""
-        self.is_incomplete = False
-        """Whether anything is missing from the file, be it that nobody knows how many frames."""
-        self.damage_count = 0
-        """How often the decoder reported damage in what has been read."""
-        self.is_closed = False
-        self._lock = threading.RLock()
-        self._frames = frames(self)
-
-    def __iter__(self) -> Iterator[Frame]:
-        return self
-
-    def __next__(self) -> Frame:
-        with self._lock:
-            if self.is_closed:
-                raise StopIteration
-            return next(self._frames)
-
-    def __len__(self) -> int:
-        return self.info.selected_frames
-
-    def __enter__(self) -> FrameSource:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file, after the frame that is being read; frames that were not read yet are gone."""
-        self.is_closed = True
-        with self._lock:
-            close = getattr(self._frames, "close", None)
-            # Within the reading thread itself, from a signal's handler say, the frame in progress ends it.
-            if close is not None and not getattr(self._frames, "gi_running", False):
-                close()
 
 
 def open_source(

@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from seedvr2_engine.checkpoint.reader import Checkpoint, open_checkpoint
+from seedvr2_engine.checkpoint.base import Checkpoint
+from seedvr2_engine.checkpoint.opening import open_checkpoint
 from seedvr2_engine.errors import SeedVR2Error
 from tests.checkpoint.fuzz import forged_files as forge
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 
 from .choice import clips_of
+from .counted import Collected, PacketScan
 from .damage import Structure
-
-if TYPE_CHECKING:
-    from .scan import Collected, PacketScan
 
 # Pictures that a codec may reorder, and so the packets around a place that a fault can move.
 REORDERED = 32

@@ -7,7 +7,6 @@ import warnings
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from ...ycbcr import resolve
 from ..container.signatures import plain_tiff_bytes, refuse_misread, unreadable
 from ..hdr_side_data import read_hdr
 from ..probe import codec_name, first_frame, main_video, opened
+from ..source import Damaged
 from .damage import lacks_end
 from .header import PictureHeader, open_picture, read_header
 
@@ -38,7 +38,6 @@ _FFMPEG_MOST_PIXELS = (1 << 31) // 8 - 1
 _LIBTIFF_MOST_PIXELS = 2 * (1 << 30) // 4 // 3
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"})
 _GREY_TOLERANCE = 1.5 / 255
-Damaged = Literal["refuse", "keep"]
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from ... import profiles
 from ...info import Frame, SourceInfo
 from ...planes import bit_depth, has_alpha
 from ..probe import first_frame, main_video, opened
+from ..source import Damaged
 from .damage import lacks_end
-from .file import Damaged, check_readable, header_or_none, read_picture, refuse_misread, unreadable
+from .file import check_readable, header_or_none, read_picture, refuse_misread, unreadable
 from .header import PictureHeader
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from seedvr2_engine.checkpoint.reader import Checkpoint, open_checkpoint
+from seedvr2_engine.checkpoint.base import Checkpoint
+from seedvr2_engine.checkpoint.opening import open_checkpoint
 from seedvr2_engine.errors import CheckpointError, InvalidArgumentError, ModelFileError
 from tests.checkpoint.fuzz.forged_files import raw_safetensors, safetensors_file
 

@@ -1,177 +1,18 @@
-"""Named tensors of a checkpoint file, read one at a time; the safetensors backend."""
+"""The safetensors backend; scales beside FP8 weights are applied on reading."""
 
 import json
 import math
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..errors import CheckpointError, InvalidArgumentError
-from ..models.vae.config import Shape
+from ..errors import CheckpointError
+from .base import Checkpoint, PackedTensor, TensorInfo, quoted
 from .stored import StoredBytes
-
-_INTEGER_TYPES = frozenset({"I64", "I32", "I16", "I8", "U8", "BOOL"})
-
-
-class PackedTensor(NamedTuple):
-    """A tensor as the file stores it: fewer bytes than its values."""
-
-    data: torch.Tensor
-    """The stored bytes, flat uint8 on the CPU, in memory of their own."""
-    type: str
-    """The file format's own word, see `TensorInfo.type`."""
-    scale: torch.Tensor | None = None
-    """The factor of FP8 values, float32: one, or one for each row."""
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """What a checkpoint says about one tensor, without its values."""
-
-    name: str
-    """The name in the file, with any prefix."""
-    shape: Shape
-    """The stored shape in PyTorch's order, slowest axis first; may be collapsed in a GGUF file."""
-    type: str
-    """How the values are stored, in the file format's own word: "F16", "BF16", "Q8_0", "F8_E4M3", ..."""
-    nbytes: int
-    """Bytes of the stored values."""
-    original_shape: Shape | None = None
-    """The shape that the file's metadata says the tensor had before it was collapsed, if it says so."""
-
-    @property
-    def count(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def is_integer(self) -> bool:
-        """Whether the values are whole numbers, which no weight is."""
-        return self.type in _INTEGER_TYPES
-
-
-class Checkpoint(ABC):
-    """An open checkpoint file; use it in a `with` statement, because it keeps the file open.
-
-    A file that changes while it is open is refused at the next read (CheckpointError).
-    """
-
-    format: ClassVar[str]
-    """The container: "safetensors" or "gguf"."""
-
-    def __init__(self, path: Path, tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> None:
-        self.path = path
-        self.tensors = tensors
-        """Every tensor of the file by name, in the file's order; scales of FP8 tensors are not listed."""
-        self.metadata = metadata
-        """The file's own remarks as text."""
-        self._resources = ExitStack()
-        self._is_open = True
-
-    def load(self, name: str, *, shape: Shape | None = None, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Return one tensor on the CPU, in memory of its own.
-
-        Plain tensors keep their dtype unless `dtype` is given; quantised and FP8 tensors are computed in
-        float32 and then rounded once to `dtype` (default float32). `shape` gives a collapsed tensor its
-        axes back, in row-major order; the default is the original shape the metadata names, if any.
-        Raises CheckpointError when the tensor is missing, has another element count, or is of a type
-        that cannot be read.
-        """
-        if not self._is_open:
-            raise InvalidArgumentError(f"{self.path}: expected an open checkpoint, found a closed one.")
-        info = self.tensors.get(name)
-        if info is None:
-            raise CheckpointError(f"{quoted(name)} in {self.path}: expected this tensor, found none of that name.")
-        wanted = shape if shape is not None else info.original_shape or info.shape
-        if math.prod(wanted) != info.count:
-            raise CheckpointError(
-                f"{quoted(name)} in {self.path}: expected {wanted} ({math.prod(wanted)} values), "
-                f"got {info.shape} ({info.count} values)."
-            )
-        return self._read(info, dtype).reshape(wanted)
-
-    def load_packed(self, name: str) -> PackedTensor | None:
-        """Return one quantised or FP8 tensor as it is stored; None for plain types and unknown names."""
-        info = self.tensors.get(name)
-        return None if info is None or not self._is_open else self._read_packed(info)
-
-    def close(self) -> None:
-        """Release the file; tensors that were loaded stay valid."""
-        self._is_open = False
-        self._resources.close()
-
-    def __enter__(self) -> "Checkpoint":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @abstractmethod
-    def _read(self, info: TensorInfo, dtype: torch.dtype | None) -> torch.Tensor:
-        """Return the values in `dtype`, or that of `load`, in memory of their own and in any shape."""
-
-    @abstractmethod
-    def _read_packed(self, info: TensorInfo) -> PackedTensor | None:
-        """Return what is stored, or None for a plain type."""
-
-
-def open_checkpoint(path: Path | str) -> Checkpoint:
-    """Open a safetensors or GGUF file, told apart by the first bytes and never by the file's name.
-
-    Raises ModelFileError if there is no such readable file, CheckpointError if it is of another kind or
-    damaged.
-    """
-    path = Path(path)
-    with ExitStack() as opened:
-        stored = opened.enter_context(StoredBytes(path))
-        head = stored.head(16)
-        checkpoint: Checkpoint
-        if head.startswith(b"GGUF"):
-            # Here and not above: that module needs this one, and the gguf package is not needed for safetensors.
-            from .gguf import GGUFCheckpoint
-
-            checkpoint = GGUFCheckpoint(stored)
-        elif head[8:9] == b"{":
-            checkpoint = SafetensorsCheckpoint(stored)
-        else:
-            raise CheckpointError(f"{path}: {_refusal(head)}")
-        opened.pop_all()  # It is the checkpoint's from here on.
-        return checkpoint
-
-
-def quoted(name: str) -> str:
-    """Return a name from a file so that it fits a one-line message: printable and at most 200 characters."""
-    return name if len(name) <= 200 and name.isprintable() else ascii(name[:200])
-
-
-def _refusal(head: bytes) -> str:
-    """Say why a file that begins with `head` is neither of the two formats, and what to do."""
-    expected = "expected a safetensors or GGUF checkpoint"
-    # A zip archive is how torch.save has written since 1.6; before, it was a bare pickle of protocol 2 to 5.
-    if head.startswith(b"PK\x03\x04") or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")):
-        return (
-            f"{expected}, found a PyTorch pickle, which can run code when it is loaded; convert it in an "
-            "environment you trust with "
-            "safetensors.torch.save_file(torch.load(path, weights_only=True), new_path)."
-        )
-    if not head:
-        return f"{expected}, found an empty file; download it again."
-    if head.startswith(b"version https://"):
-        return f"{expected}, found a Git LFS pointer; fetch the file itself with `git lfs pull`."
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return f"{expected}, found a web page; download the file itself."
-    return f"{expected}, found neither; download it again or convert it to safetensors."
-
 
 # The header of the largest SeedVR2 model takes 0.2 MB; this bounds the memory that parsing JSON takes.
 _MAX_HEADER_BYTES = 2 << 20
