@@ -15,7 +15,7 @@ from .extra_paths import extra_folders
 from .names import MODEL_SUFFIXES, is_plain_name, model_paths
 from .places import expanded, home
 from .registry import MODEL_FILES, ModelFile
-from .transfer import Progress, fetch, hub_address
+from .transfer import Progress, fetch, hub_address, open_partial
 
 log = logging.getLogger(__name__)
 
@@ -162,10 +162,13 @@ def download(
         with _only_process(target):
             if not has_content_of(target, model):
                 partial = folder / f"{model.name}.{model.sha256[:8]}.partial"
+                _check_own(partial)
                 _check_space(model, partial)
                 cached = _from_hub_cache(model)
                 if cached is not None:
-                    shutil.copyfile(cached, partial)
+                    with cached.open("rb") as source, open_partial(partial) as file:
+                        file.truncate()
+                        shutil.copyfileobj(source, file, 1 << 20)
                 else:
                     _check_online(model, local_files_only)
                     fetch(model, hub_address(model, endpoint, token), partial, on_progress)
@@ -226,6 +229,13 @@ def _only_process(target: Path) -> Iterator[None]:
         # Windows refuses while another process has the file open; that one removes it later.
         with contextlib.suppress(PermissionError):
             Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _check_own(partial: Path) -> None:
+    """Refuse to continue what is no file of ours: a link would have the bytes written wherever it points to."""
+    if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_file()):
+        what = "a link" if partial.is_symlink() else "no ordinary file"
+        raise ModelFileError(f"{partial}: expected the part of an earlier download, found {what}; remove it.")
 
 
 def _check_space(model: ModelFile, partial: Path) -> None:

@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from ...errors import ModelFileError
 from .registry import ModelFile
@@ -100,6 +100,12 @@ def fetch(model: ModelFile, address: Address, partial: Path, on_progress: Progre
             time.sleep(RETRY_PAUSE_S * 2**fruitless)
 
 
+def open_partial(partial: Path) -> BinaryIO:
+    """Open a partial file to be written on, or make it; never through a link, which raises OSError."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(partial, flags, 0o666), "r+b")
+
+
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
@@ -110,7 +116,7 @@ def _append(model: ModelFile, address: Address, partial: Path, on_progress: Prog
         done = _start_of(response, model)
         if done > _size(partial):
             raise _InterruptedTransferError(f"the server sent bytes from {done:,} on, which were not asked for")
-        with partial.open("r+b" if partial.exists() else "wb") as file:
+        with open_partial(partial) as file:
             file.truncate(done)
             file.seek(done)
             pace = _Pace()

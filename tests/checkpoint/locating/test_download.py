@@ -95,6 +95,28 @@ def test_a_later_call_continues_the_partial_file(hub: Hub, tmp_path: Path) -> No
     assert names(tmp_path) == ["small.safetensors"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_a_link_under_the_partial_file_s_name_is_not_followed(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_cached: bool
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"keep")
+    (tmp_path / PARTIAL).symlink_to(precious)
+    if is_cached:
+        (tmp_path / "cached").write_bytes(CONTENT)
+        monkeypatch.setattr(engine_hub, "_from_hub_cache", lambda _: tmp_path / "cached")
+    with pytest.raises(ModelFileError, match=r"partial: expected the part of an earlier download, found a link"):
+        download(MODEL, tmp_path, endpoint=hub.endpoint)
+    # Nor one that appears after that was looked at.
+    monkeypatch.setattr(engine_hub, "_check_own", lambda _: None)
+    with pytest.raises(ModelFileError, match="cannot be written"):
+        download(MODEL, tmp_path, endpoint=hub.endpoint)
+    assert precious.read_bytes() == b"keep"
+    (tmp_path / PARTIAL).unlink()
+    assert download(MODEL, tmp_path, endpoint=hub.endpoint).read_bytes() == CONTENT
+
+
 def test_stopping_from_the_callback_keeps_what_arrived(hub: Hub, tmp_path: Path) -> None:
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
