@@ -115,7 +115,8 @@ def _report_missing(source: FrameSource, probed: Probed, damaged: Damaged, found
 
 def _decoded(source: FrameSource, info: SourceInfo, probed: Probed, damaged: Damaged) -> Generator[av.VideoFrame]:
     """The frames as stored, which `info` describes."""
-    count = 0
+    count = last_due = delay = 0
+    step = max(1, round(1 / (info.average_rate * info.time_base))) if info.average_rate else 1
     with opened_file(info.path) as (container, file):
         if file.identity != probed.identity:
             raise VideoError(f"{info.path}: the file was changed after it was looked at; start again.")
@@ -148,6 +149,12 @@ def _decoded(source: FrameSource, info: SourceInfo, probed: Probed, damaged: Dam
                     frame.duration = 0  # That of the first field alone.
                 if info.timeline.by_rate:
                     frame.pts, frame.duration = count, 1
+                elif info.timeline.by_decoding:
+                    # The last ones come out when no packet is left, and nothing says when they are due.
+                    due = frame.dts if frame.dts is not None else last_due + step
+                    if count == 0:
+                        delay = due - (frame.pts if frame.pts is not None else due)
+                    frame.pts, last_due = due - delay, due
                 yield frame
                 count += 1
         _check_unchanged(source, file, damaged)
@@ -176,9 +183,9 @@ def _report_damage(
     place = f"frame {index}" + (f" ({float(index / rate):.2f} s)" if rate else "")
     cause = error.strerror if error is not None else "the decoder patched missing parts"
     if damaged == "refuse":
-        before = "what comes before (--frames), or take " if index > source.info.first_frame else ""
+        before = "take what comes before (--frames), " if index > source.info.first_frame else ""
         raise VideoError(
-            f"{source.info.path}: {place} or one close to it is damaged ({cause}); copy it again, or take {before}"
+            f"{source.info.path}: {place} or one close to it is damaged ({cause}); copy it again, {before}or take "
             "what can be read (`upscale --keep-damaged`)."
         ) from error
     source.damage_count += 1

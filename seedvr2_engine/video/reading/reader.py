@@ -84,6 +84,8 @@ def open_source(
     header = header_or_none(path)
     if header is not None and header.format == "JPEG" and path.suffix.lower() in clip_endings():
         header = None  # Motion JPEG begins as a picture does.
+    if header is not None and header.format == "PNG" and structure is not None and sum(structure.pictures) > 1:
+        header = None  # Animated, which Pillow does not see where its writer was killed.
     if header is not None and not header.is_animated:
         _check_name(path, header)
         picture = read_picture(path, header, damaged)
@@ -101,8 +103,10 @@ def open_source(
         raise unreadable(path, error) from error
     _check_faults(probed, damaged)
     info = probed.info
+    if info.codec in ANIMATED_CODECS or info.pix_fmt == "pal8":
+        info = replace(info, has_alpha=info.has_alpha and is_transparent(path))
     if info.codec in ANIMATED_CODECS:
-        info = replace(info, has_alpha=info.has_alpha and is_transparent(path), loop_count=loop_count(path))
+        info = replace(info, loop_count=loop_count(path))
     stored = info
     info = with_fields(stored, deinterlace, detelecine)
     stored = replace(stored, fields=info.fields)

@@ -43,6 +43,9 @@ class Timeline:
     """The numbers of the video's packets with which the parts after the first begin."""
     by_rate: bool = False
     """Whether the video's own times are of no use, so that its frames follow each other at the clip's rate."""
+    by_decoding: bool = False
+    """Whether only times of decoding are stored, at steps that differ: a frame is shown when the packet is due that
+    brings it out of the decoder, since what FFmpeg reckons from even steps is out of order."""
 
     def clock(self, stream_index: int) -> Clock:
         """A clock for the packets of one stream, from the file's first one on."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seedvr2_engine.errors import OutputError
+from seedvr2_engine.errors import OutputError, VideoError
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
 
 from ..made.clips import ClipSpec, ramp, write_clip
@@ -99,3 +99,20 @@ def test_what_is_finished_is_kept_and_nothing_else_is_left(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(OutputError, match="at most 65535 pixels a side"):
         open_sink(tmp_path / "a.gif", width=70_000, height=24)
+
+
+def test_a_killed_writer_s_apng_is_read_as_far_as_it_goes(tmp_path):
+    """It says no number of pictures, by which Pillow takes it for one picture."""
+    sink = open_sink(tmp_path / "a.apng", width=32, height=24)
+    for index in range(6):
+        sink.write(torch.full((3, 24, 32), index / 6))
+    (partial,) = tmp_path.glob("a.partial-*")
+    killed = tmp_path / "killed.apng"
+    killed.write_bytes(partial.read_bytes())
+    sink.abort(keep_partial=False)
+    with pytest.raises(VideoError, match="truncated"):
+        open_source(killed)
+    with open_source(killed, damaged="keep") as source:
+        assert len(list(source)) == source.info.frame_count >= 3
+        assert source.is_incomplete
+        assert "truncated" in source.warnings[0]

@@ -9,7 +9,7 @@ import torch
 
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
 
-from ..made.clips import ClipSpec, ramp, write_clip
+from ..made.clips import ClipSpec, ramp, rgb_frame, write_clip
 
 WIDTH, HEIGHT = 64, 48
 
@@ -147,3 +147,14 @@ def test_alpha_that_cannot_be_kept_is_said(tmp_path, name, codec):
             sink.write(frame.rgb, alpha=frame.alpha, pts=frame.pts, duration=frame.duration)
     with open_source(tmp_path / name) as source:
         assert not source.info.has_alpha
+
+
+def test_a_palette_without_transparency_is_no_alpha(tmp_path):
+    """A grey QuickTime animation decodes to a palette of opaque greys."""
+    clip = write_clip(tmp_path / "a.mov", [rgb_frame(ramp(index), "gray") for index in range(3)], ClipSpec("qtrle", "gray"))
+    with open_source(clip) as source:
+        assert (source.info.pix_fmt, source.info.has_alpha) == ("pal8", False)
+        assert all(frame.alpha is None for frame in source)
+        with open_sink(tmp_path / "b.mp4", width=64, height=48, source=source.info) as sink:
+            sink.write(torch.rand(3, 48, 64))
+    assert list(sink.warnings) == []

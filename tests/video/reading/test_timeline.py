@@ -197,3 +197,20 @@ def test_a_raw_stream_that_says_no_rate_gets_a_sentence(tmp_path):
     with open_source(write_clip(tmp_path / "a.mjpeg", [ramp(i) for i in range(4)], spec)) as source:
         assert (source.info.average_rate, len(list(source))) == (25, 4)
     assert source.warnings == ["The file does not say how many frames a second it has; 25 are taken."]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_avi_of_uneven_steps_and_reordered_pictures_keeps_its_order(tmp_path, codec):
+    """AVI stores when pictures are decoded; when they are shown, FFmpeg reckons as if all steps were even."""
+    pts = [index + index // 3 for index in range(20)]
+    spec = ClipSpec(codec, "yuv420p", pts=pts, options={"bf": "2", "b": "9M"})
+    with open_source(write_clip(tmp_path / "a.avi", [ramp(2 * index) for index in range(20)], spec)) as source:
+        frames = list(source)
+    assert source.warnings == []
+    shown = [frame.pts - frames[0].pts for frame in frames]
+    # How long the last three are shown is nowhere in the file.
+    assert shown[:17] == pts[:17]
+    assert all(after > before for before, after in pairwise(shown))
+    # In their order: the third value names the frame.
+    named = [float(frame.rgb[2].mean()) for frame in frames]
+    assert named == sorted(named)

@@ -37,6 +37,8 @@ def scan_packets(path: Path, structure: Structure | None = None) -> PacketScan:
         scan = _measured(collected, timeline, stream.time_base or Fraction(1, 25))
         if container.format.name in RAW_STREAMS or collected.untimed * 2 > collected.shown:
             scan = replace(scan, timeline=replace(timeline, by_rate=True))
+        elif container.format.name == "avi" and _has_guessed_times(collected):
+            scan = replace(scan, timeline=replace(timeline, by_decoding=True))
         if file.error is not None:
             raise VideoError(f"{path}: it cannot be read further ({file.error.strerror}); check the disk.")
         faults, missing, is_counted = held_against_promises(
@@ -107,9 +109,16 @@ def _note(collected: Collected, packet: av.Packet, tick_s: float) -> None:
         return
     collected.keys.append(packet.is_keyframe)
     collected.pts.append(pts)
+    collected.dts.append(packet.dts if packet.dts is not None else pts)
     collected.durations.append(packet.duration or 0)
     collected.numbers.append(number)
     collected.positions.append(packet.pos if packet.pos is not None else -1)
+
+
+def _has_guessed_times(collected: Collected) -> bool:
+    """Whether pictures are reordered, and the times of decoding, all that AVI stores, have steps that differ."""
+    dts = np.array(collected.dts, np.int64)
+    return len(set(np.diff(dts).tolist())) > 1 and bool((dts != np.array(collected.pts, np.int64)).any())
 
 
 def _note_second_field(collected: Collected, packet: av.Packet) -> None:

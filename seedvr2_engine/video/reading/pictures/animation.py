@@ -98,7 +98,7 @@ def loop_count(path: Path) -> int | None:
 
 
 def is_transparent(path: Path) -> bool:
-    """Return whether any pixel of an animated picture that FFmpeg decodes is not opaque; decodes until one is found."""
+    """Return whether any pixel of what FFmpeg decodes with alpha or a palette is not opaque; decodes until one is."""
     with opened(path) as container:
         stream = main_video(container, path)
         for packet in container.demux(stream):
@@ -108,11 +108,10 @@ def is_transparent(path: Path) -> bool:
                 # Reading reports the damage with its place.
                 continue
             for frame in frames:
-                if frame.format.name == "pal8" or (
-                    has_alpha(frame.format)
-                    and (frame.reformat(format="rgba", threads=1).to_ndarray()[:, :, 3] < 255).any()
-                ):
-                    return True
+                if has_alpha(frame.format):
+                    alpha = frame.reformat(format="rgba", threads=1).to_ndarray()[:, :, 3]
+                    if (alpha < 255).any():
+                        return True
     return False
 
 
