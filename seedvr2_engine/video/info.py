@@ -261,6 +261,9 @@ class SourceInfo:
     """How the times in the file became the ones given here; what reads other streams of it moves them alike."""
     fields: Fields | None = None
     """None where it was not looked for: a picture, a sequence, or everything as stored."""
+    are_frames_whole: bool = True
+    """False where frames are read as stored of which two fields may be woven together: known to be, or not looked at
+    because that was not wanted."""
     remarks: tuple[str, ...] = ()
     """Sentences about what reading changes, for the user to know before the work."""
 

@@ -69,7 +69,10 @@ class VideoSink(FrameSink):
         self._output = av.open(self._writer, "w", format=kind.muxer, options=muxer_options)
         hdr = self._source.hdr if self._source is not None else HdrMetadata()
         with metadata_template(self._plan.encoder, (self.width, self.height), hdr) as template:
-            self._stream = _add_video_stream(self._output, self._plan, self._rate, self._time_base, template)
+            whole = self._source is None or self._source.are_frames_whole
+            self._stream = _add_video_stream(
+                self._output, self._plan, self._rate, self._time_base, template, are_frames_whole=whole
+            )
         self._stream.width, self._stream.height = self.width, self.height
         if self._source is not None:
             self._stream.codec_context.sample_aspect_ratio = self._source.sample_aspect_ratio
@@ -210,6 +213,8 @@ def _add_video_stream(
     rate: Fraction,
     time_base: Fraction,
     template: av.VideoStream | None,
+    *,
+    are_frames_whole: bool,
 ) -> av.VideoStream:
     if template is None:
         stream = output.add_stream(plan.encoder, rate=rate, options=plan.options)
@@ -229,7 +234,7 @@ def _add_video_stream(
     context.colorspace = int(plan.color.matrix)
     context.color_primaries = plan.color.primaries
     context.color_trc = plan.color.transfer
-    if hasattr(context, "field_order"):
+    if are_frames_whole and hasattr(context, "field_order"):
         # Says progressive where the codec itself does not; AV_FIELD_PROGRESSIVE. PyAV 17.1 has no such field.
         context.field_order = 1
     if plan.encoder == "libx265" and output.format.name in ("mp4", "mov"):

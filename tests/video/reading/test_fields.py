@@ -356,6 +356,29 @@ def test_sound_stays_in_step(tmp_path, kind):
         assert not any(frame.interlaced_frame for frame in container.decode(video=0))
 
 
+def test_woven_frames_are_not_called_progressive(tmp_path):
+    """Nor interlaced: their combs are not lines of the larger picture."""
+
+    def order_of(path, **how) -> int:
+        with open_source(path, **how) as source:
+            options = SinkOptions(codec="ffv1", overwrite=True)
+            with open_sink(tmp_path / "o.mkv", width=128, height=96, source=source.info, options=options) as sink:
+                for frame in source:
+                    sink.write(frame.rgb, pts=frame.pts, duration=frame.duration)
+        with av.open(str(tmp_path / "o.mkv")) as container:
+            return getattr(container.streams.video[0].codec_context, "field_order", None)
+
+    woven_clip = write_flagged(tmp_path / "i.mkv", interlaced(moving(24)), top_first=True)
+    whole_clip = write_clip(tmp_path / "p.mkv", moving(12), LOSSLESS)
+    as_is = {"deinterlace": "off", "detelecine": "off"}
+    orders = [
+        *(order_of(woven_clip), order_of(whole_clip), order_of(whole_clip, deinterlace="off")),
+        *(order_of(woven_clip, deinterlace="off"), order_of(woven_clip, **as_is), order_of(whole_clip, **as_is)),
+    ]
+    if None not in orders:  # PyAV 17.1 does not tell.
+        assert orders == [1, 1, 1, 0, 0, 0]
+
+
 def with_clicks(silent, path, at_s: list[float], length_s: float) -> None:
     samples = np.zeros((1, int(48000 * length_s) * 2), np.int16)
     for second in at_s:

@@ -99,14 +99,17 @@ def with_fields(info: SourceInfo, deinterlace: Deinterlace = "auto", detelecine:
     """
     _check_choice("deinterlace", deinterlace, get_args(Deinterlace))
     _check_choice("detelecine", detelecine, get_args(Detelecine))
-    if info.kind != "video" or (deinterlace == "off" and detelecine == "off"):
+    if info.kind != "video":
         return info
+    if deinterlace == "off" and detelecine == "off":
+        return replace(info, are_frames_whole=not _can_be_interlaced(info))
     is_asked = deinterlace.startswith("bwdif") or detelecine == "on"
     if not is_asked and not _can_be_interlaced(info):
         return info
     evidence = _Evidence.of(sample(info))
     fields = _decide(info, evidence, deinterlace, detelecine)
-    return _as_read(replace(info, fields=fields, remarks=(*info.remarks, *_sentences(info, fields))))
+    read = _as_read(replace(info, fields=fields, remarks=(*info.remarks, *_sentences(info, fields))))
+    return replace(read, are_frames_whole=_are_whole(fields))
 
 
 def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -164,6 +167,12 @@ def _decide(info: SourceInfo, evidence: _Evidence, deinterlace: Deinterlace, det
             # Where nothing moves bwdif leaves every pixel as it is.
             return replace(fields, treatment="bwdif", only_flagged=True)
     return fields
+
+
+def _are_whole(fields: Fields) -> bool:
+    if fields.treatment != "none":
+        return True
+    return fields.content in ("progressive", "soft telecine") or (fields.content == "unknown" and not fields.is_flagged)
 
 
 def _cannot_detelecine(info: SourceInfo) -> str | None:
