@@ -8,11 +8,13 @@ from fractions import Fraction
 import av
 
 from ..reading.probe import codec_name
+from .sound.check import SoundCheck
 from .timing import Placed
 
 # Encoders put up to this many samples before the sound; all that is cut beyond it was cut by a person's edit list.
 _LONGEST_PRIMING = 4096
 _FINE_TICKS = 90000
+_PARSED = ("ac3", "eac3")
 
 
 class CopiedStream:
@@ -28,6 +30,9 @@ class CopiedStream:
         self._drops_discarded: bool | None = None
         self._last_dts: int | None = None
         self._is_moved = False
+        # FFmpeg's writer of MP4 and MOV looks into these, and ends the whole file over a damaged one.
+        self._is_parsed = self._has_edit_lists and codec_name(source) in _PARSED
+        self._check = SoundCheck(source) if isinstance(source, av.AudioStream) else None
         self._tick = Fraction(1, getattr(source.codec_context, "sample_rate", 0) or _FINE_TICKS)
         self._filter: av.BitStreamFilterContext | None = None
         if self._has_edit_lists and codec_name(source) == "aac" and not source.codec_context.extradata:
@@ -41,12 +46,19 @@ class CopiedStream:
             self._drops_discarded = not self._has_edit_lists and skipped_samples(packet) > _LONGEST_PRIMING
         if packet.is_discard and self._drops_discarded:
             return []
+        if self._check is not None and not self._check.is_sound(packet, placed.time_s) and self._is_parsed:
+            return []
         # What a filter gives knows its stream no more.
         base = packet.time_base
         parts = [packet] if self._filter is None else self._filter.filter(packet)
         return [
             self._moved(part, base, placed.shift_s) for part in parts if part.dts is not None or part.pts is not None
         ]
+
+    def finish(self) -> None:
+        """Say what of the sound was damaged."""
+        if self._check is not None and (sentence := self._check.sentence(is_left_out=self._is_parsed)) is not None:
+            self._warn(sentence)
 
     def _moved(self, packet: av.Packet, base: Fraction, shift_s: Fraction) -> av.Packet:
         pts, dts = (None if t is None else round((t * base - shift_s) / self._tick) for t in (packet.pts, packet.dts))

@@ -113,10 +113,12 @@ class SideStreams:
         self.flush()
 
     def flush(self) -> None:
-        """Write what the audio encoders hold."""
+        """Write what the audio encoders hold, and say what of the copied sound was damaged."""
         for index, track in list(self._tracks.items()):
             if isinstance(track, AudioEncoder):
                 self._guarded(index, track.finish, None)
+            elif isinstance(track, CopiedStream):
+                track.finish()
 
     def close(self) -> None:
         """Close the source file."""

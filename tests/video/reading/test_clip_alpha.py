@@ -151,7 +151,9 @@ def test_alpha_that_cannot_be_kept_is_said(tmp_path, name, codec):
 
 def test_a_palette_without_transparency_is_no_alpha(tmp_path):
     """A grey QuickTime animation decodes to a palette of opaque greys."""
-    clip = write_clip(tmp_path / "a.mov", [rgb_frame(ramp(index), "gray") for index in range(3)], ClipSpec("qtrle", "gray"))
+    clip = write_clip(
+        tmp_path / "a.mov", [rgb_frame(ramp(index), "gray") for index in range(3)], ClipSpec("qtrle", "gray")
+    )
     with open_source(clip) as source:
         assert (source.info.pix_fmt, source.info.has_alpha) == ("pal8", False)
         assert all(frame.alpha is None for frame in source)

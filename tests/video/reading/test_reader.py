@@ -228,8 +228,11 @@ def test_damage_in_the_middle_is_named_or_kept(tmp_path):
     for index in range(len(data) // 2, len(data) // 2 + 40):
         data[index] ^= 0x5A
     path.write_bytes(data)
-    with pytest.raises(VideoError, match=r"frame \d+ \(\d\.\d+ s\) or one close to it is damaged \(.*\); copy it again, take what comes before "
-        r"\(--frames\), or take what can be read \(`upscale --keep-damaged`\)\.$"):
+    with pytest.raises(
+        VideoError,
+        match=r"frame \d+ \(\d\.\d+ s\) or one close to it is damaged \(.*\); copy it again, take what comes before "
+        r"\(--frames\), or take what can be read \(`upscale --keep-damaged`\)\.$",
+    ):
         list(open_source(path))
     with open_source(path, damaged="keep") as source:
         kept = list(source)

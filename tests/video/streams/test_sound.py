@@ -1,5 +1,6 @@
 """Sound of any codec in any kind of file plays, at its length, level and time, or a sentence came before the run."""
 
+import re
 from fractions import Fraction
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ from seedvr2_engine.video import SinkOptions, open_sink, open_source
 from seedvr2_engine.video.streams.sound.encoder import silent_frame
 from seedvr2_engine.video.streams.sound.table import PLAYED, audio_targets, is_lossless, usual_layout
 
+from ..made.clips import packets_of
 from ..made.sounds import audio_encoders, clip_with, heard, write_sound
 from ..writing.test_writer import copy_clip
 
@@ -239,3 +241,36 @@ def test_what_is_said_is_said_before_the_first_frame(tmp_path):
         sink = open_sink(tmp_path / "b.webm", width=16, height=16, source=clip.info)
         assert any("encoded anew as libopus" in warning for warning in sink.warnings)
         sink.abort(keep_partial=False)
+
+
+@pytest.mark.parametrize("target", [".mkv", ".mp4"])
+@pytest.mark.parametrize("encoder", ["aac", "flac", "ac3"])
+def test_damaged_sound_that_is_copied_is_said_once_with_its_count(tmp_path, encoder, target):
+    if encoder == "flac" and target == ".mp4":
+        pytest.skip("encoded anew there")
+    source = write_sound(tmp_path / "a.mkv", encoder)
+    assert not [
+        sentence for sentence in copy_clip(source, tmp_path / f"whole{target}").warnings if "damaged" in sentence
+    ]
+    data = bytearray(source.read_bytes())
+    with av.open(str(source)) as container:
+        packets = [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+    first = round(0.45 / len_s(encoder))
+    for packet in packets[first : first + 3]:
+        begin = data.index(packet)
+        data[begin : begin + len(packet)] = b"\xff" * len(packet)
+    damaged = tmp_path / "damaged.mkv"
+    damaged.write_bytes(data)
+    (said,) = [sentence for sentence in copy_clip(damaged, tmp_path / f"b{target}").warnings if "damaged" in sentence]
+    done = "copied as in the source"
+    if (encoder, target) == ("ac3", ".mp4"):
+        done = "left out, which this kind of file does not take"
+    place = re.fullmatch(rf"Stream 1: 3 packets of sound are damaged \(the first at (.*) s\); they are {done}\.", said)
+    assert float(place[1]) == pytest.approx(first * len_s(encoder), abs=0.03)
+    left = len(packets) - 3 * (encoder == "ac3" and target == ".mp4")
+    assert len(packets_of(tmp_path / f"b{target}", "audio")) == left
+
+
+def len_s(encoder: str) -> float:
+    """Seconds of one packet at 48 kHz."""
+    return {"aac": 1024, "flac": 4608, "ac3": 1536}[encoder] / 48000
