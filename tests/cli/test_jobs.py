@@ -132,9 +132,12 @@ def test_the_only_job_keeps_its_exit_code(folder, ran, models, tmp_path):  # noq
 
 def test_the_plan_goes_on_after_a_file_that_cannot_be_read(folder, models, tmp_path):  # noqa: F811
     (folder / "b.mkv").write_text("no clip")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.mkv").write_bytes(b"done")
     result = seedvr2("upscale", folder, tmp_path / "out", *models, "--plan")
     assert result.exit_code == 2
     assert result.stdout.count("32x24 to") == 2
+    assert result.stderr.count("so this input would be skipped") == 1
     assert "1 of 3 inputs cannot be upscaled" in result.stderr
 
 

@@ -240,6 +240,24 @@ def test_the_plan_says_what_cannot_be_kept(models, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
 
 
+def test_the_plan_says_where_the_output_has_no_place(clip, models, tmp_path):
+    def said(source, target, *more):
+        result = seedvr2("upscale", source, target, *models, "--scale", "2", "--plan", *more)
+        assert result.exit_code == 0, result.stderr
+        return " ".join(result.stderr.split())
+
+    there, pictures = tmp_path / "out.mp4", tmp_path / "f_%03d.png"
+    there.write_bytes(b"precious")
+    (tmp_path / "f_002.png").write_bytes(b"precious")
+    assert "it exists already" in said(clip, there)
+    assert "exist already" not in said(clip, there, "--overwrite")
+    assert "such pictures exist already" in said(clip, pictures)
+    assert "its folder does not exist" in said(clip, tmp_path / "no" / "out.mp4")
+    (tmp_path / "own.mkv").write_bytes(clip.read_bytes())
+    assert "expected another place than the input's" in said(tmp_path / "own.mkv", tmp_path / "own.mkv", "--overwrite")
+    assert there.read_bytes() == b"precious"
+
+
 def test_the_plan_says_what_is_odd_about_the_source(models, tmp_path):
     Image.new("CMYK", (32, 32), (9, 99, 0, 0)).save(tmp_path / "a.jpg")
     result = seedvr2("upscale", tmp_path / "a.jpg", tmp_path / "b.png", *models, "--scale", "2", "--plan")

@@ -46,6 +46,14 @@ class Job:
     makes_folder: bool = False
     """Whether the target's folder is made: where it is for several results."""
 
+    @property
+    def is_done(self) -> bool:
+        """Whether it is of a folder and has its output, which only ever appears whole; its own input is none."""
+        target = self.target
+        if not self.makes_folder or not target.is_file() or target.stat().st_size == 0:
+            return False
+        return not target.samefile(self.source)
+
 
 @dataclass(frozen=True)
 class Result:

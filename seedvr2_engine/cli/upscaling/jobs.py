@@ -31,7 +31,7 @@ def run_jobs(jobs: list[Job], request: Request, *, as_json: bool) -> None:
     is_told = True
     try:
         for job in jobs:
-            if not request.sink.overwrite and _is_done(job):
+            if not request.sink.overwrite and job.is_done:
                 facts.append({"status": "skipped", "input": job.source, "output": str(job.target)})
                 continue
             try:
@@ -101,14 +101,6 @@ def plan_jobs(jobs: list[Job], show: Callable[[Job], None]) -> None:
             fail(_named(sentence, job), code)
     if failed:
         raise typer.Exit(fail(f"{failed} of {len(jobs)} inputs cannot be upscaled.", worst))
-
-
-def _is_done(job: Job) -> bool:
-    """Whether a job of a folder has its output, which only ever appears whole; a file that is its own input is none."""
-    target = job.target
-    if not job.makes_folder or not target.is_file() or target.stat().st_size == 0:
-        return False
-    return not target.samefile(job.source)
 
 
 def _make_folder(folder: Path) -> None:

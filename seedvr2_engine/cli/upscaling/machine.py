@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from ...errors import InvalidArgumentError
+from ...errors import InvalidArgumentError, OutputError
 from ..choices import UpscaleModels, check_count
 from ..terminal.console import out, readable_size, warn
 from .hdr import hdr_sentence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ...pipeline.options import UpscaleOptions
     from ...pipeline.reconstruct import VideoCodec
     from ...pipeline.upscaler import Upscaler
-    from ...video import SinkOptions
+    from ...video import SinkOptions, SourceInfo
     from .files import Cut, Job
 
 PLAIN_DTYPES = ("float32", "float16", "bfloat16")
@@ -134,6 +134,21 @@ def plan_machine(models: UpscaleModels, device: torch.device, precision: str, of
     return Machine(device, "reference" if plain else precision, vae_dtype, dit_dtype, wanted)
 
 
+def _place_remarks(job: Job, info: SourceInfo, sink: SinkOptions) -> list[str]:
+    """Why the output could not be written where it is to be, as things are."""
+    from ...video.writing.writer import check_place
+
+    if job.makes_folder and job.is_done and not sink.overwrite:
+        return [f"{job.target}: it exists already, so this input would be skipped (--overwrite does it again)."]
+    if job.makes_folder and not job.target.parent.is_dir():
+        return []
+    try:
+        check_place(job.target, info, sink)
+    except OutputError as error:
+        return [str(error)]
+    return []
+
+
 def print_plan(
     job: Job, models: UpscaleModels, machine: Machine, options: UpscaleOptions, cut: Cut, sink: SinkOptions
 ) -> None:
@@ -189,7 +204,7 @@ def print_plan(
     ):
         table.add_row(name, value)
     out.print(table, markup=False)
-    for sentence in (*warnings, *output.losses):
+    for sentence in (*warnings, *output.losses, *_place_remarks(job, info, sink)):
         warn(sentence)
     if memory.peak_bytes > available:
         warn(

@@ -8,14 +8,14 @@ from pathlib import Path
 from ...errors import InvalidArgumentError, OutputError
 from ...output.names import earlier_siblings
 from ...output.signals import held_signals
-from ...output.unfinished import PARTIAL_MARK
+from ...output.unfinished import PARTIAL_MARK, check_target
 from ..info import SourceInfo
 from ..reading.pictures.selection import is_picture, list_pictures
 from .clip_writer import VideoSink
 from .options import SinkOptions
 from .pictures.animation_sink import AnimationSink, is_animation
 from .pictures.picture_names import PictureNames, is_sequence
-from .pictures.picture_sinks import REPLACED_MARK, PictureSink, SequenceSink
+from .pictures.picture_sinks import REPLACED_MARK, PictureSink, SequenceSink, check_sequence_place
 from .plan import plan_output
 from .sink import FrameSink
 
@@ -45,8 +45,7 @@ def open_sink(
     if width < 1 or height < 1:
         raise InvalidArgumentError(f"width and height: expected at least 1 pixel, got {width}x{height}.")
     sequence = is_sequence(path)
-    if source is not None:
-        _check_not_source(path, PictureNames.of(path, source).existing() if sequence else [path], source)
+    check_place(path, source, options)
     with held_signals():  # So that no file is made that nobody knows of.
         sink: FrameSink
         left = _left_by_earlier_runs(path, is_sequence=sequence)
@@ -62,6 +61,17 @@ def open_sink(
             sink.warnings += plan_output(path, (width, height), source, options).losses
         sink.warnings += left
         return sink
+
+
+def check_place(path: Path, source: SourceInfo | None, options: SinkOptions) -> None:
+    """Raise OutputError if an output cannot begin at this place as things are: see `open_sink`. Nothing is written."""
+    names = PictureNames.of(path, source) if is_sequence(path) else None
+    if source is not None:
+        _check_not_source(path, names.existing() if names is not None else [path], source)
+    if names is None:
+        check_target(path, overwrite=options.overwrite)
+    else:
+        check_sequence_place(path, names, overwrite=options.overwrite)
 
 
 def _left_by_earlier_runs(path: Path, *, is_sequence: bool) -> list[str]:

@@ -73,14 +73,9 @@ class SequenceSink(FrameSink):
         suffix = require_picture(Path(self._names.pattern))
         self._format = PictureFormat.of(suffix, (width, height), source, options)
         self._overwrites = options.overwrite
-        if self._names.existing() and not options.overwrite:
-            raise OutputError(
-                f"{path}: such pictures exist already; choose another name, or ask to overwrite them (--overwrite)."
-            )
+        check_sequence_place(path, self._names, overwrite=options.overwrite)
         with write_errors(path):
             exists = self._folder.is_dir()
-            if not exists:
-                _check_folder(self._folder)
             self._lock = TargetLock(self._folder / self._names.pattern if exists else self._folder)
             try:
                 self._staging = new_folder(self._folder / "pictures" if exists else self._folder)
@@ -172,7 +167,13 @@ def _move(path: Path, target: Path, moved: list[tuple[Path, Path]]) -> None:
     moved.append((path, target))
 
 
-def _check_folder(folder: Path) -> None:
-    if folder.is_file():
-        raise OutputError(f"{folder}: expected a folder for the pictures, found a file; choose another name.")
-    check_target(folder, overwrite=False)
+def check_sequence_place(path: Path, names: PictureNames, *, overwrite: bool) -> None:
+    """Raise OutputError if the pictures of `path` have no place, or exist and may not be replaced."""
+    if names.existing() and not overwrite:
+        raise OutputError(
+            f"{path}: such pictures exist already; choose another name, or ask to overwrite them (--overwrite)."
+        )
+    if names.folder.is_file():
+        raise OutputError(f"{names.folder}: expected a folder for the pictures, found a file; choose another name.")
+    if not names.folder.is_dir():
+        check_target(names.folder, overwrite=False)
