@@ -135,12 +135,12 @@ def jobs_for(source: str, target: Path, *, each: bool = False) -> list[Job]:
     """
     from ...video.reading.folder import clips_in
     from ...video.reading.pictures.selection import list_pictures
-    from ...video.writing.options import CONTAINERS
-    from ...video.writing.pictures.picture_format import WRITTEN_SUFFIXES
+    from ...video.writing.containers import CONTAINERS
+    from ...video.writing.pictures.kinds import PICTURES
 
     folder = Path(source)
     if each:
-        inputs, known, other = list_pictures(folder), WRITTEN_SUFFIXES, ".png"
+        inputs, known, other = list_pictures(folder), frozenset(PICTURES), ".png"
         if inputs is None:
             raise InvalidArgumentError(f"each: expected a folder or pattern of pictures, got {source}; leave it out.")
     else:

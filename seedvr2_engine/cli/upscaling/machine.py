@@ -156,7 +156,7 @@ def print_plan(
     from ...device import total_memory_bytes
     from ...pipeline.forecast import forecast, matrix_rate
     from ...pipeline.memory import engine_budget_bytes
-    from ...video.writing.plan import plan_output
+    from ...video.writing.output_plan import plan_output
 
     with cut.open(job.source) as clip:
         check_count(len(clip), job.target)

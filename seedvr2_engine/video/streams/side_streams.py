@@ -12,13 +12,13 @@ from av.subtitles.stream import SubtitleStream
 
 from ..info import SourceInfo
 from ..reading.probe import opened
-from ..writing.options import Container
+from ..writing.containers import Container
 from .attachments import Attachment, attached_file, read_covers
 from .copied import CopiedStream
 from .metadata import describe_stream, set_chapters
-from .plan import StreamPlan, copy_audio
 from .sound.encoder import AudioEncoder
 from .sound.table import AudioTarget
+from .stream_plan import StreamPlan, copy_audio
 from .text.mov_text import CODEC, LineEnds, text_time_base
 from .text.subtitles import SubtitleConverter
 from .timing import Placed, place

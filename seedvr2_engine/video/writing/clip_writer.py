@@ -8,22 +8,23 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import torch
 
 from ...errors import InvalidArgumentError
 from ...output.unfinished import PartialFile
 from ..hdr_metadata import HdrMetadata
-from ..info import PictureMetadata, SourceInfo
+from ..info import SourceInfo
 from ..planes import encode_frame
 from ..streams.finished.matroska_header import set_display_size
 from ..streams.finished.mp4_cover import add_covers
 from ..streams.finished.mp4_length import set_video_length
 from ..streams.side_streams import SideStreams
+from .containers import container_for
+from .encoder_plan import EncoderPlan
 from .hdr_output import metadata_template
-from .options import EncoderPlan, SinkOptions, container_for
+from .options import SinkOptions
+from .output_plan import plan_output
 from .partial import PartialWriter, write_errors
-from .plan import plan_output
-from .sink import FrameSink
+from .sink import FrameSink, Written
 
 DEFAULT_RATE = Fraction(24)
 # Fewer frames need no reordering, and x265 leaves their decoding times uninitialised.
@@ -90,26 +91,19 @@ class VideoSink(FrameSink):
         # Opens the other encoders and writes the header, so that bad settings fail before hours of work.
         self._output.start_encoding()
 
-    def _write(
-        self,
-        rgb: torch.Tensor,
-        alpha: torch.Tensor | None,
-        pts: int | None,
-        duration: int | None,
-        metadata: PictureMetadata | None,
-    ) -> None:
-        pts = pts if pts is not None and self._follows_source else self._end_pts
+    def _write(self, frame: Written) -> None:
+        pts = frame.pts if frame.pts is not None and self._follows_source else self._end_pts
         if self._last_pts is None:
             self._begin(pts)
         elif pts <= self._last_pts:
             raise InvalidArgumentError(f"pts: expected more than {self._last_pts}, got {pts}; write frames in order.")
-        frame = encode_frame(rgb, alpha, self._plan.pix_fmt, self._plan.color)
-        frame.pts = pts - self._shift
-        frame.time_base = self._time_base
+        coded = encode_frame(frame.rgb, frame.alpha, self._plan.pix_fmt, self._plan.color)
+        coded.pts = pts - self._shift
+        coded.time_base = self._time_base
         self._last_pts = pts
-        self._end_pts = pts + (duration if duration is not None and self._follows_source else self._step)
+        self._end_pts = pts + (frame.duration if frame.duration is not None and self._follows_source else self._step)
         self._durations[pts] = self._end_pts - pts
-        self._mux(frame)
+        self._mux(coded)
 
     def _begin(self, first_pts: int) -> None:
         """Let a trimmed clip start at its first frame, and a whole one at its earliest stream."""

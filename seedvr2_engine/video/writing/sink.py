@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -12,6 +13,22 @@ from ...errors import InvalidArgumentError, OutputError
 from ...output.signals import held_signals
 from ..info import PictureMetadata
 from .partial import write_errors
+
+
+@dataclass(frozen=True)
+class Written:
+    """One frame that is to be written; see `FrameSink.write`."""
+
+    rgb: torch.Tensor
+    """Floating point (3,H,W) in [0,1]."""
+    alpha: torch.Tensor | None
+    """Floating point (1,H,W) in [0,1]."""
+    pts: int | None
+    """When it is shown, in ticks of the source; None: right after the one before."""
+    duration: int | None
+    """Ticks of the source."""
+    metadata: PictureMetadata | None
+    """What its own picture file said; None takes that of the whole source."""
 
 
 class FrameSink(ABC):
@@ -39,14 +56,7 @@ class FrameSink(ABC):
         return self._is_closed
 
     @abstractmethod
-    def _write(
-        self,
-        rgb: torch.Tensor,
-        alpha: torch.Tensor | None,
-        pts: int | None,
-        duration: int | None,
-        metadata: PictureMetadata | None,
-    ) -> None: ...
+    def _write(self, frame: Written) -> None: ...
 
     @abstractmethod
     def _finish(self) -> None: ...
@@ -81,7 +91,7 @@ class FrameSink(ABC):
         if alpha is not None and tuple(alpha.shape) != (1, self.height, self.width):
             raise InvalidArgumentError(f"alpha: expected shape {(1, *expected[1:])}, got {tuple(alpha.shape)}.")
         with held_signals(), write_errors(self.path):
-            self._write(rgb, alpha, pts, duration, metadata)
+            self._write(Written(rgb, alpha, pts, duration, metadata))
             self.frames_written += 1
 
     def finish(self) -> Path:

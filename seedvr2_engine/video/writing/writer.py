@@ -13,10 +13,10 @@ from ..info import SourceInfo
 from ..reading.pictures.selection import is_picture, list_pictures
 from .clip_writer import VideoSink
 from .options import SinkOptions
+from .output_plan import plan_output
 from .pictures.animation_sink import AnimationSink, is_animation
 from .pictures.picture_names import PictureNames, is_sequence
 from .pictures.picture_sinks import REPLACED_MARK, PictureSink, SequenceSink, check_sequence_place
-from .plan import plan_output
 from .sink import FrameSink
 
 _MOST_LISTED = 3

@@ -125,12 +125,6 @@ def test_sound_whose_clock_begins_anew_goes_on(tmp_path):
     assert len(packets_of(joined, "audio")) - 2 <= len(times) <= len(packets_of(joined, "audio"))
 
 
-def test_sound_can_be_left_out(tmp_path):
-    copy_clip(audio_clip(tmp_path / "a.mp4"), tmp_path / "b.mp4", copy_audio=False)
-    with open_source(tmp_path / "b.mp4") as source:
-        assert source.info.audio == ()
-
-
 def test_another_frame_rate_drops_the_sound_and_says_so(tmp_path):
     sink = copy_clip(audio_clip(tmp_path / "a.mp4"), tmp_path / "b.mp4", rate=Fraction(50))
     assert any("frame rate was changed" in warning for warning in sink.warnings)

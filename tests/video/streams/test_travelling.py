@@ -13,7 +13,7 @@ from seedvr2_engine.video.reading.container.matroska import video_tracks
 from seedvr2_engine.video.streams.finished.matroska_header import display_size
 from seedvr2_engine.video.streams.languages import language_for
 from seedvr2_engine.video.streams.metadata import moved_timecode
-from seedvr2_engine.video.writing.plan import plan_output
+from seedvr2_engine.video.writing.output_plan import plan_output
 
 from ..made.clips import ClipSpec, noise, write_clip
 from ..made.sounds import heard, write_sound

@@ -128,7 +128,7 @@ def test_a_replacement_that_fails_puts_everything_back(tmp_path, monkeypatch, fa
 KILLED = """
 import os, signal, sys, torch
 from seedvr2_engine.video import SinkOptions, open_sink
-from seedvr2_engine.video.writing import picture_sinks
+from seedvr2_engine.video.writing.pictures import picture_sinks
 normal, calls = picture_sinks.place_new, []
 def place_new(path, target):
     calls.append(path)

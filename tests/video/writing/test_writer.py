@@ -1,5 +1,6 @@
 """Clips out: codecs, tags, times, and what is left on the disk when something goes wrong."""
 
+import re
 import shutil
 import subprocess
 from fractions import Fraction
@@ -202,7 +203,7 @@ def test_odd_sizes_are_never_cropped(tmp_path, size):
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("a.xyz", {}, "expected a name ending in .m4v .mkv .mov .mp4 .webm"),
+        ("a.xyz", {}, "expected a name ending in one of .apng .gif .jpeg .jpg .m4v .mkv"),
         ("a.mp4", {"codec": "ffv1"}, "expected one of the codecs h264, h265, vp9"),
         ("a.mp4", {"bit_depth": 16}, "bit_depth 16: h265 takes 8, 10, 12 bits"),
         ("a.mp4", {"chroma": "rgb"}, "chroma rgb: h264 takes 420, 422, 444"),
@@ -215,6 +216,16 @@ def test_impossible_outputs_get_one_sentence(tmp_path, name, options, sentence):
         write_scene(tmp_path / name, **options)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_endings_that_are_named_are_those_that_are_taken(tmp_path):
+    with pytest.raises(OutputError, match="expected a name ending") as caught:
+        write_scene(tmp_path / "a.xyz")
+    named = re.findall(r"\.\w+", str(caught.value).split("one of")[1].split(", found")[0])
+    assert {".gif", ".apng", ".mp4", ".png", ".tif"} <= set(named)
+    for ending in named:
+        write_scene(tmp_path / f"a{ending}", 1)
+    assert len(list(tmp_path.iterdir())) == len(named)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
@@ -254,10 +265,10 @@ def test_an_unknown_preset_gets_one_sentence():
 
 
 def test_a_codec_that_the_build_lacks_gets_one_sentence(tmp_path, monkeypatch):
-    from seedvr2_engine.video.writing import options
+    from seedvr2_engine.video.writing import encoders
 
-    absent = options.VideoCodec("no_such_encoder", (8,), ("420",))
-    monkeypatch.setitem(options.CODECS, "h264", absent)
+    absent = encoders.Encoder("no_such_encoder", (8,), ("420",))
+    monkeypatch.setitem(encoders.ENCODERS, "h264", absent)
     with pytest.raises(OutputError, match="Encoder no_such_encoder: expected it in FFmpeg"):
         write_scene(tmp_path / "a.mp4")
 

@@ -5,42 +5,25 @@ from __future__ import annotations
 import struct
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
 import av
-import torch
 
 from ....errors import InvalidArgumentError, OutputError
 from ....output.unfinished import PartialFile
-from ...info import ColorRange, ColorTags, Matrix, PictureMetadata, SourceInfo
+from ...info import ColorRange, ColorTags, Matrix, SourceInfo
 from ...planes import encode_frame
 from ...profiles import name_of, tags_of
 from ..options import SinkOptions
 from ..partial import PartialWriter, write_errors
-from ..sink import FrameSink
+from ..sink import FrameSink, Written
+from .kinds import ANIMATIONS
 
 _SRGB = (1, 13)
 _DEFAULT_RATE = Fraction(24)
 _RGB = ColorTags(ColorRange.FULL, Matrix.RGB)
-
-
-@dataclass(frozen=True)
-class _Kind:
-    muxer: str
-    encoder: str
-    ticks: int
-    """Per second: what its times are counted in."""
-    longest_edge: int
-
-
-_KINDS = {
-    ".gif": _Kind("gif", "gif", 100, 65535),
-    ".apng": _Kind("apng", "apng", 1000, 16383),
-    ".webp": _Kind("webp", "libwebp_anim", 1000, 16383),
-}
 
 
 def is_animation(path: Path, source: SourceInfo | None) -> bool:
@@ -54,7 +37,7 @@ class AnimationSink(FrameSink):
 
     def __init__(self, path: Path, width: int, height: int, source: SourceInfo | None, options: SinkOptions) -> None:
         super().__init__(path, width, height)
-        self._kind = _KINDS[path.suffix.lower()]
+        self._kind = ANIMATIONS[path.suffix.lower()]
         if max(width, height) > self._kind.longest_edge:
             raise OutputError(
                 f"{path}: expected at most {self._kind.longest_edge} pixels a side in this kind of file, got {width}x"
@@ -127,26 +110,20 @@ class AnimationSink(FrameSink):
         graph.configure()
         return graph
 
-    def _write(
-        self,
-        rgb: torch.Tensor,
-        alpha: torch.Tensor | None,
-        pts: int | None,
-        duration: int | None,
-        metadata: PictureMetadata | None,
-    ) -> None:
-        frame = encode_frame(rgb, alpha if self._alpha else None, self._pix_fmt, _RGB)
-        start, length = self._time(pts, duration)
-        frame.pts, frame.time_base = start, Fraction(1, self._kind.ticks)
-        frame.duration = length
+    def _write(self, frame: Written) -> None:
+        coded = encode_frame(frame.rgb, frame.alpha if self._alpha else None, self._pix_fmt, _RGB)
+        start, length = self._time(frame.pts, frame.duration)
+        self._place(coded, start, length)
         if self._palettes is not None:
-            self._palettes.vpush(frame)
-            frame = self._palettes.vpull()
-            frame.pts, frame.time_base = start, Fraction(1, self._kind.ticks)
-            frame.duration = length
-        for packet in self._stream.encode(frame):
+            self._palettes.vpush(coded)
+            coded = self._palettes.vpull()
+            self._place(coded, start, length)
+        for packet in self._stream.encode(coded):
             packet.duration = packet.duration or length
             self._output.mux(packet)
+
+    def _place(self, coded: av.VideoFrame, start: int, length: int) -> None:
+        coded.pts, coded.time_base, coded.duration = start, Fraction(1, self._kind.ticks), length
 
     def _time(self, pts: int | None, duration: int | None) -> tuple[int, int]:
         """When a frame is shown and for how long, in ticks of the file."""

@@ -19,14 +19,13 @@ from ...hdr_metadata import HdrMetadata
 from ...info import ColorRange, ColorTags, PictureMetadata, SourceInfo
 from ...planes import encode_frame
 from ...ycbcr import quantise
+from ..defaults import alpha_of, output_tags, wanted_depth
 from ..hdr_output import hdr_losses
-from ..options import SinkOptions, alpha_of, output_tags, wanted_depth
+from ..options import SinkOptions
+from .kinds import PICTURES
 from .picture_bytes import density_of, png_of, png_with, tiff_of
 from .png_light import with_png_light
 
-_KINDS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WebP"}
-WRITTEN_SUFFIXES = frozenset(_KINDS)
-"""Endings of the pictures that can be written."""
 _DEEP = frozenset({"PNG", "TIFF"})
 _LONGEST_EDGE = {"JPEG": 65535, "WebP": 16383}
 # What one segment of a JPEG file holds beside its name.
@@ -63,7 +62,7 @@ class PictureFormat:
 
         `size` is (width, height). Raises OutputError if the format has no pictures that large.
         """
-        kind = _KINDS[suffix]
+        kind = PICTURES[suffix]
         wanted = options.bit_depth or wanted_depth(source)
         longest = _LONGEST_EDGE.get(kind)
         if longest is not None and max(size) > longest:
@@ -74,7 +73,7 @@ class PictureFormat:
         depth = 16 if wanted > 8 and kind in _DEEP else 8
         metadata = source.metadata if source is not None and source.metadata is not None else PictureMetadata()
         aspect = source.sample_aspect_ratio if source is not None else Fraction(1)
-        tags = output_tags(size, source, is_rgb=True)
+        tags = output_tags(source, is_rgb=True)
         warnings = []
         if kind == "JPEG" and source is not None and source.has_alpha:
             warnings.append(f"JPEG holds no alpha; {alpha_of(source)} left out: use .png to keep it.")
@@ -115,8 +114,8 @@ def encode_picture(
 def require_picture(path: Path) -> str:
     """Return the lower-case ending of a picture that can be written; raises OutputError otherwise."""
     suffix = path.suffix.lower()
-    if suffix not in _KINDS:
-        known = " ".join(sorted(_KINDS))
+    if suffix not in PICTURES:
+        known = " ".join(sorted(PICTURES))
         raise OutputError(f"{path}: expected a picture ending in {known}, found {suffix!r}; rename the output.")
     return suffix
 

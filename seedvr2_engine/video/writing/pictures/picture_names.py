@@ -12,7 +12,7 @@ from pathlib import Path
 from ....errors import OutputError
 from ...info import SourceInfo
 from ...reading.pictures.selection import is_picture, printf_field
-from ..options import CONTAINERS
+from ..containers import CONTAINERS
 
 DEFAULT_PICTURE_NAME = "%06d.png"
 """Pictures of a clip in a folder."""

@@ -6,15 +6,13 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-import torch
-
 from ....errors import OutputError
 from ....output.lock import TargetLock
 from ....output.unfinished import PartialFile, check_target, new_folder, place_new
-from ...info import PictureMetadata, SourceInfo
+from ...info import SourceInfo
 from ..options import SinkOptions
 from ..partial import write_errors
-from ..sink import FrameSink
+from ..sink import FrameSink, Written
 from .picture_format import PictureFormat, encode_picture, require_picture
 from .picture_names import PictureNames, producible
 
@@ -31,20 +29,13 @@ class PictureSink(FrameSink):
         self._format = PictureFormat.of(self._suffix, (width, height), source, options)
         self._file = PartialFile(path, overwrite=options.overwrite)
 
-    def _write(
-        self,
-        rgb: torch.Tensor,
-        alpha: torch.Tensor | None,
-        pts: int | None,
-        duration: int | None,
-        metadata: PictureMetadata | None,
-    ) -> None:
+    def _write(self, frame: Written) -> None:
         if self.frames_written:
             raise OutputError(
                 f"{self.path}: expected one frame for a picture, got more; name a folder or a pattern such as %05d"
                 f"{self._suffix} instead."
             )
-        self._file.write(encode_picture(rgb, alpha, self._format, metadata))
+        self._file.write(encode_picture(frame.rgb, frame.alpha, self._format, frame.metadata))
 
     def _finish(self) -> None:
         self._file.commit()
@@ -83,16 +74,9 @@ class SequenceSink(FrameSink):
                 self._lock.release()
                 raise
 
-    def _write(
-        self,
-        rgb: torch.Tensor,
-        alpha: torch.Tensor | None,
-        pts: int | None,
-        duration: int | None,
-        metadata: PictureMetadata | None,
-    ) -> None:
+    def _write(self, frame: Written) -> None:
         target = self._staging / self._names.name(self.frames_written)
-        data = encode_picture(rgb, alpha, self._format, metadata)
+        data = encode_picture(frame.rgb, frame.alpha, self._format, frame.metadata)
         try:
             with target.open("xb") as file:
                 file.write(data)

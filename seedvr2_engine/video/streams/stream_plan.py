@@ -10,7 +10,7 @@ import av
 from av.subtitles.stream import SubtitleStream
 
 from ..reading.probe import codec_name
-from ..writing.options import Container, SinkOptions
+from ..writing.containers import Container
 from . import trial
 from .attachments import holds_attachment, holds_cover, is_cover
 from .sound.table import AudioTarget, audio_targets, is_known_layout, is_lossless, is_played, usual_layout
@@ -44,7 +44,7 @@ class StreamPlan:
 
 
 def plan_streams(
-    source: av.container.InputContainer, kind: Container, ending: str, options: SinkOptions, *, follows_time: bool
+    source: av.container.InputContainer, kind: Container, ending: str, *, follows_time: bool
 ) -> list[StreamPlan]:
     """Plan all side streams of an open clip for a kind of file; `ending` (".mp4") is for the sentences.
 
@@ -54,11 +54,9 @@ def plan_streams(
     has_chapters = bool(source.chapters())
     for stream in source.streams:
         if isinstance(stream, av.AudioStream):
-            if options.copy_audio:
-                plans.append(_plan_audio(stream, kind, ending) if follows_time else _out_of_step(stream, "audio"))
+            plans.append(_plan_audio(stream, kind, ending) if follows_time else _out_of_step(stream, "audio"))
         elif isinstance(stream, SubtitleStream):
-            if options.copy_subtitles:
-                plans.append(_plan_subtitle(stream, kind, ending) if follows_time else _out_of_step(stream, "subtitle"))
+            plans.append(_plan_subtitle(stream, kind, ending) if follows_time else _out_of_step(stream, "subtitle"))
         elif stream.type == "attachment":
             plans.append(_plan_attachment(stream, kind, ending))
         elif is_cover(stream):

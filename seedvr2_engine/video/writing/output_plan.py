@@ -12,8 +12,10 @@ from ..reading.probe import first_frame, main_video, opened
 from ..streams.finished.matroska_header import display_size, with_room
 from ..streams.immersion import immersion_tags
 from ..streams.metadata import file_tags, moved_timecode, muxer_options, stream_tags
-from ..streams.plan import StreamPlan, plan_streams
-from .options import EncoderPlan, SinkOptions, container_for, plan_encoder
+from ..streams.stream_plan import StreamPlan, plan_streams
+from .containers import container_for
+from .encoder_plan import EncoderPlan, plan_encoder
+from .options import SinkOptions
 from .pictures.animation_sink import animation_losses, is_animation
 from .pictures.picture_format import PictureFormat, require_picture
 from .pictures.picture_names import PictureNames, is_sequence
@@ -80,7 +82,7 @@ def plan_output(path: Path, size: tuple[int, int], source: SourceInfo | None, op
     is_trimmed = source.is_trimmed_at_start or source.is_trimmed_at_end
     with opened(source.path) as container:
         video = main_video(container, source.path)
-        streams = plan_streams(container, kind, path.suffix, options, follows_time=follows)
+        streams = plan_streams(container, kind, path.suffix, follows_time=follows)
         tags, lost_tags = file_tags(container.metadata, kind.muxer)
         disposition = int(video.disposition)
         video_tags, lost_languages = stream_tags(video, kind.muxer)
@@ -132,8 +134,8 @@ def _picture_losses(
     lost = [
         name
         for name, has in (
-            ("sound", bool(source.audio) and options.copy_audio),
-            ("subtitles", bool(source.subtitles) and options.copy_subtitles),
+            ("sound", bool(source.audio)),
+            ("subtitles", bool(source.subtitles)),
         )
         if has
     ]
