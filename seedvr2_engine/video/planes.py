@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..errors import VideoError
 from .info import ColorRange, ColorTags, Crop, Matrix, Orientation, PixelFamily
@@ -35,9 +36,9 @@ _CHROMA_STEPS = {"410": (4, 4), "411": (4, 1), "420": (2, 2), "422": (2, 1), "44
 class Samples(NamedTuple):
     """Code values of one stored frame, as numpy views that live no longer than the frame."""
 
-    channels: list[np.ndarray]
+    channels: list[NDArray[Any]]
     """R,G,B or one grey plane or Y,Cb,Cr; chroma planes may be smaller."""
-    alpha: np.ndarray | None
+    alpha: NDArray[Any] | None
     bits: int
     chroma: ChromaLayout | None
     """None for R'G'B' and grey."""
@@ -180,7 +181,7 @@ def as_direct(frame: av.VideoFrame) -> av.VideoFrame:
     return frame.reformat(format=target, threads=1)
 
 
-def first_channel(frame: av.VideoFrame) -> tuple[np.ndarray, int]:
+def first_channel(frame: av.VideoFrame) -> tuple[NDArray[Any], int]:
     """Return the code values (H,W) of Y', grey or R', and their bits; `frame` must be as `as_direct` returns it.
 
     A view that lives no longer than the frame.
@@ -228,17 +229,17 @@ def _samples(frame: av.VideoFrame, codec: str) -> Samples:
     return Samples([pixels[:, :, order.index(channel)] for channel in "rgb"], alpha, bits, None)
 
 
-def _plane(plane: av.video.plane.VideoPlane, kind: np.dtype) -> np.ndarray:
+def _plane(plane: av.video.plane.VideoPlane, kind: np.dtype[Any]) -> NDArray[Any]:
     rows = np.frombuffer(memoryview(plane), dtype=kind).reshape(plane.height, plane.line_size // kind.itemsize)
     return rows[:, : plane.width]
 
 
-def _packed(plane: av.video.plane.VideoPlane, kind: np.dtype, channels: int) -> np.ndarray:
+def _packed(plane: av.video.plane.VideoPlane, kind: np.dtype[Any], channels: int) -> NDArray[Any]:
     rows = np.frombuffer(memoryview(plane), dtype=kind).reshape(plane.height, plane.line_size // kind.itemsize)
     return rows[:, : plane.width * channels].reshape(plane.height, plane.width, channels)
 
 
-def _tensor(planes: list[np.ndarray]) -> torch.Tensor:
+def _tensor(planes: list[NDArray[Any]]) -> torch.Tensor:
     """float32 (C,H,W); 16-bit codes are exact in float32."""
     return torch.from_numpy(np.stack([plane.astype(np.float32) for plane in planes]))
 

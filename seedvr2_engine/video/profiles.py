@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import struct
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 _HEADER_BYTES = 128
@@ -72,7 +74,7 @@ def tags_of(profile: bytes) -> tuple[int, int] | None:
     return None if primaries is None or transfer is None else (primaries, transfer)
 
 
-def grey_levels(profile: bytes) -> np.ndarray | None:
+def grey_levels(profile: bytes) -> NDArray[Any] | None:
     """Return sRGB grey, float64 (256,) in [0,1], for the 256 grey levels of a grey profile; None if it is unusable."""
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
     try:
@@ -120,7 +122,7 @@ def _xyz(table: bytes) -> list[float] | None:
     return [value / 65536 for value in struct.unpack_from(">3i", table, 8)]
 
 
-def _curve(table: bytes) -> np.ndarray | None:
+def _curve(table: bytes) -> NDArray[Any] | None:
     """Linear light (256,) for 256 levels."""
     levels = np.linspace(0, 1, 256)
     if len(table) < 12:

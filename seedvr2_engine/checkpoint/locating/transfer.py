@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from ...errors import ModelFileError
+from ...version import __version__
 from .registry import ModelFile
 
 Progress = Callable[[int, int], None]
@@ -68,14 +69,15 @@ def hub_address(model: ModelFile, endpoint: str | None, token: str | None) -> Ad
     Raises `ModelFileError` for an endpoint that is neither http nor https.
     """
     # Imported on use: reading a local file must not need a hub client.
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub import constants, get_token, hf_hub_url
 
     url = hf_hub_url(model.repository, model.path, revision=model.revision, endpoint=endpoint)
     if not url.startswith(("https://", "http://")):
         raise ModelFileError(f"{url}: expected an http or https address; correct the endpoint (HF_ENDPOINT).")
-    headers = build_hf_headers(token=token, library_name="seedvr2-engine")
-    return Address(url, headers, headers.pop("authorization", None))
+    if token is None and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+        token = get_token()
+    # Its `build_hf_headers` asks the endpoint for a list of programs first (2.4), and waits for that without limit.
+    return Address(url, {"User-Agent": f"seedvr2-engine/{__version__}"}, f"Bearer {token}" if token else None)
 
 
 def fetch(model: ModelFile, address: Address, partial: Path, on_progress: Progress | None = None) -> None:

@@ -31,7 +31,7 @@ class VAEConfig:
     @property
     def spatial_compression(self) -> int:
         """Picture pixels along one edge of a latent cell."""
-        return 2 ** (len(self.block_out_channels) - 1)
+        return 1 << (len(self.block_out_channels) - 1)
 
     @property
     def temporal_compression(self) -> int:

@@ -50,7 +50,7 @@ class TileSpec:
 
 
 @dataclass(frozen=True)
-class Span:
+class TileRange:
     """One tile along one direction."""
 
     start: int
@@ -63,7 +63,7 @@ class Span:
     """Whether a neighbour lies behind it."""
 
 
-def tile_spans(extent: int, size: int, overlap: int) -> list[Span]:
+def tile_ranges(extent: int, size: int, overlap: int) -> list[TileRange]:
     """Cover `extent` latent cells with spans of at most `size` that share `overlap` cells.
 
     Spans start at multiples of `size - overlap`; one that would add nothing new is left out.
@@ -74,11 +74,11 @@ def tile_spans(extent: int, size: int, overlap: int) -> list[Span]:
         stop = min(start + size, extent)
         if start > 0 and stop - start <= overlap:
             continue
-        spans.append(Span(start, stop, fades_in=start > 0, fades_out=stop < extent))
+        spans.append(TileRange(start, stop, fades_in=start > 0, fades_out=stop < extent))
     return spans
 
 
-def blend_window(span: Span, length: int, ramp: int) -> Tensor:
+def blend_window(span: TileRange, length: int, ramp: int) -> Tensor:
     """The FP32 weights of a tile along one direction: `length` samples, raised-cosine ramps of at most `ramp`."""
     window = torch.ones(length, dtype=torch.float32)
     faded = max(0, min(ramp, length - 1))
@@ -155,7 +155,7 @@ def _grid(
 ) -> TileGrid:
     def along(i: int) -> list[tuple[slice, slice, Tensor]]:
         pieces = []
-        for span in tile_spans(cells[i], sizes[i], overlaps[i]):
+        for span in tile_ranges(cells[i], sizes[i], overlaps[i]):
             length = (span.stop - span.start) * target_scale
             source = slice(span.start * source_scale, span.stop * source_scale)
             target = slice(span.start * target_scale, span.stop * target_scale)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import av
 
-Decoder = Callable[[av.Packet], list[av.VideoFrame]]
+Decoder = Callable[[av.Packet[Any]], list[av.VideoFrame]]
 
 # FFmpeg's own decoders of these skip the alpha, which travels as a second picture beside each packet.
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
@@ -36,7 +37,7 @@ def decoder_of(stream: av.VideoStream) -> Decoder:
     context.color_range, context.colorspace = stored.color_range, stored.colorspace
     context.color_primaries, context.color_trc = stored.color_primaries, stored.color_trc
 
-    def decode(packet: av.Packet) -> list[av.VideoFrame]:
+    def decode(packet: av.Packet[Any]) -> list[av.VideoFrame]:
         return context.decode(packet if packet.size else None)
 
     return decode

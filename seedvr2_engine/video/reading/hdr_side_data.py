@@ -88,6 +88,6 @@ def _is_profile_5(data: bytes) -> bool:
     """Whether AVDOVIMetadata is profile 5's, by the rule of libavcodec's ff_dovi_guess_profile_hevc."""
     if len(data) < struct.calcsize("P"):
         return False
-    (header,) = struct.unpack_from("P", data)
+    header: int = struct.unpack_from("P", data)[0]
     # vdr_rpu_profile and bl_video_full_range_flag of AVDOVIRpuDataHeader.
     return header + 11 <= len(data) and data[header + 4] == 0 and data[header + 10] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import av
 
@@ -39,7 +40,7 @@ class CopiedStream:
             # Broadcast AAC; FFmpeg converts it by itself, but not into fragments.
             self._filter = av.BitStreamFilterContext("aac_adtstoasc", source)
 
-    def packets(self, placed: Placed) -> list[av.Packet]:
+    def packets(self, placed: Placed) -> list[av.Packet[Any]]:
         """The packets to mux for one of the source; raises av.FFmpegError if the filter refuses it."""
         packet = placed.packet
         if self._drops_discarded is None:
@@ -60,7 +61,7 @@ class CopiedStream:
         if self._check is not None and (sentence := self._check.sentence(is_left_out=self._is_parsed)) is not None:
             self._warn(sentence)
 
-    def _moved(self, packet: av.Packet, base: Fraction, shift_s: Fraction) -> av.Packet:
+    def _moved(self, packet: av.Packet[Any], base: Fraction, shift_s: Fraction) -> av.Packet[Any]:
         pts, dts = (None if t is None else round((t * base - shift_s) / self._tick) for t in (packet.pts, packet.dts))
         duration = round((packet.duration or 0) * base / self._tick)
         dts = pts if dts is None else dts
@@ -80,7 +81,7 @@ class CopiedStream:
         return packet
 
 
-def skipped_samples(packet: av.Packet) -> int:
+def skipped_samples(packet: av.Packet[Any]) -> int:
     """How many samples a container says to decode and not to play from this packet on."""
     if not packet.has_sidedata("skip_samples"):
         return 0

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from functools import partial
+from typing import Any
 
 import av
 from av.subtitles.stream import SubtitleStream
@@ -51,7 +52,7 @@ class SideStreams:
         self._line_ends: dict[int, LineEnds] = {}
         self.covers: list[Attachment] = []
         """Cover art that is put in when the file is complete."""
-        self._packets: Iterator[av.Packet] = iter(())
+        self._packets: Iterator[av.Packet[Any]] = iter(())
         self._waiting: Placed | None = None
         self._damaged: set[int] = set()
         self._shift_s = Fraction(0)
@@ -174,7 +175,7 @@ class SideStreams:
             return
         self._guarded(index, lambda: self._noted(index, track.packets(placed)), time_s)
 
-    def _noted(self, index: int, packets: list[av.Packet]) -> list[av.Packet]:
+    def _noted(self, index: int, packets: list[av.Packet[Any]]) -> list[av.Packet[Any]]:
         if index in self._line_ends:
             for packet in packets:
                 self._line_ends[index].note(packet)
@@ -187,7 +188,7 @@ class SideStreams:
             if packet is not None and index in self._tracks:
                 self._guarded(index, partial(list, (packet,)), None)
 
-    def _guarded(self, index: int, make: Callable[[], list[av.Packet]], time_s: Fraction | None) -> None:
+    def _guarded(self, index: int, make: Callable[[], list[av.Packet[Any]]], time_s: Fraction | None) -> None:
         """Mux what `make` gives; trouble is said once, and ends this stream alone."""
         place_s = f" at {float(time_s):.2f} s" if time_s is not None else ""
         try:

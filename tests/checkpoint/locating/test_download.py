@@ -76,6 +76,15 @@ def test_the_token_reaches_the_endpoint_but_not_where_it_redirects(hub: Hub, tmp
     assert [(path, auth) for path, _, auth in hub.asked] == [(ADDRESS, "Bearer hf_secret"), (f"/store{ADDRESS}", None)]
 
 
+def test_nothing_but_the_file_is_asked_for(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """huggingface_hub's own headers come with a request of their own, whose answer it awaits without limit."""
+    monkeypatch.setattr("huggingface_hub.utils.build_hf_headers", lambda **_: pytest.fail("it may ask for more"))
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_environment")
+    download(MODEL, tmp_path, endpoint=hub.endpoint)
+    assert [path for path, _, _ in hub.asked] == [ADDRESS, f"/store{ADDRESS}"]
+    assert hub.asked[0][2] == "Bearer hf_of_the_environment"
+
+
 def test_a_dropped_connection_is_continued_in_the_same_call(hub: Hub, tmp_path: Path) -> None:
     hub.cuts = [1_000_000, 500_000]
     assert download(MODEL, tmp_path, endpoint=hub.endpoint).read_bytes() == CONTENT

@@ -5,13 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedvr2_engine.models.vae.tiling import TileSpec, blend_window, decode_grid, encode_grid, tile_spans
+from seedvr2_engine.models.vae.tiling import TileSpec, blend_window, decode_grid, encode_grid, tile_ranges
 
 
 @given(extent=st.integers(1, 200), size=st.integers(1, 60), overlap=st.integers(0, 59))
 def test_spans_cover_everything(extent, size, overlap):
     overlap = min(overlap, size - 1)
-    spans = tile_spans(extent, size, overlap)
+    spans = tile_ranges(extent, size, overlap)
     covered = {cell for span in spans for cell in range(span.start, span.stop)}
     assert covered == set(range(extent))
     assert all(span.stop - span.start <= size for span in spans)
@@ -53,7 +53,7 @@ def test_one_tile_that_covers_the_frame_is_no_tile():
 
 
 def test_window_of_a_short_tile_keeps_a_sample():
-    spans = tile_spans(9, 4, 2)
+    spans = tile_ranges(9, 4, 2)
     window = blend_window(spans[-1], 3, 12)
     assert window[-1] == 1
     assert (window >= 0).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import av
 
@@ -56,7 +57,7 @@ def steady_streams(container: av.container.InputContainer) -> frozenset[int]:
     return frozenset([*sound, *(stream.index for stream in clips_of(container))])
 
 
-def is_repeat(packet: av.Packet) -> bool:
+def is_repeat(packet: av.Packet[Any]) -> bool:
     """Whether an empty packet stands for the picture before, shown again; the last ones of a file, which end its
     streams, are empty as well, and have no time."""
     return not packet.size and (packet.dts is not None or packet.pts is not None)

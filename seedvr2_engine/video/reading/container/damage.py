@@ -22,11 +22,11 @@ from ..structure.transport import walk_transport_stream
 
 __all__ = ["Structure", "inspect", "missing_bytes"]
 
-Walk = Callable[[BinaryIO, int, Budget], Structure]
+Walker = Callable[[BinaryIO, int, Budget], Structure]
 
 
 def inspect(path: Path) -> Structure:
-    """Walk through the file's parts; nothing is out of order where its format is not known or does not say.
+    """Walker through the file's parts; nothing is out of order where its format is not known or does not say.
 
     The number of parts that are looked at is bounded by the file's size, so that a forged file of many tiny parts
     costs no time. Raises OSError if the file cannot be read.
@@ -45,12 +45,12 @@ def missing_bytes(path: Path) -> int:
     return inspect(path).missing_bytes
 
 
-def _walk_for(head: bytes) -> Walk:
+def _walk_for(head: bytes) -> Walker:
     if head[4:8] in FIRST_BOXES:
         return walk_boxes
     if head == ASF_HEADER:
         return walk_asf
-    starts: tuple[tuple[bytes, Walk], ...] = (
+    starts: tuple[tuple[bytes, Walker], ...] = (
         (EBML_ID.to_bytes(4, "big"), walk_matroska),
         (b"RIFF", walk_riff),
         (b"FLV", walk_flv),

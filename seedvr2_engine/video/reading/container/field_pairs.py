@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import av
 
@@ -49,7 +50,7 @@ class FieldPairs:
         else:
             self._note_sets(_started_units(extra))
 
-    def is_second(self, packet: av.Packet) -> bool:
+    def is_second(self, packet: av.Packet[Any]) -> bool:
         """Whether this packet is the second field of the frame that the packet before began."""
         if not self._is_h264 or not (packet.is_keyframe or self._may_have_fields()):
             return False

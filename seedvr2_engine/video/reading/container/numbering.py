@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from typing import Any
 
 import av
 import numpy as np
@@ -38,7 +39,7 @@ class NumberWatch:
         self._headless = 0
         self._first_headless: int | None = None
 
-    def note(self, packet: av.Packet) -> None:
+    def note(self, packet: av.Packet[Any]) -> None:
         """Look at a packet, which holds one picture, or both fields of one."""
         if not self._is_numbered:
             return
@@ -55,7 +56,7 @@ class NumberWatch:
             self._numbers.add(head[at + 4] << 2 | head[at + 5] >> 6)
         self._count += 1
 
-    def _note_slices(self, packet: av.Packet) -> None:
+    def _note_slices(self, packet: av.Packet[Any]) -> None:
         row = 0
         for match in _PICTURE_OR_SLICE.finditer(memoryview(packet)):
             # A slice has the number of its row, from 1; in MPEG-2 several may share one.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
 from .choice import clips_of
 from .counted import Collected, PacketScan
@@ -97,7 +99,7 @@ def _missing_at_end(
     return max(1, round(lacking)) if lacking > 0.75 and "matroska" in container.format.name else 0
 
 
-def _unseen(collected: Collected, times: np.ndarray | None) -> int:
+def _unseen(collected: Collected, times: NDArray[Any] | None) -> int:
     """How many of the times at which a transport stream says that pictures begin lie in holes between those found.
 
     A second field may have a time of its own, but that does not lie in a hole.

@@ -7,6 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -95,7 +96,7 @@ def _collect(container: av.container.InputContainer, stream: av.VideoStream, bui
     return collected
 
 
-def _note(collected: Collected, packet: av.Packet, tick_s: float) -> None:
+def _note(collected: Collected, packet: av.Packet[Any], tick_s: float) -> None:
     number, collected.packets = collected.packets, collected.packets + 1
     collected.end_byte = (packet.pos or 0) + packet.size
     pts = packet.pts if packet.pts is not None else packet.dts
@@ -121,7 +122,7 @@ def _has_guessed_times(collected: Collected) -> bool:
     return len(set(np.diff(dts).tolist())) > 1 and bool((dts != np.array(collected.pts, np.int64)).any())
 
 
-def _note_second_field(collected: Collected, packet: av.Packet) -> None:
+def _note_second_field(collected: Collected, packet: av.Packet[Any]) -> None:
     """The picture that the first field began lasts as long as both."""
     collected.packets += 1
     collected.end_byte = (packet.pos or 0) + packet.size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import av
 
@@ -40,7 +41,7 @@ class SizeWatch:
         self.change: SizeChange | None = None
         """What was found."""
 
-    def note(self, packet: av.Packet, frame: int) -> None:
+    def note(self, packet: av.Packet[Any], frame: int) -> None:
         """Look at a packet, which holds picture number `frame`."""
         if self._pattern is None or self.change is not None or not packet.is_keyframe:
             return
@@ -53,7 +54,7 @@ class SizeWatch:
             self.change = SizeChange(frame, *size)
         self._size = self._size or size
 
-    def _decoded_size(self, packet: av.Packet) -> tuple[int, int] | None:
+    def _decoded_size(self, packet: av.Packet[Any]) -> tuple[int, int] | None:
         try:
             context = av.CodecContext.create(self._codec, "r")
             assert isinstance(context, av.VideoCodecContext)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
 from ....errors import VideoError
 from ...info import SourceInfo
@@ -143,7 +144,7 @@ def _decoded(container: av.container.InputContainer, stream: av.VideoStream, cou
 
 
 def _examine(frames: Iterator[av.VideoFrame], count: int) -> Window:
-    lumas: list[np.ndarray] = []
+    lumas: list[NDArray[Any]] = []
     weaves: list[Weave] = []
     times: list[float | None] = []
     flagged = 0
@@ -162,7 +163,7 @@ def _examine(frames: Iterator[av.VideoFrame], count: int) -> Window:
     return Window(tuple(weaves), flagged, tuple(steps))
 
 
-def _strips(frame: av.VideoFrame) -> np.ndarray:
+def _strips(frame: av.VideoFrame) -> NDArray[Any]:
     """int16 (H, 16 n): strips of the luma at 8 bits, spread over the width."""
     plane, bits = first_channel(as_direct(frame))
     blocks = plane.shape[1] // _BLOCK
@@ -172,7 +173,7 @@ def _strips(frame: av.VideoFrame) -> np.ndarray:
     return (plane >> (bits - 8)).astype(np.int16)
 
 
-def classify(previous: np.ndarray, current: np.ndarray, following: np.ndarray) -> Weave:
+def classify(previous: NDArray[Any], current: NDArray[Any], following: NDArray[Any]) -> Weave:
     """What the frame in the middle of three is; int16 (H,W) luma of 8 bits.
 
     Rows are woven into the frame in its moving blocks: its own, and those of its two neighbours. Into a frame that is
@@ -194,9 +195,10 @@ def classify(previous: np.ndarray, current: np.ndarray, following: np.ndarray) -
     if count < max(4, moving.size // 200):
         return "unknown"
 
-    def combs(rows: np.ndarray) -> np.ndarray:
+    def combs(rows: NDArray[Any]) -> NDArray[Any]:
         """By how much each row lies outside of its two neighbours in the frame; nothing at an edge or on a slope."""
-        return np.maximum(np.maximum(lowest - rows, rows - highest), 0)
+        outside: NDArray[Any] = np.maximum(np.maximum(lowest - rows, rows - highest), 0)
+        return outside
 
     with_before, with_after = combs(before), combs(after)
     # Row 0 here is row 1 of the picture, of the bottom field.
@@ -215,11 +217,12 @@ def classify(previous: np.ndarray, current: np.ndarray, following: np.ndarray) -
     return "unknown"
 
 
-def _blocks(values: np.ndarray) -> np.ndarray:
+def _blocks(values: NDArray[Any]) -> NDArray[np.int32]:
     """Sums over squares of `_BLOCK` pixels."""
     height, width = values.shape
     rows = values.reshape(height // _BLOCK, _BLOCK, width).sum(axis=1, dtype=np.int32)
-    return rows.reshape(height // _BLOCK, width // _BLOCK, _BLOCK).sum(axis=2)
+    sums: NDArray[np.int32] = rows.reshape(height // _BLOCK, width // _BLOCK, _BLOCK).sum(axis=2)
+    return sums
 
 
 def _has_cadence(weaves: Sequence[Weave]) -> bool:

@@ -9,10 +9,12 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from ....errors import VideoError
@@ -115,7 +117,7 @@ def is_transparent(path: Path) -> bool:
     return False
 
 
-def _frames(path: Path) -> Generator[tuple[np.ndarray, int], None, None]:
+def _frames(path: Path) -> Generator[tuple[NDArray[Any], int], None, None]:
     """(H,W,4) uint8 pictures as they are shown, and for how many milliseconds."""
     with path.open("rb") as file:
         picture = open_picture(file, path.name)

@@ -14,10 +14,11 @@ from ....errors import VideoError
 from ... import profiles
 from ...info import Frame, SourceInfo
 from ...planes import bit_depth, has_alpha
+from ..container.signatures import refuse_misread, unreadable
 from ..probe import first_frame, main_video, opened
 from ..source import Damaged
 from .damage import lacks_end
-from .file import check_readable, header_or_none, read_picture, refuse_misread, unreadable
+from .file import check_readable, header_or_none, read_picture
 from .header import PictureHeader
 
 

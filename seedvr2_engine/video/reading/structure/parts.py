@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Structure:
     """Places for pictures, which AVI leaves empty where a picture is shown again."""
     gaps: tuple[int, ...] = ()
     """Bytes before which something between two pictures or sounds may be missing, or where recordings were joined."""
-    times: Mapping[int, np.ndarray] = field(default_factory=dict)
+    times: Mapping[int, NDArray[Any]] = field(default_factory=dict)
     """Times at which pictures begin, by the number (PID) of a transport stream's picture stream, in its ticks."""
     is_forged: bool = False
     """Whether it is made of so many tiny parts that reading it would take forever, and that no writer makes."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .parts import Budget, Structure, disorder
 
@@ -38,7 +39,7 @@ def walk_transport_stream(file: BinaryIO, size_bytes: int, budget: Budget) -> St
     last: dict[int, int] = {}
     carriers: set[int] = set()
     gaps: list[int] = []
-    times: dict[int, list[np.ndarray]] = {}
+    times: dict[int, list[NDArray[Any]]] = {}
     file.seek(position)
     while data := file.read(_PACKETS_AT_ONCE * length):
         whole = len(data) // length
@@ -56,7 +57,7 @@ def walk_transport_stream(file: BinaryIO, size_bytes: int, budget: Budget) -> St
     return Structure(missing, gaps=tuple(gaps), times=joined)
 
 
-def _note_times(packets: np.ndarray, times: dict[int, list[np.ndarray]]) -> None:
+def _note_times(packets: NDArray[Any], times: dict[int, list[NDArray[Any]]]) -> None:
     """Add the times of presentation (33 bits) in the headers of pictures' PES packets, by stream."""
     begun = packets[packets[:, 1] & 0x40 != 0]
     begun = begun[_has_prefix(begun)]
@@ -97,7 +98,7 @@ def _first_packet(file: BinaryIO) -> tuple[int, int, int] | None:
     return None
 
 
-def _first_fault(packets: np.ndarray, last: dict[int, int], carriers: set[int]) -> tuple[int | None, list[int]]:
+def _first_fault(packets: NDArray[Any], last: dict[int, int], carriers: set[int]) -> tuple[int | None, list[int]]:
     """The first packet that is out of step or comes after a lost one, and all that begin something after a gap.
 
     Keeps the last number of each stream.
@@ -136,9 +137,10 @@ def _first_fault(packets: np.ndarray, last: dict[int, int], carriers: set[int]) 
     return min(faults, default=None), sorted(loose)
 
 
-def _has_prefix(packets: np.ndarray) -> np.ndarray:
+def _has_prefix(packets: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Whether each packet starts, after its adaptation field, as picture and sound do (a PES packet's prefix)."""
     at = np.where(packets[:, 3] & 0x20 != 0, 5 + packets[:, 4].astype(np.int32), 4)
     at = np.minimum(at, packets.shape[1] - 3)
     rows = np.arange(len(packets))
-    return (packets[rows, at] == 0) & (packets[rows, at + 1] == 0) & (packets[rows, at + 2] == 1)
+    begins: NDArray[np.bool_] = (packets[rows, at] == 0) & (packets[rows, at + 1] == 0) & (packets[rows, at + 2] == 1)
+    return begins

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import av
 
@@ -19,7 +20,7 @@ class SoundCheck:
         self._has_begun = False
         self._can_decode = True
 
-    def is_sound(self, packet: av.Packet, time_s: Fraction | None) -> bool:
+    def is_sound(self, packet: av.Packet[Any], time_s: Fraction | None) -> bool:
         """Look at a packet as the source holds it, before it is moved or filtered."""
         decodes = self._decodes(packet)
         if packet.is_corrupt or not decodes:
@@ -39,7 +40,7 @@ class SoundCheck:
         them = "they are" if self._count > 1 else "it is"
         return f"Stream {self._index}: {what} damaged{place}; {them} {done}."
 
-    def _decodes(self, packet: av.Packet) -> bool:
+    def _decodes(self, packet: av.Packet[Any]) -> bool:
         if not self._can_decode:
             return True
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -52,16 +53,16 @@ class AudioEncoder:
         """Cut the sound, to the sample, at this time of the output."""
         self._end_s = end_s
 
-    def packets(self, placed: Placed) -> list[av.Packet]:
+    def packets(self, placed: Placed) -> list[av.Packet[Any]]:
         """Encode what a packet holds; raises av.FFmpegError if it cannot be decoded."""
-        packets: list[av.Packet] = []
+        packets: list[av.Packet[Any]] = []
         for frame in self._source.decode(placed.packet):
             packets += self._add(frame, placed.shift_s)
         return packets
 
-    def finish(self) -> list[av.Packet]:
+    def finish(self) -> list[av.Packet[Any]]:
         """Encode what is left."""
-        packets: list[av.Packet] = []
+        packets: list[av.Packet[Any]] = []
         for frame in self._flushed():
             packets += self._add(frame, None)
         self._drain()
@@ -74,7 +75,7 @@ class AudioEncoder:
         except av.FFmpegError:
             return []
 
-    def _add(self, frame: av.AudioFrame, shift_s: Fraction | None) -> list[av.Packet]:
+    def _add(self, frame: av.AudioFrame, shift_s: Fraction | None) -> list[av.Packet[Any]]:
         """Place a decoded frame on the clock of samples; without `shift_s` it follows the one before."""
         if frame.samples == 0:
             return []
@@ -85,7 +86,7 @@ class AudioEncoder:
         if frame.pts is not None and frame.time_base is not None and shift_s is not None:
             time_s = frame.pts * frame.time_base - shift_s
         time_s = self._believed(time_s)
-        packets: list[av.Packet] = []
+        packets: list[av.Packet[Any]] = []
         if self._clock_s is not None and time_s > self._clock_s:
             packets += self._silence(frame, round((time_s - self._clock_s) * rate))
         # Only cut here: what lies before the beginning, and what the sound before already covers.
@@ -111,15 +112,15 @@ class AudioEncoder:
         is_too_late = self._trusted_until_s is not None and time_s > max(self._trusted_until_s, clock_s)
         return clock_s if is_close or is_far_back or is_too_late else time_s
 
-    def _silence(self, like: av.AudioFrame, samples: int) -> list[av.Packet]:
-        packets: list[av.Packet] = []
+    def _silence(self, like: av.AudioFrame, samples: int) -> list[av.Packet[Any]]:
+        packets: list[av.Packet[Any]] = []
         while samples > 0:
             count = min(samples, _CHUNK_SAMPLES)
             packets += self._push(silent_frame(like.format.name, like.layout.name, like.sample_rate, count))
             samples -= count
         return packets
 
-    def _push(self, frame: av.AudioFrame) -> list[av.Packet]:
+    def _push(self, frame: av.AudioFrame) -> list[av.Packet[Any]]:
         assert self._clock_s is not None
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         if kind != self._kind:
@@ -143,9 +144,9 @@ class AudioEncoder:
                 frame.pts = None
                 self._fifo.write(frame)
 
-    def _encoded(self, *, partial: bool) -> list[av.Packet]:
+    def _encoded(self, *, partial: bool) -> list[av.Packet[Any]]:
         size = self.stream.codec_context.frame_size or _CHUNK_SAMPLES
-        packets: list[av.Packet] = []
+        packets: list[av.Packet[Any]] = []
         while (frame := self._fifo.read(size, partial=partial)) is not None:
             frame.pts, frame.time_base = self._written, Fraction(1, self._target.rate)
             self._written += frame.samples

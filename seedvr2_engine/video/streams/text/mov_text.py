@@ -9,6 +9,7 @@ is ended here, and if a tick of text is no longer than any other (it compares ti
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import av
 
@@ -33,12 +34,12 @@ class LineEnds:
         self._stream = stream
         self._end_s: Fraction | None = None
 
-    def note(self, packet: av.Packet) -> None:
+    def note(self, packet: av.Packet[Any]) -> None:
         """Take the end of a line that is about to be muxed; it replaces the one before."""
         assert packet.pts is not None
         self._end_s = (packet.pts + (packet.duration or 0)) * packet.time_base
 
-    def until(self, time_s: Fraction | None) -> av.Packet | None:
+    def until(self, time_s: Fraction | None) -> av.Packet[Any] | None:
         """The packet that ends the line, if it ends before this time; None: whenever it ends."""
         if self._end_s is None or (time_s is not None and self._end_s >= time_s):
             return None

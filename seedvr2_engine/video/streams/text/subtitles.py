@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import av
 from av.subtitles.stream import SubtitleStream
@@ -47,7 +48,7 @@ class SubtitleConverter:
         stream.codec_context.subtitle_header = self._source.subtitle_header or b""
         self.stream = stream
 
-    def packets(self, placed: Placed) -> list[av.Packet]:
+    def packets(self, placed: Placed) -> list[av.Packet[Any]]:
         """The same lines at the same time; none for a packet that only clears the screen."""
         packet = placed.packet
         lines = self._source.decode2(packet)

@@ -7,8 +7,10 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import IFD, Base
 
@@ -46,7 +48,7 @@ def png_with(png: bytes, metadata: PictureMetadata, aspect: Fraction) -> bytes:
     return b"".join(parts)
 
 
-def png_of(codes: np.ndarray) -> bytes:
+def png_of(codes: NDArray[Any]) -> bytes:
     """Return a PNG file of (H,W,3 or 4) uint8 or uint16 codes, of any size; FFmpeg's ends below 16384 x 16384."""
     height, width, channels = codes.shape
     deep = codes.dtype == np.uint16
@@ -65,7 +67,7 @@ def png_of(codes: np.ndarray) -> bytes:
     return PNG_SIGNATURE + b"".join(chunks)
 
 
-def tiff_of(codes: np.ndarray, metadata: PictureMetadata, aspect: Fraction) -> bytes:
+def tiff_of(codes: NDArray[Any], metadata: PictureMetadata, aspect: Fraction) -> bytes:
     """Return an uncompressed little-endian TIFF 6.0 file of (H,W,3 or 4) uint8 or uint16 codes.
 
     Raises ValueError if it would be larger than TIFF's offsets of 32 bits reach.

@@ -7,10 +7,12 @@ import warnings
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from ....errors import OutputError
@@ -137,7 +139,7 @@ def _left_out(kind: str, metadata: PictureMetadata, tags: ColorTags) -> list[str
     return sentences
 
 
-def _codes(rgb: torch.Tensor, alpha: torch.Tensor | None, bits: int) -> np.ndarray:
+def _codes(rgb: torch.Tensor, alpha: torch.Tensor | None, bits: int) -> NDArray[Any]:
     """(H,W,3 or 4) uint8 or uint16: the nearest code values."""
     planes = rgb if alpha is None else torch.cat((rgb, alpha.to(rgb.device, rgb.dtype)))
     kind = np.uint8 if bits == 8 else np.uint16
