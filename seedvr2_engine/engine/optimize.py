@@ -4,6 +4,7 @@ import copy
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -16,9 +17,10 @@ from ..plan.choices import PRECISION_CHOICES, PrecisionDecision, choose_precisio
 from ..plan.execution_plan import Part
 from ..plan.gpus import device_spec
 from ..quant import QuantRecipe
+from .accuracy.cache import cache_path, check_once
 from .accuracy.calibrate import calibrate_on
-from .accuracy.check import DEFAULT_MIN_PSNR_DB, GuardResult, cache_path, guard
-from .accuracy.fp16_scaling import TensorExponents, measure_exponents
+from .accuracy.check import DEFAULT_MIN_PSNR_DB, AccuracyResult, check_accuracy
+from .accuracy.fp16_scaling import PowerOfTwoScaling, measure_scaling
 from .accuracy.sensitivity import decoder_shares, paired_layers
 from .report import EngineReport, Measure, count_layers, describe_work, place_of
 from .served_vae import ServedVAE, cudnn_benchmark
@@ -79,7 +81,7 @@ def optimize_3d_vae_for_blackwell(
     the plain model serves. enable_flash_attention: our kernel or PyTorch's. enable_cuda_graphs: record and replay.
     enable_tf32, enable_cudnn_benchmark: PyTorch's switches, set around the plain model's calls only.
     vram_gb: memory to plan for, decimal gigabytes; None is what is free. tile_size: spatial tiles of so many pixels;
-    None leaves it to the memory. min_psnr_db: what the guard holds an 8-bit format to; None switches it off.
+    None leaves it to the memory. min_psnr_db: what the accuracy check holds an 8-bit format to; None switches it off.
     verbose: log the report.
 
     `vae` is read; where the plain model serves it is moved to the device. Raises InvalidArgumentError for a precision
@@ -180,48 +182,47 @@ def _why_no_benchmark(settings: Settings) -> str:
 def serve_engine(
     vae: VideoVAE, settings: Settings, spec: DeviceSpec, backend: Backend, device: torch.device
 ) -> ServedVAE:
-    """The engine for `spec` on `device`, guarded; a backend of twins makes it run anywhere."""
+    """The engine for `spec` on `device`, checked for accuracy; the reference backend makes it run anywhere."""
     decision = choose_precision(settings.precision, spec, allows_8_bit=settings.enable_fp8)
     assert decision.format is not None
     budget = None if settings.vram_gb is None else memory_budget_bytes(spec, settings.vram_gb)
     plan = PlanOptions(fuses_attention=settings.enable_flash_attention, tile=settings.tile)
     recipe = QuantRecipe(decision.format)
-    exponents, judge = TensorExponents(), vae
+    scaling, reference_vae = PowerOfTwoScaling(), vae
     if recipe.precision != "bf16":
         # The plain model is wanted where the engine is: on a CPU its small clips would take a minute.
-        judge = vae if _is_same_place(vae.device, device) else copy.deepcopy(vae).to(device)
-        exponents = measure_exponents(judge, spec)
-    maxima = calibrate_on(judge, device) if recipe.precision == "int8" else None
-    options = EngineOptions(plan, budget, settings.enable_cuda_graphs, exponents, maxima)
+        reference_vae = vae if _is_same_place(vae.device, device) else copy.deepcopy(vae).to(device)
+        scaling = measure_scaling(reference_vae, spec)
+    maxima = calibrate_on(reference_vae, device) if recipe.precision == "int8" else None
+    options = EngineOptions(plan, budget, settings.enable_cuda_graphs, scaling, maxima)
 
     def build(recipe: QuantRecipe, previous: VAEEngine | None) -> VAEEngine:
         if previous is not None:
             return previous.with_recipe(recipe)
         return VAEEngine(vae, recipe, spec, backend, device=device, options=options)
 
-    result: GuardResult | None = None
+    result: AccuracyResult | None = None
     if recipe.is_quantized and settings.min_psnr_db is not None:
-        cache = cache_path(vae, recipe, spec.sm)
-        costs = decoder_shares(vae.config, spec)
-        paired = paired_layers(vae.config, recipe, spec)
-        result, engine = guard(
-            judge,
+        measure = partial(
+            check_accuracy,
+            reference_vae,
             recipe,
             build,
             min_psnr_db=settings.min_psnr_db,
-            costs=costs,
-            paired=paired,
+            costs=decoder_shares(vae.config, spec),
+            paired=paired_layers(vae.config, recipe, spec),
             maxima=maxima,
-            cache_file=cache,
         )
+        cache_file = cache_path(vae, recipe, spec.sm)
+        result, engine = check_once(cache_file, settings.min_psnr_db, recipe, build, measure)
     else:
         engine = build(recipe, None)
-    del judge
+    del reference_vae
     notes = _notes(result)
     for note in notes:
         log.warning("VAE: %s.", note)
     # Not a warning: it changes nothing.
-    notes = (*filter(None, [exponents.describe()]), *notes)
+    notes = (*filter(None, [scaling.describe()]), *notes)
     return ServedVAE(engine, lambda: report_engine(engine, settings, decision, result, notes))
 
 
@@ -230,7 +231,7 @@ def _is_same_place(a: torch.device, b: torch.device) -> bool:
     return a.type == b.type and (a.index or 0) == (b.index or 0)
 
 
-def _notes(result: GuardResult | None) -> tuple[str, ...]:
+def _notes(result: AccuracyResult | None) -> tuple[str, ...]:
     if result is None or not result.kept:
         return ()
     count = "1 layer" if len(result.kept) == 1 else f"{len(result.kept)} layers"
@@ -246,7 +247,7 @@ def report_engine(
     engine: VAEEngine,
     settings: Settings,
     decision: PrecisionDecision,
-    result: GuardResult | None = None,
+    result: AccuracyResult | None = None,
     notes: tuple[str, ...] = (),
 ) -> EngineReport:
     """Count what an engine does now; the memory is that of a 1920x1088 stream."""

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from ..device import DeviceSpec
 from ..kernels.architectures import ARCHITECTURES
 from ..plan.describe import describe_area, describe_memory, gigabytes
-from ..plan.execution_plan import ExecutionPlan, MemoryEstimate, Step
-from .accuracy.check import GuardResult
+from ..plan.execution_plan import ExecutionPlan, Operation, PlanMemory
+from .accuracy.check import AccuracyResult
 
 _RULE = "=" * 60
 _EIGHT_BITS = ("fp8", "mxfp8", "int8")
@@ -37,7 +37,7 @@ class PlannedWork:
     """Whole frames, or tiles."""
     is_exact: bool
     """Whether the schedule changes no number."""
-    memory: MemoryEstimate
+    memory: PlanMemory
     """What it takes."""
 
 
@@ -89,8 +89,8 @@ class EngineReport:
     """CUDA graphs recorded until now."""
     work: tuple[PlannedWork, ...] = ()
     """The sizes that were planned until now."""
-    guard: GuardResult | None = None
-    """What the guard measured; None where it had nothing to guard."""
+    guard: AccuracyResult | None = None
+    """What the accuracy check measured; None where there was nothing to check."""
     notes: tuple[str, ...] = field(default=())
     """What the user gets other than asked, or would not expect."""
 
@@ -112,7 +112,7 @@ class EngineReport:
             for reason, names in _by_reason(self.layers.kept_high).items():
                 lines.append(f"{tag}   16 bits: {len(names)} ({_shortened(names)}): {reason}")
         if self.guard is not None:
-            lines.append(f"{tag} {'✓' if self.guard.psnr_db >= self.guard.min_psnr_db else '!'} Guard: "
+            lines.append(f"{tag} {'✓' if self.guard.psnr_db >= self.guard.min_psnr_db else '!'} Accuracy: "
                          f"{self.guard.describe()}")  # fmt: skip
         for planned in self.work:
             lines.append(f"{tag} {planned.work}: {planned.area}; predicted peak {describe_memory(planned.memory)}")
@@ -128,19 +128,19 @@ def count_layers(plans: Iterable[ExecutionPlan]) -> LayerCount:
     """Count the distinct layers of the plans, which are those of one engine: best one for each direction."""
     formats: dict[str, str] = {}
     reasons: dict[str, str] = {}
-    attentions: dict[str, Step] = {}
+    attentions: dict[str, Operation] = {}
     for plan in plans:
-        for step in (*plan.first.steps, *plan.steady.steps):
-            if step.kernel == "attention":
-                attentions[step.layer] = step
-            elif step.problem is not None:
-                formats[step.layer] = step.format
-                reasons[step.layer] = step.reason
+        for operation in (*plan.first.operations, *plan.steady.operations):
+            if operation.kernel == "attention":
+                attentions[operation.layer] = operation
+            elif operation.problem is not None:
+                formats[operation.layer] = operation.format
+                reasons[operation.layer] = operation.reason
     is_quantized = any(format in _EIGHT_BITS for format in formats.values())
-    high = {name: reasons[name] for name, format in formats.items() if is_quantized and format not in _EIGHT_BITS}
-    flash = [step.format for step in attentions.values() if step.config is not None]
-    low = sum(format in _EIGHT_BITS for format in flash)
-    return LayerCount(dict(Counter(formats.values())), high, len(attentions), len(flash), low)
+    in_16_bits = {name: reasons[name] for name, format in formats.items() if is_quantized and format not in _EIGHT_BITS}
+    flash = [operation.format for operation in attentions.values() if operation.config is not None]
+    in_8_bits = sum(format in _EIGHT_BITS for format in flash)
+    return LayerCount(dict(Counter(formats.values())), in_16_bits, len(attentions), len(flash), in_8_bits)
 
 
 def describe_work(plan: ExecutionPlan) -> PlannedWork:

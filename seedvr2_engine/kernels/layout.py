@@ -65,8 +65,8 @@ def _attention_parts(length: int, dim: int, format: Format) -> list[tuple[tuple[
     scales = (1, length), torch.float32
     # A row of the transposed values starts where a descriptor wants it.
     values = (1, dim, -(-length // 16) * 16), torch.float8_e4m3fn
-    survey = (1, min(CHUNKS, -(-length // 32)), 4, dim), torch.float32
-    return [tokens, tokens, values, scales, scales, ((1, 3, dim), torch.float32), survey]
+    partials = (1, min(CHUNKS, -(-length // 32)), 4, dim), torch.float32
+    return [tokens, tokens, values, scales, scales, ((1, 3, dim), torch.float32), partials]
 
 
 def value_order(places: int) -> Tensor:

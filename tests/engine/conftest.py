@@ -1,4 +1,4 @@
-"""Engines on the CPU: the whole engine with the kernels' FP32 twins in place of the kernels."""
+"""Engines on the CPU: the whole engine with the kernels' FP32 references in place of the kernels."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from seedvr2_engine.device import DeviceSpec, MatrixRates
-from seedvr2_engine.engine import EngineOptions, VAEEngine, twin_backend
+from seedvr2_engine.engine import EngineOptions, VAEEngine, reference_backend
 from seedvr2_engine.engine.accuracy.calibrate import activation_maxima
 from seedvr2_engine.engine.vae import bind, engine, rings
 from seedvr2_engine.kernels import layout
@@ -42,7 +42,7 @@ def make_engine(
 
     def make(precision: str = "fp16", gpu: DeviceSpec = GPU, **options: object) -> VAEEngine:
         recipe = precision if isinstance(precision, QuantRecipe) else QuantRecipe(precision)
-        return VAEEngine(tiny_vae, recipe, gpu, twin_backend(), device="cpu", options=EngineOptions(**options))
+        return VAEEngine(tiny_vae, recipe, gpu, reference_backend(), device="cpu", options=EngineOptions(**options))
 
     return make
 

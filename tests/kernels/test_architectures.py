@@ -65,14 +65,14 @@ def test_a_new_file_is_planned_dispatched_timed_and_reported(new_generation: str
     plan = compile_vae_plan(VAEConfig(), QuantRecipe("mxfp8"), gpu, VAEShape("decode", 720, 1280, 21), 40 << 30)
     assert plan.refusals == ()
     assert not plan.in_pairs
-    configs = [step.config for step in plan.convolutions() if step.format == "mxfp8"]
+    configs = [operation.config for operation in plan.convolutions() if operation.format == "mxfp8"]
     assert configs
     assert all(isinstance(config, ConvConfig) and config.block_n == 64 for config in configs)
     times = roofline(plan, gpu)
     assert times is not None
     assert times.step_ms > 0
-    attention = [step for step in plan.steady.steps if step.kernel == "attention"]
-    assert [(step.format, step.reason) for step in attention] == [
+    attention = [operation for operation in plan.steady.operations if operation.kernel == "attention"]
+    assert [(operation.format, operation.reason) for operation in attention] == [
         ("fp16", "sm_199 has no matrix units for the attention's FP8 values")
     ]
     assert isinstance(choose_attention_config(512, gpu), AttentionConfig)

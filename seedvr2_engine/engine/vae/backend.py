@@ -1,4 +1,4 @@
-"""What computes: the Triton kernels on a GPU, or their FP32 twins anywhere."""
+"""What computes: the Triton kernels on a GPU, or their FP32 references anywhere."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -39,10 +39,10 @@ class Backend(NamedTuple):
     """Compiles what calls of the functions above need, all side by side, and runs none of it."""
 
 
-def twin_backend() -> Backend:
-    """The FP32 twins: slow, and independent of any GPU."""
+def reference_backend() -> Backend:
+    """The FP32 references: slow, and independent of any GPU."""
     return Backend(
-        "twins",
+        "reference",
         reference.conv3d,
         reference.paired_conv3d,
         reference.combine,

@@ -36,15 +36,15 @@ def finished(product):
 
 
 @triton.jit
-def rescale(acc, shrink, COMPILED: tl.constexpr):
-    """acc [M, V] times shrink [M]: a warp multiplies only where one of its factors is not 1."""
+def rescale(acc, rescaling, COMPILED: tl.constexpr):
+    """acc [M, V] times rescaling [M]: a warp multiplies only where one of its factors is not 1."""
     if COMPILED:
-        factors = tl.broadcast_to(shrink[:, None], acc.shape)
+        factors = tl.broadcast_to(rescaling[:, None], acc.shape)
         acc = tl.inline_asm_elementwise(
             RESCALE, RESCALE_OPERANDS, [acc, factors], dtype=tl.float32, is_pure=True, pack=64
         )
     else:
-        acc = acc * shrink[:, None]
+        acc = acc * rescaling[:, None]
     return acc
 
 

@@ -134,7 +134,7 @@ def conv3d(
     problem: ConvProblem,
     config: ConvConfig,
 ) -> None:
-    """Convolve the window into `out`; `reference.conv3d` is its twin.
+    """Convolve the window into `out`. Reference: `reference.conv3d`.
 
     y = window * weights (zero-padded in space) * weight scale + bias + shortcut * shortcut weight + residual.
     Nothing is allocated and nothing waits for the GPU. Raises InvalidArgumentError where a tensor does not fit the

@@ -63,7 +63,7 @@ def fold_kernel(
 def unfold(picture: Tensor, y: Tensor) -> None:
     """Frames (C, T, H, W), C <= 3, rows contiguous -> y (T, H, W, 32): channel (3 kh + kw) * C + c; the rest zero.
 
-    `reference.unfold` is the twin.
+    Reference: `reference.unfold`.
     """
     colors, frames, height, width = picture.shape
     launch(
@@ -76,7 +76,7 @@ def unfold(picture: Tensor, y: Tensor) -> None:
 def fold(taps: Tensor, bias: Tensor, picture: Tensor) -> None:
     """taps (T, H, W, 32) FP32, channel (3 kh + kw) * C + c, and bias (C,) FP32 -> picture (C, T, H, W).
 
-    `reference.fold` is the twin.
+    Reference: `reference.fold`.
     """
     colors, frames, height, width = picture.shape
     launch(

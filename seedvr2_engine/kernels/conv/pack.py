@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...quant import quantize_rows
 from ..configs import Format
-from .operands import PAIRED_TAPS, ConvWeights
+from .operands import WINOGRAD_TAPS, ConvWeights
 
 _HIGH: dict[Format, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -20,8 +20,8 @@ def fold_time(weight: Tensor) -> Tensor:
 
 def pair_taps(weight: Tensor) -> Tensor:
     """(..., Co, Ci, 3, kh, kw) -> (..., Co, Ci, 4, kh, kw): the sums of temporal taps of a paired convolution."""
-    sums = torch.tensor(PAIRED_TAPS, dtype=torch.float64, device=weight.device)
-    return torch.einsum("pt,...thw->...phw", sums, weight.double())
+    matrix = torch.tensor(WINOGRAD_TAPS, dtype=torch.float64, device=weight.device)
+    return torch.einsum("pt,...thw->...phw", matrix, weight.double())
 
 
 def pack_conv(weight: Tensor, bias: Tensor, format: Format, smoothing: Tensor | None = None) -> ConvWeights:

@@ -1,4 +1,4 @@
-"""The convolution kernel against its twin: formats, loads, shapes, windows, epilogues."""
+"""The convolution kernel against its reference: formats, loads, shapes, windows, epilogues."""
 
 from dataclasses import replace
 
