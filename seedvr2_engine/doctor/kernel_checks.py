@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..engine.vae.backend import Backend, reference_backend
-from ..kernels.configs import BYTES_PER_ELEMENT, AttentionConfig, ConvConfig, ConvProblem
+from ..kernels.configs import AttentionConfig, ConvConfig, ConvProblem
 from ..kernels.conv.operands import (
     Additions,
     ConvOutput,
@@ -24,7 +24,7 @@ from ..kernels.conv.operands import (
     frame_scale,
     tile_counts,
 )
-from ..kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, attention_bytes, attention_operands, chunk_counts
+from ..kernels.layout import DTYPES, WIDTH, attention_bytes, attention_operands, chunk_counts, element_bytes
 from ..kernels.reference import partial_statistics, window_values
 from ..models.precision import exact_float32
 from ..plan.coverage import distinct_operations
@@ -119,7 +119,7 @@ def _verdict(outcome: Outcome, error: float) -> str:
 
 
 def _relative_rms(actual: Tensor, expected: Tensor) -> float:
-    return ((actual - expected).norm() / expected.norm().clamp(min=1e-30)).item()
+    return float((actual - expected).norm() / expected.norm().clamp(min=1e-30))
 
 
 def _run(operation: Operation, backends: Backends, device: torch.device) -> Iterator[Outcome]:
@@ -175,7 +175,7 @@ def conv_operands(problem: ConvProblem, generator: torch.Generator, *, mixes: bo
     """
     device = generator.device
     kt, kh, kw = problem.kernel
-    dtype, output = DTYPES[problem.format], OUTPUT_DTYPES[problem.output]
+    dtype, output = DTYPES[problem.format], DTYPES[problem.output]
     count = 4 if problem.paired else kt + problem.frames - 1
     depth = kt * kh * kw * problem.channels_in
     frames = _normal(generator, count, problem.height_px, problem.width_px, problem.channels_in)
@@ -208,7 +208,7 @@ def conv_operands(problem: ConvProblem, generator: torch.Generator, *, mixes: bo
 def conv_output(problem: ConvProblem, config: ConvConfig, device: torch.device) -> ConvOutput:
     """Poisoned memory for a result."""
     shape = (problem.frames, *problem.output_px, problem.channels_out)
-    y = torch.full(shape, float("nan"), dtype=OUTPUT_DTYPES[problem.output], device=device)
+    y = torch.full(shape, float("nan"), dtype=DTYPES[problem.output], device=device)
     if not problem.has_statistics:
         return ConvOutput(y, None)
     tiles = tile_counts(problem.grid_px, (config.tile_h, config.tile_w), problem.phases).numel()
@@ -265,7 +265,7 @@ def _run_attention(
 ) -> Outcome:
     rows, columns, width = operation.size
     length, dim = rows * columns, width // 3
-    quantized = BYTES_PER_ELEMENT[operation.format] == 1
+    quantized = element_bytes(operation.format) == 1
     dtype = torch.float16 if quantized else DTYPES[operation.format]
     # Some queries see little but one key, and all keys have something in common, as real ones do.
     q, k, v = _normal(generator, 1, length, width).chunk(3, dim=-1)

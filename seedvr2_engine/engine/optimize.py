@@ -17,6 +17,7 @@ from ..plan.choices import PRECISION_CHOICES, PrecisionDecision, choose_precisio
 from ..plan.execution_plan import Part
 from ..plan.gpus import device_spec
 from ..quant import QuantRecipe
+from ..quant.recipe import EIGHT_BIT
 from .accuracy.cache import cache_path, check_once
 from .accuracy.calibrate import calibrate_on
 from .accuracy.check import DEFAULT_MIN_PSNR_DB, AccuracyResult, check_accuracy
@@ -128,7 +129,7 @@ def serve_on(
 
 
 def _check(settings: Settings) -> None:
-    if settings.precision in ("fp8", "mxfp8", "int8") and not settings.enable_fp8:
+    if settings.precision in EIGHT_BIT and not settings.enable_fp8:
         raise InvalidArgumentError(
             f"precision: {settings.precision} was asked for and enable_fp8 is off, which forbids 8-bit formats; "
             "leave one of them out."

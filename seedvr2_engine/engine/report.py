@@ -9,10 +9,10 @@ from ..device import DeviceSpec
 from ..kernels.architectures import ARCHITECTURES
 from ..plan.describe import describe_area, describe_memory, gigabytes
 from ..plan.execution_plan import ExecutionPlan, Operation, PlanMemory
+from ..quant.recipe import EIGHT_BIT
 from .accuracy.check import AccuracyResult
 
 _RULE = "=" * 60
-_EIGHT_BITS = ("fp8", "mxfp8", "int8")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class LayerCount:
     @property
     def eight_bit(self) -> int:
         """How many are computed in 8 bits."""
-        return sum(self.by_format.get(format, 0) for format in _EIGHT_BITS)
+        return sum(self.by_format.get(format, 0) for format in EIGHT_BIT)
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,10 @@ def count_layers(plans: Iterable[ExecutionPlan]) -> LayerCount:
             elif operation.problem is not None:
                 formats[operation.layer] = operation.format
                 reasons[operation.layer] = operation.reason
-    is_quantized = any(format in _EIGHT_BITS for format in formats.values())
-    in_16_bits = {name: reasons[name] for name, format in formats.items() if is_quantized and format not in _EIGHT_BITS}
+    is_quantized = any(format in EIGHT_BIT for format in formats.values())
+    in_16_bits = {name: reasons[name] for name, format in formats.items() if is_quantized and format not in EIGHT_BIT}
     flash = [operation.format for operation in attentions.values() if operation.config is not None]
-    in_8_bits = sum(format in _EIGHT_BITS for format in flash)
+    in_8_bits = sum(format in EIGHT_BIT for format in flash)
     return LayerCount(dict(Counter(formats.values())), in_16_bits, len(attentions), len(flash), in_8_bits)
 
 

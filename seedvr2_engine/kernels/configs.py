@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from ..quant.recipe import EIGHT_BIT, PRECISIONS, Precision
+
+Format = Precision
+FORMATS: tuple[Format, ...] = PRECISIONS
 OutputFormat = Literal["fp16", "bf16", "fp32"]
-Format = Literal["fp8", "mxfp8", "int8", "fp16", "bf16"]
-FORMATS: tuple[Format, ...] = ("fp8", "mxfp8", "int8", "fp16", "bf16")
-BYTES_PER_ELEMENT: dict[Format, int] = {"fp8": 1, "mxfp8": 1, "int8": 1, "fp16": 2, "bf16": 2}
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class ConvProblem:
     @property
     def is_quantized(self) -> bool:
         """Whether input and weights have 8 bits."""
-        return BYTES_PER_ELEMENT[self.format] == 1
+        return self.format in EIGHT_BIT
 
     @property
     def statistic_rows(self) -> int:

@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803, N806
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """GroupNorm in three short steps: combine the tiles' statistics, finish them, then normalise + SiLU + quantise.
 
 The statistics come from the epilogue of the convolution that wrote the tensor, so the tensor itself is read once.

@@ -9,17 +9,15 @@ from dataclasses import dataclass, replace
 
 from ..device import DeviceSpec
 from ..errors import InvalidArgumentError
-from ..kernels.layout import WIDTH
+from ..kernels.layout import PICTURE_FORMAT, WIDTH, element_bytes
 from ..models.vae.config import VAEConfig
 from ..models.vae.tiling import TileSpec
 from ..quant import QuantRecipe
 from .execution_plan import FRAMES_PER_STEP, ExecutionPlan, Operation, Part, PlanMemory, Ring, Schedule, VAEShape
-from .lowering import ELEMENT_BYTES, Lowering, lower
+from .lowering import Lowering, lower
 from .memory import arena_bytes, host_bytes, place_buffers, place_rings, rings_bytes, weight_bytes, weight_sets
 from .target import Target, can_pair
 from .tiling import OVERLAP_PX, needs_tiles, result_bytes, tile_candidates, tile_size
-
-HALF_BYTES = 2
 
 LIBRARY_BYTES = 40 << 20
 """Workspace that cuBLAS keeps once weights have been composed with it (32 MiB on Hopper, where measured peaks exceeded
@@ -161,10 +159,10 @@ def _schedule(lowered: Lowering, rings: tuple[Ring, ...], part: Part, config: VA
     frames = 1 if lowered.one_frame else FRAMES_PER_STEP
     ends = lowered.operations[0 if part == "encode" else -1]
     rows, columns = ends.size[:2]
-    pictures = config.image_channels * frames * rows * columns * HALF_BYTES
+    pictures = config.image_channels * frames * rows * columns * element_bytes(PICTURE_FORMAT)
     if part == "decode":
         rows, columns, channels = lowered.operations[0].size
-        kept = {"input": rows * columns * channels * ELEMENT_BYTES[lowered.operations[0].format], "output": pictures}
+        kept = {"input": rows * columns * channels * element_bytes(lowered.operations[0].format), "output": pictures}
     else:
         kept = {"input": pictures, "output": lowered.sizes["output"]}
     order = _order(lowered, part)

@@ -5,13 +5,12 @@ from typing import Literal
 
 from ..kernels.configs import ConvConfig, ConvProblem, Format, Refusal
 from ..kernels.dispatch import choose_attention_config, choose_attention_format, choose_config
-from ..kernels.layout import WIDTH, attention_bytes, tiles_per_chunk
+from ..kernels.layout import WIDTH, attention_bytes, element_bytes, tiles_per_chunk
 from ..quant.recipe import ALWAYS_16_BIT
 from .execution_plan import FRAMES_PER_STEP, Operation, Part, RingSlot, TemporalRate
 from .target import Activation, RingKey, Target, exponents_buffer, fold_problem, pair_problem
 
 FLOAT_BYTES = 4
-ELEMENT_BYTES: dict[str, int] = {"fp8": 1, "mxfp8": 1, "int8": 1, "fp16": 2, "bf16": 2, "fp32": 4}
 WIDEST = 1024
 """Most channels a norm can take: a power of two, so that a program reads whole pixels."""
 
@@ -81,7 +80,7 @@ class Lowering:
         winograd = ""
         if self._is_paired(problem):
             winograd = f"{layer}.winograd"
-            self.sizes[winograd] = 4 * x.size[0] * x.size[1] * channels * ELEMENT_BYTES[format]
+            self.sizes[winograd] = 4 * x.size[0] * x.size[1] * channels * element_bytes(format)
             self.sizes[exponents_buffer(winograd)] = 4 * FLOAT_BYTES
         self.operations.append(
             Operation(
@@ -114,7 +113,7 @@ class Lowering:
         config = self._config(layer, problem)
         rows, columns = problem.output_px
         target = residual.buffer if residual else f"{layer}.y"
-        self.sizes[target] = frames * rows * columns * problem.channels_out * ELEMENT_BYTES[problem.output]
+        self.sizes[target] = frames * rows * columns * problem.channels_out * element_bytes(problem.output)
         counts = (*problem.grid_px, config.tile_h, config.tile_w, problem.phases)
         partials = ""
         if problem.has_statistics:
@@ -163,7 +162,7 @@ class Lowering:
             else:
                 config = chosen
         attended = f"{block}.y"
-        self.sizes[attended] = x.size[0] * x.size[1] * channels * ELEMENT_BYTES[self._format_16_bit]
+        self.sizes[attended] = x.size[0] * x.size[1] * channels * element_bytes(self._format_16_bit)
         self.operations.append(
             Operation(block, "attention", self.segment, projected.buffer, attended, projected.size,
                  config=config, format=format, reason=reason)
@@ -216,7 +215,7 @@ class Lowering:
         widths = config.block_out_channels
         size = (rows, columns, WIDTH)
         frames = self.frames(0)
-        self.sizes["encoder.unfolded"] = frames * rows * columns * WIDTH * ELEMENT_BYTES[self._format_16_bit]
+        self.sizes["encoder.unfolded"] = frames * rows * columns * WIDTH * element_bytes(self._format_16_bit)
         self.operations.append(
             Operation(
                 "encoder.conv_in",

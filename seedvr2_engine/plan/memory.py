@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
+from ..kernels.layout import element_bytes
 from .execution_plan import Buffer, Operation, Ring, ring_buffer
-from .lowering import ELEMENT_BYTES, FLOAT_BYTES, Lowering
+from .lowering import FLOAT_BYTES, Lowering
 from .target import RingKey, exponents_buffer
 
 ALIGNMENT = 512
@@ -32,7 +33,7 @@ def place_rings(lowered: Lowering) -> tuple[Ring, ...]:
 
 def _ring(name: str, key: RingKey, slots: int) -> Ring:
     rows, columns, channels = key.size
-    frame_bytes = rows * columns * channels * ELEMENT_BYTES[key.format]
+    frame_bytes = rows * columns * channels * element_bytes(key.format)
     return Ring(name, key.segment, key.size, key.format, slots, frame_bytes)
 
 
@@ -85,7 +86,7 @@ def touched(operation: Operation) -> list[str]:
         names.append(exponents_buffer(operation.source))
     if operation.kernel == "norm":
         names += [f"{operation.layer}.combined", f"{operation.layer}.affine"]
-    if operation.kernel == "attention" and ELEMENT_BYTES[operation.format] == 1:
+    if operation.kernel == "attention" and element_bytes(operation.format) == 1:
         names.append(f"{operation.layer}.operands")
     return [name for name in names if name]
 
@@ -116,10 +117,10 @@ def weight_bytes(operation: Operation, sets: int) -> int:
     assert problem is not None
     kt, kh, kw = problem.kernel
     rows = sets * problem.phases * problem.channels_out
-    data = rows * kt * kh * kw * problem.channels_in * ELEMENT_BYTES[problem.format]
+    data = rows * kt * kh * kw * problem.channels_in * element_bytes(problem.format)
     scale = rows * FLOAT_BYTES if problem.is_quantized else 0
     bias = rows * (4 if problem.phases == 4 else 1) * FLOAT_BYTES
-    shortcut = problem.channels_out * problem.shortcut_channels * ELEMENT_BYTES[problem.output]
+    shortcut = problem.channels_out * problem.shortcut_channels * element_bytes(problem.output)
     return sum(align(size) for size in (data, scale, bias, shortcut) if size)
 
 

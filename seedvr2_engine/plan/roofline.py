@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from ..device import DeviceSpec
 from ..kernels.architectures import ARCHITECTURES
 from ..kernels.architectures.record import Efficiency
-from ..kernels.configs import BYTES_PER_ELEMENT, ConvConfig, Format
+from ..kernels.configs import ConvConfig, Format
+from ..kernels.layout import element_bytes
 from ..models.vae.tiling import TileSpec, decode_grid, encode_grid
 from .execution_plan import FRAMES_PER_STEP, LATENT_CELL_PX, ExecutionPlan, Operation, Schedule
 
@@ -104,15 +105,13 @@ def operation_bytes(operation: Operation) -> int:
     # Norm and load: a 16-bit tensor in, a frame of the next convolution out; Winograd inputs want two remembered
     # frames more, and are four.
     others = 6 if operation.makes_winograd_inputs else 0
-    return (
-        pixels * channels * (2 * operation.frames + (operation.frames + others) * BYTES_PER_ELEMENT[operation.format])
-    )
+    return pixels * channels * (2 * operation.frames + (operation.frames + others) * element_bytes(operation.format))
 
 
 def _convolution_bytes(operation: Operation) -> int:
     problem = operation.problem
     assert problem is not None
-    element = BYTES_PER_ELEMENT[problem.format]
+    element = element_bytes(problem.format)
     kt, kh, kw = problem.kernel
     height, width = problem.output_px
     written = height * width * problem.channels_out * problem.frames

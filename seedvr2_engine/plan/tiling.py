@@ -1,5 +1,6 @@
 """Spatial tiles of a plan: which sizes there are to choose from, and what the result takes."""
 
+from ..kernels.layout import PICTURE_FORMAT, element_bytes
 from ..models.vae.tiling import TileSpec, decode_grid, encode_grid
 from .execution_plan import FRAMES_PER_STEP, LATENT_CELL_PX, VAEShape
 
@@ -9,7 +10,7 @@ STEP_PX = 64
 """Tile sizes are multiples of this."""
 LEAST_PX = 128
 """Smallest tile: smaller ones are all overlap."""
-_HALF_BYTES, _FLOAT_BYTES = 2, 4
+_FLOAT_BYTES = 4
 
 
 def tile_candidates(shape: VAEShape) -> list[int]:
@@ -36,7 +37,7 @@ def result_bytes(shape: VAEShape, tile: TileSpec | None, latent_channels: int) -
     """What the caller receives, a stream's step where the length is not known; with tiles, FP32 sums too."""
     frames = FRAMES_PER_STEP if shape.frames is None else shape.frames
     if shape.part == "decode":
-        values, element = 3 * frames * shape.height_px * shape.width_px, _HALF_BYTES
+        values, element = 3 * frames * shape.height_px * shape.width_px, element_bytes(PICTURE_FORMAT)
     else:
         rows, columns = shape.latent_px
         latents = (frames - 1) // FRAMES_PER_STEP + 1

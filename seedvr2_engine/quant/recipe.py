@@ -7,7 +7,8 @@ from typing import Literal
 from ..errors import InvalidArgumentError
 
 Precision = Literal["fp8", "mxfp8", "int8", "fp16", "bf16"]
-PRECISIONS: tuple[Precision, ...] = ("fp8", "mxfp8", "int8", "fp16", "bf16")
+EIGHT_BIT: tuple[Precision, ...] = ("fp8", "mxfp8", "int8")
+PRECISIONS: tuple[Precision, ...] = (*EIGHT_BIT, "fp16", "bf16")
 
 ALWAYS_16_BIT: Mapping[str, str] = {
     "encoder.conv_in": "three input channels: nothing to gain",
@@ -36,7 +37,7 @@ class QuantRecipe:
     @property
     def is_quantized(self) -> bool:
         """Whether any layer is computed in 8 bits."""
-        return self.precision in ("fp8", "mxfp8", "int8")
+        return self.precision in EIGHT_BIT
 
     def layer_precision(self, name: str) -> tuple[Precision, str]:
         """The format of the convolution `name` (such as `decoder.up_blocks.3.resnets.0.conv1`), and the reason."""

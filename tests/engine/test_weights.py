@@ -6,7 +6,7 @@ import torch
 from seedvr2_engine.engine.accuracy.calibrate import calibration_clips
 from seedvr2_engine.engine.vae import weights
 from seedvr2_engine.errors import InvalidArgumentError
-from seedvr2_engine.kernels.layout import OUTPUT_DTYPES
+from seedvr2_engine.kernels.layout import DTYPES
 from seedvr2_engine.models.vae.model import VideoVAE
 from seedvr2_engine.plan import VAEShape
 from seedvr2_engine.plan.memory import ALIGNMENT
@@ -82,4 +82,4 @@ def test_shortcuts_have_the_format_of_what_they_read(make_engine: MakeEngine) ->
         ]
         assert operations
         for operation in operations:
-            assert engine.weights.layer(operation).shortcut.dtype == OUTPUT_DTYPES[high]
+            assert engine.weights.layer(operation).shortcut.dtype == DTYPES[high]

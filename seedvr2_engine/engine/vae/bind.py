@@ -17,7 +17,7 @@ from ...kernels.conv.operands import (
     frame_scale,
     tile_counts,
 )
-from ...kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, attention_operands, chunk_counts, tiles_per_chunk
+from ...kernels.layout import DTYPES, PICTURE_FORMAT, WIDTH, attention_operands, chunk_counts, tiles_per_chunk
 from ...models.vae.config import VAEConfig
 from ...plan.execution_plan import ExecutionPlan, Operation, Schedule
 from ...plan.lowering import FLOAT_BYTES
@@ -28,9 +28,6 @@ from .backend import Backend, attend_with_torch
 from .host_rings import HostRings
 from .rings import Memory, RingTensors, ring_tensors
 from .weights import WeightStore
-
-PICTURE_DTYPE = torch.float16
-"""Of pictures on their way in and out: [-1, 1] in steps of 2^-11 at most."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +70,10 @@ class Binder:
         first, last = schedule.operations[0], schedule.operations[-1]
         if decodes:
             entry = space.view("input", (1, *first.size), DTYPES[first.format])
-            result = space.view("output", pictures, PICTURE_DTYPE)
+            result = space.view("output", pictures, DTYPES[PICTURE_FORMAT])
         else:
             assert last.problem is not None
-            entry = space.view("input", pictures, PICTURE_DTYPE)
+            entry = space.view("input", pictures, DTYPES[PICTURE_FORMAT])
             result = space.view("output", (1, *last.problem.output_px, last.problem.channels_out), torch.float32)
         launches: list[Launch] = []
         kernels: list[Launch] = []
@@ -182,12 +179,10 @@ class Binder:
             )
         weights = self._weights.layer(operation)
         size = (frames, *problem.output_px, problem.channels_out)
-        y = space.view(operation.target, size, OUTPUT_DTYPES[problem.output])
+        y = space.view(operation.target, size, DTYPES[problem.output])
         partials = shortcut = None
         if operation.shortcut:
-            shortcut = space.view(
-                operation.shortcut, (*size[:3], problem.shortcut_channels), OUTPUT_DTYPES[problem.output]
-            )
+            shortcut = space.view(operation.shortcut, (*size[:3], problem.shortcut_channels), DTYPES[problem.output])
         if operation.partials:
             tiles = tile_counts(problem.grid_px, (config.tile_h, config.tile_w), problem.phases).numel()
             partials = space.view(
@@ -223,9 +218,7 @@ class _Space:
     def activation_dtype(self) -> torch.dtype:
         """Of the tensors between the layers."""
         return next(
-            OUTPUT_DTYPES[operation.problem.output]
-            for operation in self.schedule.operations
-            if operation.problem is not None
+            DTYPES[operation.problem.output] for operation in self.schedule.operations if operation.problem is not None
         )
 
     def view(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

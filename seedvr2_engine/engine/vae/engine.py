@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...device import DeviceSpec
 from ...errors import DeviceMemoryError, EngineUnsupportedError, InvalidArgumentError
+from ...kernels.layout import DTYPES, PICTURE_FORMAT
 from ...models.vae.model import VideoVAE
 from ...models.vae.tiling import TileGrid, TileSpec, decode_grid, encode_grid
 from ...plan.compile import PlanOptions, compile_vae_plan
@@ -20,7 +21,6 @@ from ...quant import QuantRecipe
 from ..accuracy.calibrate import calibrate_on
 from ..accuracy.fp16_scaling import PowerOfTwoScaling
 from .backend import Backend
-from .bind import PICTURE_DTYPE
 from .clip_run import ClipRun
 from .inputs import batches, check_frames, check_input, check_slices
 from .session import Session
@@ -110,7 +110,7 @@ class VAEEngine:
     @property
     def dtype(self) -> torch.dtype:
         """Number format of decoded pictures."""
-        return PICTURE_DTYPE
+        return DTYPES[PICTURE_FORMAT]
 
     def plan(self, shape: VAEShape, tile: TileSpec | None = None) -> ExecutionPlan:
         """The plan for a shape, made once. Raises EngineUnsupportedError, naming the reason, where there is none."""
@@ -249,7 +249,7 @@ class VAEEngine:
                 x.shape[-2] // LATENT_CELL_PX,
                 x.shape[-1] // LATENT_CELL_PX,
             )
-        dtype = PICTURE_DTYPE if decodes else torch.float32
+        dtype = DTYPES[PICTURE_FORMAT] if decodes else torch.float32
         try:
             result = torch.empty(len(x), *size, dtype=dtype, device=self.device)
         except torch.cuda.OutOfMemoryError as error:

@@ -9,7 +9,7 @@ from torch import Tensor
 from ...kernels.conv.operands import ConvWeights, NormOperands
 from ...kernels.conv.pack import fold_time, pack_conv, pack_sets, pair_taps
 from ...kernels.conv.upsample import ComposedUpsampler, compose_upsampler
-from ...kernels.layout import OUTPUT_DTYPES, WIDTH, folded_weight, unfolded_weight
+from ...kernels.layout import DTYPES, WIDTH, folded_weight, unfolded_weight
 from ...plan.execution_plan import Operation
 from ...quant import QuantRecipe, smoothing_factors
 from ..accuracy.fp16_scaling import PowerOfTwoScaling
@@ -127,7 +127,7 @@ class WeightStore:
             name = f"{operation.layer.rsplit('.', 1)[0]}.conv_shortcut"
             matrix = self._get(f"{name}.weight").flatten(1).double()
             matrix = matrix * 2.0 ** (self.scaling.of(operation.shortcut) - written)
-            shortcut = matrix.to(OUTPUT_DTYPES[operation.problem.output]).contiguous()
+            shortcut = matrix.to(DTYPES[operation.problem.output]).contiguous()
             bias = bias + self._get(f"{name}.bias").double()
         weight, bias = weight * 2.0 ** (self._read_exponent(operation) - written), bias * 2.0**-written
         return LayerWeights(pack_conv(weight, bias, operation.format, self._smooth(operation)), shortcut)

@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """Attention of one head with up to 512 dimensions in 8 bits, on what `quantize` prepares.
 
 Since the keys' mean is zero, so is the mean of a query's scores, and the largest is not below zero: padding is keys of

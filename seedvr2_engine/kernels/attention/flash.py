@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """Exact attention of one head with up to 512 dimensions, over the positions of each frame.
 
 The output of a program is BLOCK_M queries by BLOCK_V of the value's dimensions: an accumulator of all 512 would take

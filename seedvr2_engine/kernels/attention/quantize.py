@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """Queries, keys and values of one attention head in 8 bits, for `eight_bit`.
 
 Queries and keys have one scale for each token. The keys' mean over all tokens is subtracted from them, and the values'

@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """What attention does with the registers of Hopper's `wgmma`, where Triton has no words for it.
 
 A thread holds of a product's sums pairs of two rows in turn: columns 2q and 2q + 1 of every 8, q being its place among

@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """Attention inside sequences of different lengths, which stand one after the other; results go where they are wanted.
 
 The softmax is computed online (Milakov, Gimelshein 2018) in FP32; only a sequence's last block of keys is masked.

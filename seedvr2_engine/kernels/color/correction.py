@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """Colour correction in a few launches a frame; `color.reference` has the references, step by step.
 
 Nothing here multiplies and adds in one rounding: a pixel has to fall into the same level when levels are counted and

@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """The ends of the VAE, where a convolution has three channels on one side.
 
 A tile of such a convolution would fetch each pixel 27 times to do almost nothing with it. So before the first

@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803, N806
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """Two consecutive frames of a causal convolution from four products instead of six.
 
 Three temporal taps over two frames are Winograd's F(2, 3) (Winograd 1980; Lavin, Gray 2016) along time alone:

@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """What the transformer does to tokens between its matrix products, each pass reading and writing them once.
 
 Computed in float32 and rounded to the tokens' own format, at the places where the plain model rounds.

@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803, N806
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """From projections to joint sequences and back: norm, rotation and place of queries, keys and values in one pass."""
 
 import triton
