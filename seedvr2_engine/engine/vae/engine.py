@@ -112,6 +112,11 @@ class VAEEngine:
         """Number format of decoded pictures."""
         return DTYPES[PICTURE_FORMAT]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes on its device: packed weights and working memory."""
+        return self.weights.nbytes + self.session.memory_bytes
+
     def plan(self, shape: VAEShape, tile: TileSpec | None = None) -> ExecutionPlan:
         """The plan for a shape, made once. Raises EngineUnsupportedError, naming the reason, where there is none."""
         key = shape, tile
@@ -129,6 +134,7 @@ class VAEEngine:
 
     def limit(self, budget_bytes: int) -> None:
         """Plan with so much GPU memory from now on; another figure than before drops the plans made until now."""
+        self.options = replace(self.options, budget_bytes=budget_bytes)
         if budget_bytes != self._budget:
             self._budget = budget_bytes
             self._plans.clear()
