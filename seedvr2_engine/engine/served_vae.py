@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -89,40 +88,17 @@ class ServedVAE:
         """Number format of decoded pictures."""
         return self.server.dtype
 
-    @overload
-    def encode(
-        self,
-        video: Tensor,
-        *,
-        slice_frames: int | None = ...,
-        tile: TileSpec | None = ...,
-        return_distribution: Literal[False] = ...,
-    ) -> Tensor: ...
-
-    @overload
-    def encode(
-        self,
-        video: Tensor,
-        *,
-        slice_frames: int | None = ...,
-        tile: TileSpec | None = ...,
-        return_distribution: Literal[True],
-    ) -> tuple[Tensor, Tensor]: ...
-
-    def encode(
-        self,
-        video: Tensor,
-        *,
-        slice_frames: int | None = None,
-        tile: TileSpec | None = None,
-        return_distribution: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    def encode(self, video: Tensor, *, slice_frames: int | None = None, tile: TileSpec | None = None) -> Tensor:
         """As `VideoVAE.encode`."""
-        tile = tile or self._tiles[0]
         with self._switches():
-            if return_distribution:
-                return self.server.encode(video, slice_frames=slice_frames, tile=tile, return_distribution=True)
-            return self.server.encode(video, slice_frames=slice_frames, tile=tile)
+            return self.server.encode(video, slice_frames=slice_frames, tile=tile or self._tiles[0])
+
+    def encode_distribution(
+        self, video: Tensor, *, slice_frames: int | None = None, tile: TileSpec | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `VideoVAE.encode_distribution`."""
+        with self._switches():
+            return self.server.encode_distribution(video, slice_frames=slice_frames, tile=tile or self._tiles[0])
 
     def decode(self, latent: Tensor, *, slice_frames: int | None = None, tile: TileSpec | None = None) -> Tensor:
         """As `VideoVAE.decode`."""

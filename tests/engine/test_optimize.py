@@ -14,7 +14,7 @@ from seedvr2_engine.engine.accuracy.check import DEFAULT_MIN_PSNR_DB, AccuracyRe
 from seedvr2_engine.engine.accuracy.fp16_scaling import measure_scaling
 from seedvr2_engine.engine.accuracy.sample_clips import sample_scene
 from seedvr2_engine.engine.optimize import Settings, serve_on
-from seedvr2_engine.engine.served_vae import cudnn_benchmark
+from seedvr2_engine.engine.served_vae import cudnn_benchmark, engine_of, plain_weights
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.loading import load_vae
 from seedvr2_engine.models.vae.tiling import TileSpec
@@ -165,8 +165,8 @@ def test_tiles_reach_the_plain_model(vae):
 def test_the_engine_is_close_and_streams(vae):
     served = serve(vae, precision="fp16")
     video = torch.rand(1, 3, 5, 16, 24) * 2 - 1
-    mean, logvar = served.encode(video, return_distribution=True)
-    exact, exact_logvar = vae.encode(video, return_distribution=True)
+    mean, logvar = served.encode_distribution(video)
+    exact, exact_logvar = vae.encode_distribution(video)
     torch.testing.assert_close(mean, exact, atol=2e-2, rtol=0)
     torch.testing.assert_close(logvar, exact_logvar, atol=5e-2, rtol=1e-2)
     streamed = torch.stack(list(served.stream_encode(video.unbind(2))), 2)
@@ -246,6 +246,23 @@ def test_nothing_is_measured_for_bf16_and_healthy_weights_keep_their_size(vae, m
     assert served.server.options.scaling.tensors == served.server.options.scaling.inputs == {}
     assert served.report.notes == ()
     assert len(measured) == 1
+
+
+def test_a_served_vae_answers_for_what_serves(vae):
+    served = serve(vae, precision="fp16")
+    served.limit(2_000_000_000)
+    assert served.report.budget_bytes == served.engine.options.budget_bytes == 2_000_000_000
+    assert engine_of(served) is engine_of(served.server) is served.engine
+    assert plain_weights(served) == []
+    served.decode(torch.randn(1, 16, 1, 2, 3))
+    held = served.nbytes
+    served.release()
+    assert 0 < served.nbytes == served.engine.weights.nbytes < held
+    plain = serve(vae, precision="reference")
+    plain.limit(1)
+    plain.release()
+    assert plain.engine is engine_of(plain) is engine_of(vae) is None
+    assert plain.nbytes == sum(tensor.nbytes for tensor in plain_weights(vae)) > 0
 
 
 def test_global_switches_are_put_back(vae):

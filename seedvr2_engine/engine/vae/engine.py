@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from ...device import DeviceSpec
 from ...errors import DeviceMemoryError, EngineUnsupportedError, InvalidArgumentError
 from ...kernels.layout import DTYPES, PICTURE_FORMAT
+from ...models.vae.inputs import batches, check_frames, check_input, check_slices
 from ...models.vae.model import VideoVAE
 from ...models.vae.tiling import TileGrid, TileSpec, decode_grid, encode_grid
 from ...plan.compile import PlanOptions, compile_vae_plan
@@ -22,7 +22,6 @@ from ..accuracy.calibrate import calibrate_on
 from ..accuracy.fp16_scaling import PowerOfTwoScaling
 from .backend import Backend
 from .clip_run import ClipRun
-from .inputs import batches, check_frames, check_input, check_slices
 from .session import Session
 from .weights import WeightStore
 
@@ -143,46 +142,24 @@ class VAEEngine:
         """Give working memory and graphs back; weights stay. Open streams go on afterwards."""
         self.session.release()
 
-    @overload
-    def encode(
-        self,
-        video: Tensor,
-        *,
-        slice_frames: int | None = ...,
-        tile: TileSpec | None = ...,
-        return_distribution: Literal[False] = ...,
-    ) -> Tensor: ...
-
-    @overload
-    def encode(
-        self,
-        video: Tensor,
-        *,
-        slice_frames: int | None = ...,
-        tile: TileSpec | None = ...,
-        return_distribution: Literal[True],
-    ) -> tuple[Tensor, Tensor]: ...
-
-    @torch.no_grad()
-    def encode(
-        self,
-        video: Tensor,
-        *,
-        slice_frames: int | None = None,
-        tile: TileSpec | None = None,
-        return_distribution: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    def encode(self, video: Tensor, *, slice_frames: int | None = None, tile: TileSpec | None = None) -> Tensor:
         """Encode (N, 3, 4n+1, H, W) in [-1, 1] to the posterior mean (N, 16, n+1, H//8, W//8), unscaled, FP32.
 
         tile: spatial tiles; None leaves it to the plan. slice_frames is checked, and changes nothing: the engine always
-        goes one latent frame at a time. return_distribution: (mean, log-variance clamped to [-30, 20]).
+        goes one latent frame at a time.
         """
-        check_slices(slice_frames)
+        return self.encode_distribution(video, slice_frames=slice_frames, tile=tile)[0]
+
+    @torch.no_grad()
+    def encode_distribution(
+        self, video: Tensor, *, slice_frames: int | None = None, tile: TileSpec | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `encode`: the posterior's mean, and its log-variance clamped to [-30, 20]."""
+        check_slices(slice_frames, FRAMES_PER_STEP)
         check_input("video", video, self.config.image_channels)
-        check_frames(video.shape[2])
-        moments = self._whole("encode", video, tile)
-        mean, logvar = moments.chunk(2, dim=1)
-        return (mean, logvar.clamp(-30, 20)) if return_distribution else mean
+        check_frames(video.shape[2], FRAMES_PER_STEP)
+        mean, logvar = self._whole("encode", video, tile).chunk(2, dim=1)
+        return mean, logvar.clamp(-30, 20)
 
     @torch.no_grad()
     def decode(self, latent: Tensor, *, slice_frames: int | None = None, tile: TileSpec | None = None) -> Tensor:
@@ -190,7 +167,7 @@ class VAEEngine:
 
         Arguments as in `encode`.
         """
-        check_slices(slice_frames)
+        check_slices(slice_frames, FRAMES_PER_STEP)
         check_input("latent", latent, self.config.latent_channels)
         return self._whole("decode", latent, tile)
 
@@ -202,10 +179,10 @@ class VAEEngine:
 
         Their number must be 4n+1 in the end (InvalidArgumentError otherwise). Arguments as in `encode`.
         """
-        check_slices(slice_frames)
+        check_slices(slice_frames, FRAMES_PER_STEP)
         runs: list[ClipRun] = []
         try:
-            for batch in batches(frames):
+            for batch in batches(frames, first=1, rest=FRAMES_PER_STEP):
                 video = torch.stack(batch, dim=2)
                 check_input("frame", video, self.config.image_channels)
                 if len(batch) not in (1, FRAMES_PER_STEP) or (runs and len(batch) == 1):
@@ -228,7 +205,7 @@ class VAEEngine:
 
         Each latent frame's pictures come out before the next latent frame is asked for. Arguments as in `encode`.
         """
-        check_slices(slice_frames)
+        check_slices(slice_frames, FRAMES_PER_STEP)
         runs: list[ClipRun] = []
         try:
             for frame in latents:
