@@ -103,8 +103,8 @@ class EngineReport:
     def text(self) -> str:
         """The report as lines for a console."""
         tag = f"[{self.family.upper() or 'VAE'}_ENGINE]"
-        place = f"{self.device} ({self.architecture})" if self.architecture else self.device
-        lines = [_RULE, f"{tag} {self.precision.upper()} on {place}: {self.reason}", _RULE]
+        where = f"{self.device} ({self.architecture})" if self.architecture else self.device
+        lines = [_RULE, f"{tag} {self.precision.upper()} on {where}: {self.reason}", _RULE]
         if self.budget_bytes is not None:
             lines.append(f"{tag} VRAM budget: {gigabytes(self.budget_bytes)}")
         lines += [f"{tag} {'✓' if m.applied else '–'} {m.name}: {m.detail}" for m in self.measures]
@@ -152,7 +152,7 @@ def describe_work(plan: ExecutionPlan) -> PlannedWork:
     )
 
 
-def place_of(device: DeviceSpec | None) -> tuple[str, str]:
+def device_names(device: DeviceSpec | None) -> tuple[str, str]:
     """(name, architecture) for a report."""
     return ("CPU", "") if device is None else (device.name, device.sm)
 

@@ -13,7 +13,16 @@ from ..kernels.layout import PICTURE_FORMAT, WIDTH, element_bytes
 from ..models.vae.config import VAEConfig
 from ..models.vae.tiling import TileSpec
 from ..quant import QuantRecipe
-from .execution_plan import FRAMES_PER_STEP, ExecutionPlan, Operation, Part, PlanMemory, Ring, Schedule, VAEShape
+from .execution_plan import (
+    FRAMES_PER_STEP,
+    LATENT_CELL_PX,
+    ExecutionPlan,
+    Operation,
+    PlanMemory,
+    Ring,
+    Schedule,
+    VAEShape,
+)
 from .lowering import Lowering, lower
 from .memory import arena_bytes, host_bytes, place_buffers, place_rings, rings_bytes, weight_bytes, weight_sets
 from .target import Target, can_pair
@@ -81,9 +90,9 @@ def compile_vae_plan(
 
 def _check(shape: VAEShape) -> None:
     size = f"{shape.width_px}x{shape.height_px} px"
-    if min(shape.height_px, shape.width_px) < 8:
+    if min(shape.height_px, shape.width_px) < LATENT_CELL_PX:
         raise InvalidArgumentError(f"plan: expected pictures of at least 8x8 px, got {size}; pad them.")
-    if shape.part == "decode" and (shape.height_px % 8 or shape.width_px % 8):
+    if shape.part == "decode" and (shape.height_px % LATENT_CELL_PX or shape.width_px % LATENT_CELL_PX):
         raise InvalidArgumentError(f"plan: expected a decoded size in multiples of 8 px, got {size}.")
     if shape.frames is not None and shape.frames % FRAMES_PER_STEP != 1:
         raise InvalidArgumentError(f"plan: expected 4n+1 frames (1, 5, 9, ...), got {shape.frames}.")
@@ -131,8 +140,8 @@ def _plan(target: Target, shape: VAEShape, tile: TileSpec | None) -> ExecutionPl
     first = lower(target, shape.part, size, one_frame=True, remembers=remembers)
     later = lower(target, shape.part, size, one_frame=False, remembers=True) if remembers else None
     rings = place_rings(later or first)
-    schedules = [_schedule(first, rings, shape.part, target.config)]
-    schedules.append(Schedule((), (), ()) if later is None else _schedule(later, rings, shape.part, target.config))
+    schedules = [_schedule(first, rings)]
+    schedules.append(Schedule((), (), ()) if later is None else _schedule(later, rings))
     operations = [*schedules[0].operations, *schedules[1].operations]
     memory = PlanMemory(
         weights=_weights(operations) + LIBRARY_BYTES,
@@ -155,26 +164,25 @@ def _plan(target: Target, shape: VAEShape, tile: TileSpec | None) -> ExecutionPl
     )
 
 
-def _schedule(lowered: Lowering, rings: tuple[Ring, ...], part: Part, config: VAEConfig) -> Schedule:
+def _schedule(lowered: Lowering, rings: tuple[Ring, ...]) -> Schedule:
     frames = 1 if lowered.one_frame else FRAMES_PER_STEP
-    ends = lowered.operations[0 if part == "encode" else -1]
+    ends = lowered.operations[0 if lowered.part == "encode" else -1]
     rows, columns = ends.size[:2]
-    pictures = config.image_channels * frames * rows * columns * element_bytes(PICTURE_FORMAT)
-    if part == "decode":
+    pictures = lowered.target.config.image_channels * frames * rows * columns * element_bytes(PICTURE_FORMAT)
+    if lowered.part == "decode":
         rows, columns, channels = lowered.operations[0].size
         kept = {"input": rows * columns * channels * element_bytes(lowered.operations[0].format), "output": pictures}
     else:
         kept = {"input": pictures, "output": lowered.sizes["output"]}
-    order = _order(lowered, part)
-    return Schedule(tuple(lowered.operations), place_buffers(lowered, rings, kept), order)
+    return Schedule(tuple(lowered.operations), place_buffers(lowered, rings, kept), _order(lowered))
 
 
-def _order(lowered: Lowering, part: Part) -> tuple[int, ...]:
+def _order(lowered: Lowering) -> tuple[int, ...]:
     """Segments depth first: a segment that doubles the frame rate runs for every frame of the one before it."""
     last = lowered.segment
     if lowered.one_frame:
         return tuple(range(last + 1))
-    return _halving(lowered, last) if part == "encode" else _doubling(lowered, 0)
+    return _halving(lowered, last) if lowered.part == "encode" else _doubling(lowered, 0)
 
 
 def _doubling(lowered: Lowering, segment: int) -> tuple[int, ...]:

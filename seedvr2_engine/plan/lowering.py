@@ -7,7 +7,7 @@ from ..kernels.configs import ConvConfig, ConvProblem, Format, Refusal
 from ..kernels.dispatch import choose_attention_config, choose_attention_format, choose_config
 from ..kernels.layout import WIDTH, attention_bytes, element_bytes, tiles_per_chunk
 from ..quant.recipe import ALWAYS_16_BIT
-from .execution_plan import FRAMES_PER_STEP, Operation, Part, RingSlot, TemporalRate
+from .execution_plan import FRAMES_PER_STEP, LATENT_CELL_PX, Operation, Part, RingSlot, TemporalRate
 from .target import Activation, RingKey, Target, exponents_buffer, fold_problem, pair_problem
 
 FLOAT_BYTES = 4
@@ -335,7 +335,7 @@ def lower(target: Target, part: Part, size_px: tuple[int, int], *, one_frame: bo
     lowered = Lowering(target, part, one_frame, remembers)
     rows, columns = size_px
     if part == "decode":
-        lowered.decoder(rows // 8, columns // 8)
+        lowered.decoder(rows // LATENT_CELL_PX, columns // LATENT_CELL_PX)
     else:
         lowered.encoder(rows, columns)
     return lowered

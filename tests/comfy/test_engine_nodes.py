@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from seedvr2_engine.engine import reference_backend
-from seedvr2_engine.engine.optimize import Settings, serve_on
+from seedvr2_engine.engine.optimize import serve_on
+from seedvr2_engine.engine.settings import Settings
 from seedvr2_engine.plan.gpus import find_gpu
 
 CPU = torch.device("cpu")

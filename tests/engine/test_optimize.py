@@ -13,8 +13,9 @@ from seedvr2_engine.engine.accuracy import check
 from seedvr2_engine.engine.accuracy.check import DEFAULT_MIN_PSNR_DB, AccuracyResult
 from seedvr2_engine.engine.accuracy.fp16_scaling import measure_scaling
 from seedvr2_engine.engine.accuracy.sample_clips import sample_scene
-from seedvr2_engine.engine.optimize import Settings, serve_on
+from seedvr2_engine.engine.optimize import serve_on
 from seedvr2_engine.engine.served_vae import cudnn_benchmark, engine_of, plain_weights
+from seedvr2_engine.engine.settings import Settings
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.loading import load_vae
 from seedvr2_engine.models.vae.tiling import TileSpec

@@ -63,11 +63,12 @@ class HostRings:
             late = ring not in users
             after = [ring] if late else users[users.index(ring) + 1 :][:1]
             fetches = [partial(self._fetch, other, rings[other]) for other in after]
-            arrives, leaves = partial(self._arrive, ring, rings[ring]), partial(self._leave, ring, rings[ring])
+            arrives, leaves = partial(self._arrive, rings[ring]), partial(self._leave, ring, rings[ring])
             before = [*fetches, arrives] if late else [arrives, *fetches]
             around = [*before, *launches, leaves]
         elif ring in self._frames:
-            around.append(partial(self._await_leaving, ring))
+            # What follows may overwrite the layer's frames once they have left.
+            around.append(self._outward.before_launches)
         if users and operation is next(other for other in schedule.operations if other.segment == operation.segment):
             around.insert(0, partial(self._fetch, users[0], rings[users[0]]))
         return around
@@ -81,7 +82,7 @@ class HostRings:
         for past in range(1, min(frame, len(host)) + 1):
             self._inward.copy(tensors.frames[-1 - past], host[(frame - past) % len(host)])
 
-    def _arrive(self, ring: int, tensors: RingTensors) -> None:
+    def _arrive(self, tensors: RingTensors) -> None:
         """Before a layer's new frame is written: wait until its past is there."""
         self._inward.before_launches()
         if tensors.exponents is not None:
@@ -94,10 +95,6 @@ class HostRings:
         self._outward.after_launches()
         self._outward.copy(host[frame % len(host)], tensors.frames[-1])
         self._next[ring] += 1
-
-    def _await_leaving(self, ring: int) -> None:
-        """After a layer has run: what follows may overwrite its frames once they have left."""
-        self._outward.before_launches()
 
 
 class _CopyStream:
