@@ -4,7 +4,7 @@
 
 A configuration whose result is wrong, or differs from run to run, gets no time; nor does one that overlaps and has
 other bits than the same blocks in turn, anywhere. Errors are of 256 queries of each length: against FP32, and against
-the twin, which multiplies the same 8-bit numbers.
+the reference, which multiplies the same 8-bit numbers.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from seedvr2_engine.plan.gpus import device_spec
 DIM = 512
 LENGTHS = (14_400, 32_640, 129_600)
 LIMIT = 3e-2
-"""Largest relative RMS error against the twin. Hopper adds FP8 products up with about 14 bits."""
+"""Largest relative RMS error against the reference. Hopper adds FP8 products up with about 14 bits."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Case:
         return torch.full((1, self.length, DIM), float("nan"), dtype=torch.float16, device="cuda")
 
     def check(self, variant: Variant) -> tuple[float, float, bool]:
-        """Error against FP32, error against the twin, and whether two runs and both ways have the same bits."""
+        """Error against FP32, error against the reference, and whether two runs and both ways have the same bits."""
         operands, ys = self.operands(variant), [self.output() for _ in "ab"]
         for y in ys:
             eight_bit.attend_8bit(operands, y, variant.config)
@@ -122,10 +122,10 @@ class Case:
             eight_bit.attend_8bit(self.operands(in_turn), ys[1], in_turn.config)
             same = same and torch.equal(*ys)
         some = operands._replace(q=operands.q[:, self.rows], q_scale=operands.q_scale[:, self.rows])
-        twin = torch.empty(1, len(self.rows), DIM, device="cuda")
-        reference.attend_8bit(some, twin, variant.config)
+        expected = torch.empty(1, len(self.rows), DIM, device="cuda")
+        reference.attend_8bit(some, expected, variant.config)
         actual = ys[0][0, self.rows].float()
-        return relative(actual, self.exact), relative(actual, twin[0]), same
+        return relative(actual, self.exact), relative(actual, expected[0]), same
 
 
 def relative(actual: Tensor, expected: Tensor) -> float:
@@ -151,7 +151,7 @@ def show(name: str, length: int, ms: float, note: str = "") -> None:
 
 
 def check_prepared(case: Case, variant: Variant) -> None:
-    """The preparation against its twin, and its time."""
+    """The preparation against its reference, and its time."""
     actual, again, expected = (case.empty(variant.format) for _ in range(3))
     quantize.quantize_attention(case.qkv, actual, variant.config)
     quantize.quantize_attention(case.qkv, again, variant.config)
@@ -162,7 +162,8 @@ def check_prepared(case: Case, variant: Variant) -> None:
     same = all(torch.equal(a.view(torch.uint8), b.view(torch.uint8)) for a, b in zip(actual, again, strict=True))
     ms = milliseconds(lambda: quantize.quantize_attention(case.qkv, actual, variant.config))
     print(
-        f"{case.length:7} prepared in {ms:.3f} ms; twin: {errors}; two runs {'equal' if same else 'DIFFER'}", flush=True
+        f"{case.length:7} prepared in {ms:.3f} ms; reference: {errors}; two runs {'equal' if same else 'DIFFER'}",
+        flush=True,
     )
 
 
@@ -218,7 +219,7 @@ def main() -> None:
             if time.monotonic() - begin > arguments.seconds:
                 break
             error, off, same = case.check(variant)
-            note = f"FP32 {error:.1e}, twin {off:.1e}, bits {'equal' if same else 'DIFFER'}"
+            note = f"FP32 {error:.1e}, reference {off:.1e}, bits {'equal' if same else 'DIFFER'}"
             if not same or not off < LIMIT:
                 print(f"{length:7} {variant.name:56} WRONG: {note}", flush=True)
                 continue
@@ -229,7 +230,7 @@ def main() -> None:
         case = Case(LENGTHS[0], gain)
         for variant in {variant.format: variant for variant in reversed(right)}.values():
             error, off, _ = case.check(variant)
-            print(f"logits of deviation {gain}: {variant.name}: FP32 {error:.1e}, twin {off:.1e}", flush=True)
+            print(f"logits of deviation {gain}: {variant.name}: FP32 {error:.1e}, reference {off:.1e}", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from seedvr2_engine.kernels.configs import AttentionConfig, ConvConfig, Format
 from seedvr2_engine.kernels.dispatch import shared_memory_bytes
 from seedvr2_engine.models.dit.config import PUBLIC_3B, PUBLIC_7B
 from seedvr2_engine.models.vae.config import VAEConfig
-from seedvr2_engine.plan.coverage import ALL_PX, distinct_kernels, survey
-from seedvr2_engine.plan.describe import describe_config, step_name
-from seedvr2_engine.plan.execution_plan import Step
+from seedvr2_engine.plan.coverage import ALL_PX, covering_plans, distinct_kernels
+from seedvr2_engine.plan.describe import describe_config, operation_name
+from seedvr2_engine.plan.execution_plan import Operation
 
 from .aot.color import compile_color
 from .aot.compiler import compile_attention, compile_attention_8bit, compile_conv3d
@@ -34,15 +34,15 @@ def device(sm: str) -> DeviceSpec:
     return DeviceSpec(sm, sm, 0, ARCHITECTURES[sm].shared_memory_bytes, 0, 0.0, MatrixRates(0, 0, 0, 0))
 
 
-def planned(sm: str, format: Format) -> list[Step]:
+def planned(sm: str, format: Format) -> list[Operation]:
     """The convolutions and attentions that any plan in a format needs there, one for each compiled kernel."""
-    return list(distinct_kernels(survey(device(sm), [format], VAEConfig(), ALL_PX)).values())
+    return list(distinct_kernels(covering_plans(device(sm), [format], VAEConfig(), ALL_PX)).values())
 
 
 def conv_reports(sm: str, format: Format, only: str | None) -> Iterator[dict[str, Any]]:
-    for step in planned(sm, format):
-        problem, config = step.problem, step.config
-        layer = step_name(step)
+    for operation in planned(sm, format):
+        problem, config = operation.problem, operation.config
+        layer = operation_name(operation)
         if problem is None or not isinstance(config, ConvConfig) or (only is not None and only not in layer):
             continue
         yield {
@@ -61,19 +61,19 @@ def conv_reports(sm: str, format: Format, only: str | None) -> Iterator[dict[str
 
 def attention_reports(sm: str) -> Iterator[dict[str, Any]]:
     seen = set()
-    for step in (step for format in ARCHITECTURES[sm].formats for step in planned(sm, format)):
-        config, dim = step.config, step.size[2] // 3
-        if not isinstance(config, AttentionConfig) or (step.format, config) in seen:
+    for operation in (operation for format in ARCHITECTURES[sm].formats for operation in planned(sm, format)):
+        config, dim = operation.config, operation.size[2] // 3
+        if not isinstance(config, AttentionConfig) or (operation.format, config) in seen:
             continue
-        seen.add((step.format, config))
-        if step.format in ("fp16", "bf16"):
-            compiled = compile_attention(dim, config, sm, step.format)
+        seen.add((operation.format, config))
+        if operation.format in ("fp16", "bf16"):
+            compiled = compile_attention(dim, config, sm, operation.format)
         else:
-            compiled = compile_attention_8bit(dim, config, sm, step.format)
+            compiled = compile_attention_8bit(dim, config, sm, operation.format)
         yield {
             "sm": sm,
             "layer": "attention",
-            "format": step.format,
+            "format": operation.format,
             "config": describe_config(config),
             "threads": 32 * config.warps,
             **asdict(compiled),

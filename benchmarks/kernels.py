@@ -1,4 +1,4 @@
-"""Every kernel on the GPU at hand: first against its FP32 twin, then the clock.
+"""Every kernel on the GPU at hand: first against its FP32 reference, then the clock.
 
     python -m benchmarks.kernels --format fp8 --seconds 400 --json kernels.json
 
@@ -24,7 +24,7 @@ import torch
 import triton
 
 from seedvr2_engine.device import DeviceSpec
-from seedvr2_engine.doctor.kernel_checks import check_step, conv_operands, conv_output
+from seedvr2_engine.doctor.kernel_checks import check_operation, conv_operands, conv_output
 from seedvr2_engine.engine.vae.backend import triton_backend
 from seedvr2_engine.kernels import groupnorm, reference
 from seedvr2_engine.kernels.configs import FORMATS, ConvConfig, ConvProblem, Format
@@ -33,9 +33,9 @@ from seedvr2_engine.kernels.conv.operands import FrameTarget, NormOperands, Norm
 from seedvr2_engine.kernels.dispatch import shared_memory_bytes
 from seedvr2_engine.kernels.layout import DTYPES, chunk_counts
 from seedvr2_engine.models.vae.config import VAEConfig
-from seedvr2_engine.plan.coverage import distinct_steps, survey
-from seedvr2_engine.plan.describe import step_name
-from seedvr2_engine.plan.execution_plan import Step
+from seedvr2_engine.plan.coverage import covering_plans, distinct_operations
+from seedvr2_engine.plan.describe import operation_name
+from seedvr2_engine.plan.execution_plan import Operation
 from seedvr2_engine.plan.gpus import device_spec
 
 SIZE_PX = (720, 1280)
@@ -93,17 +93,17 @@ def matrix_rate(format: str) -> float:
     return 2 * n**3 / ms / 1e9
 
 
-def launches(format: Format, device: DeviceSpec) -> list[tuple[Step, str]]:
+def launches(format: Format, device: DeviceSpec) -> list[tuple[Operation, str]]:
     """Every convolution that plans need, with each configuration and what was changed in it, the heaviest first."""
-    steps = distinct_steps(survey(device, [format], VAEConfig(), [SIZE_PX]))
+    operations = distinct_operations(covering_plans(device, [format], VAEConfig(), [SIZE_PX]))
     found = []
-    for step in sorted(steps, key=lambda step: -step.flops):
-        problem, chosen = step.problem, step.config
+    for operation in sorted(operations, key=lambda operation: -operation.flops):
+        problem, chosen = operation.problem, operation.config
         if problem is not None and isinstance(chosen, ConvConfig):
-            found.append((step, "chosen"))
+            found.append((operation, "chosen"))
             if problem.flops >= 5e9:
                 found += [
-                    (replace(step, config=config), label) for label, config in neighbours(problem, chosen, device)
+                    (replace(operation, config=config), label) for label, config in neighbours(problem, chosen, device)
                 ]
     return found
 
@@ -112,11 +112,11 @@ def check_layers(arguments: argparse.Namespace, device: DeviceSpec, deadline: fl
     """Compile and check this process's part of all launches."""
     part, parts = arguments.part
     rows: list[dict[str, Any]] = []
-    for step, label in launches(arguments.format, device)[part::parts]:
+    for operation, label in launches(arguments.format, device)[part::parts]:
         if time.monotonic() > deadline:
             break
-        wrong = check_step(step, triton_backend(), CUDA).wrong
-        rows.append({"layer": step_name(step), "change": label, "format": step.format, "wrong": wrong})
+        wrong = check_operation(operation, triton_backend(), CUDA).wrong
+        rows.append({"layer": operation_name(operation), "change": label, "format": operation.format, "wrong": wrong})
         if wrong:
             show(rows[-1])
     return rows
@@ -144,10 +144,10 @@ def measure_layers(arguments: argparse.Namespace, device: DeviceSpec, deadline: 
     rates: dict[str, float] = {}
     rows: list[dict[str, Any]] = []
     kernels = triton_backend()
-    for step, label in launches(arguments.format, device):
+    for operation, label in launches(arguments.format, device):
         if time.monotonic() > deadline:
             break
-        problem, config, layer = step.problem, step.config, step_name(step)
+        problem, config, layer = operation.problem, operation.config, operation_name(operation)
         assert problem is not None
         assert isinstance(config, ConvConfig)
         if problem.format not in rates:
@@ -190,7 +190,7 @@ def measure_passes(format: str) -> list[dict[str, Any]]:
         target = FrameTarget(frames, exponents, torch.zeros(1, dtype=torch.int32, device="cuda"))
         combined = torch.empty(1, chunks.numel(), 4, channels, device="cuda")
         affine = torch.empty(1, 4, channels, device="cuda")
-        steps = {
+        operations = {
             "combine": (lambda m=module, c=combined: m.combine(partials, counts, c), partials.nbytes),
             "finish": (
                 lambda m=module, c=combined, a=affine: m.finish_statistics(c, chunks, operands, spec, a),
@@ -201,13 +201,13 @@ def measure_passes(format: str) -> list[dict[str, Any]]:
                 x.nbytes + frames.nbytes,
             ),
         }
-        for run, _ in steps.values():
+        for run, _ in operations.values():
             run()
-        results.append((frames.float(), steps))
-    (actual, steps), (expected, _) = results
+        results.append((frames.float(), operations))
+    (actual, operations), (expected, _) = results
     error = ((actual - expected).norm() / expected.norm()).item()
     rows = []
-    for name, (run, size) in steps.items():
+    for name, (run, size) in operations.items():
         ms = milliseconds(run)
         row = {"pass": name, "ms": ms, "gb_per_s": size / ms / 1e6, "relative_error": error}
         rows.append(row)

@@ -1,7 +1,7 @@
 """How far the engine's pictures are from FP32, in every number format, layer by layer, and to look at.
 
-`python -m benchmarks.picture nano` on a CPU, with the kernels' twins; on a GPU `--train 200` first trains a VAE of the
-public widths for so many seconds. Writes OUT/picture.json after every stage, OUT/sensitivity.png and OUT/crops.png.
+`python -m benchmarks.picture nano` on a CPU, with the reference kernels; on a GPU `--train 200` first trains a VAE of
+the public widths for so many seconds. Writes OUT/picture.json after every stage, OUT/sensitivity.png and OUT/crops.png.
 """
 
 import argparse
@@ -38,8 +38,8 @@ from benchmarks.picture_recipes import (
 )
 from benchmarks.picture_sheet import crops, sensitivity_plot
 from benchmarks.rounding import SCHEMES, RoundedDecoder
-from seedvr2_engine.engine.accuracy.check import DEFAULT_MIN_PSNR_DB, guard
-from seedvr2_engine.engine.accuracy.fp16_scaling import measure_exponents
+from seedvr2_engine.engine.accuracy.check import DEFAULT_MIN_PSNR_DB, check_accuracy
+from seedvr2_engine.engine.accuracy.fp16_scaling import measure_scaling
 from seedvr2_engine.engine.accuracy.sensitivity import (
     decoder_layers,
     decoder_shares,
@@ -47,7 +47,7 @@ from seedvr2_engine.engine.accuracy.sensitivity import (
     paired_layers,
     picture,
 )
-from seedvr2_engine.engine.vae.backend import triton_backend, twin_backend
+from seedvr2_engine.engine.vae.backend import reference_backend, triton_backend
 from seedvr2_engine.engine.vae.engine import EngineOptions, VAEEngine
 from seedvr2_engine.errors import SeedVR2Error
 from seedvr2_engine.models.vae.config import VAEConfig
@@ -74,15 +74,15 @@ class Run:
         self.latents = {kind: [self.vae.encode(clip) for clip in clips] for kind, clips in self.clips.items()}
         self.exact = {kind: [picture(self.vae.decode(z)) for z in zs] for kind, zs in self.latents.items()}
         on_gpu = self.device.type == "cuda"
-        self.backend = triton_backend() if on_gpu else twin_backend()
+        self.backend = triton_backend() if on_gpu else reference_backend()
         self.spec = device_spec(self.device) if on_gpu else CARD
-        self.exponents = measure_exponents(self.vae, self.spec)
+        self.scaling = measure_scaling(self.vae, self.spec)
         self.engines: dict[str, VAEEngine] = {}
 
-    def build(self, recipe: QuantRecipe, *, by_twins: bool = False, graphs: bool = False) -> VAEEngine:
+    def build(self, recipe: QuantRecipe, *, by_reference: bool = False, graphs: bool = False) -> VAEEngine:
         """An engine; graphs would cost more than the few runs that most serve."""
-        spec, backend = (CARD, twin_backend()) if by_twins else (self.spec, self.backend)
-        options = EngineOptions(uses_graphs=graphs, exponents=self.exponents)
+        spec, backend = (CARD, reference_backend()) if by_reference else (self.spec, self.backend)
+        options = EngineOptions(uses_graphs=graphs, scaling=self.scaling)
         return VAEEngine(self.vae, recipe, spec, backend, device=self.device, options=options)
 
     def keeping(self, format: str, names: Iterable[str]) -> VAEEngine:
@@ -126,14 +126,14 @@ class Run:
         return time.monotonic() > self.deadline
 
 
-def formats(run: Run, wanted: Iterable[str], *, by_twins: bool) -> dict[str, dict[str, float]]:
-    """Every format as it comes; on a GPU the kernels' twins too, one clip a kind: MXFP8 may be had in no other way."""
+def formats(run: Run, wanted: Iterable[str], *, by_reference: bool) -> dict[str, dict[str, float]]:
+    """Every format as it comes; on a GPU the reference kernels' too, one clip a kind: MXFP8 has no other way."""
     rows = {format: run.decibels(run.keeping(format, ())) for format in wanted}
-    if by_twins and run.device.type == "cuda":
+    if by_reference and run.device.type == "cuda":
         for format in ("fp8", "mxfp8", "int8"):
-            twins = run.build(keeping(format, (), run.high), by_twins=True)
-            rows[f"{format} by twins, few"] = run.decibels(twins, few=True)
-    for format in EIGHT_BIT if by_twins else ():
+            engine = run.build(keeping(format, (), run.high), by_reference=True)
+            rows[f"{format} by the reference kernels, few"] = run.decibels(engine, few=True)
+    for format in EIGHT_BIT if by_reference else ():
         rows[f"{format}, few"] = run.decibels(run.engines[format], few=True)
     return rows
 
@@ -201,8 +201,8 @@ def schemes(run: Run, alone: Mapping[str, Mapping[str, Mapping[str, float]]]) ->
     return rows
 
 
-def guarded(run: Run, format: str, limit_db: float) -> dict[str, Any]:
-    """The guard's choice, and what it is worth on pictures that the guard has not seen."""
+def checked(run: Run, format: str, limit_db: float) -> dict[str, Any]:
+    """The accuracy check's choice, and what it is worth on pictures that the check has not seen."""
 
     def build(recipe: QuantRecipe, previous: VAEEngine | None) -> VAEEngine:
         return run.build(recipe) if previous is None else previous.with_recipe(recipe)
@@ -210,7 +210,7 @@ def guarded(run: Run, format: str, limit_db: float) -> dict[str, Any]:
     costs = decoder_shares(run.vae.config, run.spec)
     recipe = keeping(format, (), run.high)
     paired = paired_layers(run.vae.config, recipe, run.spec)
-    result, engine = guard(run.vae, recipe, build, min_psnr_db=limit_db, costs=costs, paired=paired)
+    result, engine = check_accuracy(run.vae, recipe, build, min_psnr_db=limit_db, costs=costs, paired=paired)
     kept = {layer.name: layer.psnr_db for layer in result.kept}
     facts = {"share": 100 * sum(costs[name] for name in kept), "seconds": result.seconds}
     figures = {"before": result.before_db, "after": result.psnr_db}
@@ -288,7 +288,7 @@ def main() -> None:
     parser.add_argument("--few", action="store_true", help="one clip of every kind")
     parser.add_argument("--recipes", action="store_true", help="try other recipes, and other ways to round")
     parser.add_argument("--stages", nargs="*", help="only these: formats, encoder, alone, guard, crops")
-    parser.add_argument("--limit", type=float, default=DEFAULT_MIN_PSNR_DB, help="the guard's, in dB")
+    parser.add_argument("--limit", type=float, default=DEFAULT_MIN_PSNR_DB, help="the accuracy check's, in dB")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing new after so long")
     parser.add_argument("--high", choices=("fp16", "bf16"), default="fp16", help="the 16 bits beside 8 bits")
     parser.add_argument("--formats", nargs="*", default=FORMATS, help="only these, each alone")
@@ -313,7 +313,7 @@ def measure(run: Run, options: argparse.Namespace) -> None:
     wanted = set(options.stages or ("formats", "encoder", "alone", "guard", "crops"))
     run.stage("reconstruction in FP32", lambda: reconstructions(run))
     if "formats" in wanted:
-        run.stage("formats", lambda: formats(run, options.formats, by_twins=not options.few))
+        run.stage("formats", lambda: formats(run, options.formats, by_reference=not options.few))
     if "crops" in wanted:
         crops(run.out / "crops.png", run.latents, run.exact, {f: run.keeping(f, ()) for f in EIGHT_BIT})
     if "encoder" in wanted:
@@ -321,7 +321,7 @@ def measure(run: Run, options: argparse.Namespace) -> None:
     run.engines = {format: engine for format, engine in run.engines.items() if format in EIGHT_BIT}
     for format in EIGHT_BIT:
         if "guard" in wanted and not run.is_late:
-            run.stage(f"{format}, guard", partial(guarded, run, format, options.limit))
+            run.stage(f"{format}, guard", partial(checked, run, format, options.limit))
     alone: dict[str, dict[str, dict[str, float]]] = {}
     for format in EIGHT_BIT if "alone" in wanted else ():
         alone[format] = run.stage(f"{format}, one layer alone", partial(sensitivities, run, format))

@@ -15,13 +15,13 @@ from seedvr2_engine.plan.gpus import device_spec
 from seedvr2_engine.quant import QuantRecipe
 
 PX = 192
-"""Edge of all clips: the guard's, so that its kernels are compiled already."""
+"""Edge of all clips: the accuracy check's, so that its kernels are compiled already."""
 FORMATS = ("fp8", "int8", "bf16", "fp16")
 EIGHT_BIT = ("fp8", "int8")
 TIMED = ("as it is", "first upsampler", "first two upsamplers", "upsamplers")
 """Recipes whose time is taken: a decode of 1280x720, 21 frames."""
 CARD = DeviceSpec("any GPU", "sm_120", 70, 101_376, 16 << 30, 9e11, MatrixRates(0, 0, 0, 0))
-"""What the twins plan for: it has every format."""
+"""What the reference kernels plan for: it has every format."""
 UPSAMPLERS = tuple(f"decoder.up_blocks.{block}.upsamplers.0" for block in range(3))
 LAST = "decoder.up_blocks.3"
 RECIPES: Mapping[str, tuple[str, ...]] = {
@@ -43,7 +43,7 @@ def keeping(format: str, names: Iterable[str], high: str = "fp16") -> QuantRecip
     """The format's recipe with these layers in 16 bits."""
     recipe = QuantRecipe(format, high)
     for name in names:
-        recipe = recipe.keeping_high(name, "measured")
+        recipe = recipe.keeping_in_16_bits(name, "measured")
     return recipe
 
 

@@ -36,7 +36,7 @@ def largest_error(vae: VideoVAE) -> float:
         if kind == "z":
             errors.append(vae.decode(source).float().cpu() - cases[f"{case}.out"])
         elif kind == "x":
-            moments = torch.cat(vae.encode(source, return_distribution=True), dim=1)
+            moments = torch.cat(vae.encode_distribution(source), dim=1)
             errors.append(moments.float().cpu() - cases[f"{case}.moments"])
     return max(error.abs().max().item() for error in errors)
 

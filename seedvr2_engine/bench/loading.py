@@ -43,7 +43,7 @@ def bench_models(
     plain = _vae(names[1], device, dtypes[1])
     vae: VideoCodec = plain
     if precision is not None:
-        # The plain model is read once more for the guard, which wants it where the engine is.
+        # The plain model is read once more for the accuracy check, which wants it where the engine is.
         limit = None if names[1] == "public" else DEFAULT_MIN_PSNR_DB
         vae = optimize_3d_vae_for_blackwell(plain, device=device, precision=precision, min_psnr_db=limit, verbose=False)
     text = torch.randn(PUBLIC_TEXT_TOKENS, dit.config.text_width, generator=torch.manual_seed(0))

@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from ..doctor.machine import Machine
+from ..doctor.machine import Installation
 from ..errors import InvalidArgumentError, OutputError
 from ..output.unfinished import write_whole
 from .vae import REFERENCE, Row
@@ -20,7 +20,7 @@ from .vae import REFERENCE, Row
 class Results:
     """All rows of one run."""
 
-    machine: Machine
+    machine: Installation
     """GPU, driver and versions."""
     date: str
     """When, UTC."""

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..engine.dit.fused import FusedDiT
-from ..engine.served_vae import ServedVAE
-from ..engine.vae.engine import VAEEngine
+from ..engine.served_vae import engine_of
 from ..errors import InvalidArgumentError
 from ..models.dit.flop import velocity_flop
 from ..models.dit.noise import latent_noise
@@ -194,8 +193,8 @@ class _Files:
 
 def _engine_work(vae: VideoCodec, part: Part, resize: ResizePlan, frames: int) -> Work | None:
     """What an engine computes by its plan, for no counter sees into its kernels; None for the plain model."""
-    engine = vae.server if isinstance(vae, ServedVAE) else vae
-    if not isinstance(engine, VAEEngine):
+    engine = engine_of(vae)
+    if engine is None:
         return None
     tflops = matrix_tflops(engine.recipe.precision, engine.device)
     flop = float(plan_flops(engine.plan(VAEShape(part, *resize.padded)), frames))

@@ -1,6 +1,6 @@
 """The VAE's benchmark: correctness first, then the clock.
 
-A format gets a time only if, in the same process, its kernels agree with their twins and its result with FP32.
+A format gets a time only if, in the same process, its kernels agree with their references and its result with FP32.
 """
 
 import gc
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..device import DeviceSpec
 from ..doctor.kernel_checks import check_plans
-from ..engine.accuracy.fp16_scaling import TensorExponents, measure_exponents
+from ..engine.accuracy.fp16_scaling import PowerOfTwoScaling, measure_scaling
 from ..engine.accuracy.sensitivity import picture
 from ..engine.vae.backend import Backend
 from ..engine.vae.engine import EngineOptions, VAEEngine
@@ -113,8 +113,8 @@ class Bench:
                 yield Row(case, precision, _first_line(error))
 
     @cached_property
-    def _exponents(self) -> TensorExponents:
-        return measure_exponents(_copy(self.vae, self.device, torch.float32), self.spec)
+    def _scaling(self) -> PowerOfTwoScaling:
+        return measure_scaling(_copy(self.vae, self.device, torch.float32), self.spec)
 
     def _engine(self, case: Case, precision: str, exact: "Exact", matrix_tflops: float | None) -> Row:
         # Raises for a format that the GPU lacks, for which a plan would take 16 bits in every layer.
@@ -124,9 +124,9 @@ class Bench:
         wrong = self._check_kernels(case, recipe)
         if wrong:
             return Row(case, precision, wrong)
-        exponents = self._exponents
+        scaling = self._scaling
         before = self._allocated()
-        options = EngineOptions(budget_bytes=self.budget_bytes, exponents=exponents)
+        options = EngineOptions(budget_bytes=self.budget_bytes, scaling=scaling)
         engine = VAEEngine(self.vae, recipe, self.spec, self.backend, device=self.device, options=options)
         run = engine.decode if case.part == "decode" else engine.encode
         row = self._timed(case, precision, run, exact, before)

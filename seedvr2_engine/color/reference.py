@@ -1,4 +1,4 @@
-"""The steps of `lab` and `wavelet` in PyTorch: what a CPU runs, and the twins of `kernels.color.correction`.
+"""The steps of `lab` and `wavelet` in PyTorch: what a CPU runs, and the references of `kernels.color.correction`.
 
 Pictures are (3, H, W) in [-1, 1], of any floating dtype.
 """

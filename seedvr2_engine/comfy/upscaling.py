@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..color.methods import ColorMethod
 from ..device import is_out_of_memory, total_memory_bytes
-from ..engine.vae.engine import VAEEngine
 from ..errors import DeviceMemoryError, InvalidArgumentError, SeedVR2Error
 from ..pipeline.chunks import padded_count
 from ..pipeline.memory import MemoryEstimate, engine_budget_bytes, estimate_memory, sizes_of
@@ -131,8 +130,8 @@ def upscale_image(image: Tensor, dit: ManagedDiT, vae: ManagedVAE, request: Upsc
 
 def _make_room(dit: ManagedDiT, vae: ManagedVAE, memory: MemoryEstimate) -> None:
     """Other models leave the GPU as far as this clip needs it; the engine gets what the transformer leaves."""
-    needed, engine = memory.peak_bytes, vae.served.server
-    if isinstance(engine, VAEEngine):
+    needed, engine = memory.peak_bytes, vae.served.engine
+    if engine is not None:
         whole = total_memory_bytes(vae.device)
         budget = engine_budget_bytes(memory, whole)
         engine.limit(budget)

@@ -1,4 +1,4 @@
-"""Kernels against their FP32 twins, on the device at hand, with the configurations that a plan chooses.
+"""Kernels against their FP32 references, on the device at hand, with the configurations that a plan chooses.
 
 The same random numbers go through both. A kernel's memory is poisoned with NaN first, and it runs twice: what it leaves
 out, and what differs from run to run, is found as well as what is wrong.
@@ -11,8 +11,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..engine.vae.backend import Backend, twin_backend
-from ..kernels.configs import BYTES_PER_ELEMENT, AttentionConfig, ConvConfig, ConvProblem
+from ..engine.vae.backend import Backend, reference_backend
+from ..kernels.configs import AttentionConfig, ConvConfig, ConvProblem
 from ..kernels.conv.operands import (
     Additions,
     ConvOutput,
@@ -24,12 +24,12 @@ from ..kernels.conv.operands import (
     frame_scale,
     tile_counts,
 )
-from ..kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, attention_bytes, attention_operands, chunk_counts
+from ..kernels.layout import DTYPES, WIDTH, attention_bytes, attention_operands, chunk_counts, element_bytes
 from ..kernels.reference import partial_statistics, window_values
 from ..models.precision import exact_float32
-from ..plan.coverage import distinct_steps
+from ..plan.coverage import distinct_operations
 from ..plan.describe import describe_config
-from ..plan.execution_plan import ExecutionPlan, Step
+from ..plan.execution_plan import ExecutionPlan, Operation
 from ..quant import quantize_rows
 
 TOLERANCES: dict[torch.dtype, float] = {
@@ -46,11 +46,11 @@ ATTENTION_8BIT_TOLERANCE = 1e-2
 """The same of attention in 8 bits: keys and probabilities near the middle of a step fall to either side."""
 STATISTICS_TOLERANCE = 1e-2
 """Of a tile's statistics, relative to the largest of their kind; they are taken before the values are rounded."""
-_NO_TWIN = Backend("nothing", *[lambda *_: None] * (len(Backend._fields) - 1))
+_NO_REFERENCE = Backend("nothing", *[lambda *_: None] * (len(Backend._fields) - 1))
 """For checks that only compile."""
 
 Backends = tuple[Backend, Backend]
-"""What is checked, and its twin."""
+"""What is checked, and its reference."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ class Check:
     config: str
     """How it cuts its work."""
     error: float | None
-    """Relative RMS error against the twin; None if it did not run."""
+    """Relative RMS error against the reference; None if it did not run."""
     wrong: str
     """What is wrong; empty if nothing."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a kernel gave, what its twin gave, and what is wrong with it beyond the difference."""
+    """What a kernel gave, what its reference gave, and what is wrong with it beyond the difference."""
 
     actual: Tensor
     expected: Tensor
@@ -84,26 +84,28 @@ class Outcome:
 
 def check_plans(plans: Iterable[ExecutionPlan], backend: Backend, device: torch.device) -> Iterator[Check]:
     """Check every distinct kernel of some plans, each in its plan's configuration: compile all, then run one by one."""
-    steps = distinct_steps(plans)
-    backend.compile([partial(check_step, step, backend, device, _NO_TWIN) for step in steps])
-    for step in steps:
-        yield check_step(step, backend, device)
+    operations = distinct_operations(plans)
+    backend.compile([partial(check_operation, operation, backend, device, _NO_REFERENCE) for operation in operations])
+    for operation in operations:
+        yield check_operation(operation, backend, device)
 
 
-def check_step(step: Step, backend: Backend, device: torch.device, twin: Backend | None = None) -> Check:
-    """Check one operation; whatever goes wrong becomes a sentence of the result. twin: None is the FP32 one."""
-    twin = twin_backend() if twin is None else twin
+def check_operation(
+    operation: Operation, backend: Backend, device: torch.device, reference: Backend | None = None
+) -> Check:
+    """Check one operation; whatever goes wrong becomes a sentence of the result. reference: None is the FP32 one."""
+    reference = reference_backend() if reference is None else reference
     error: float | None = None
     wrong = ""
     try:
         with exact_float32(), torch.no_grad():
-            for outcome in _run(step, (backend, twin), device):
+            for outcome in _run(operation, (backend, reference), device):
                 now = _relative_rms(outcome.actual, outcome.expected)
                 error = now if error is None else max(error, now)
                 wrong = wrong or _verdict(outcome, now) or outcome.wrong
     except Exception as failure:  # Whatever a compiler or a driver raises is a finding here, not an end.
         wrong = f"does not run: {type(failure).__name__}: {(str(failure).splitlines() or [''])[0][:200]}"
-    return Check(step.layer, step.kernel, step.format, describe_config(step.config), error, wrong)
+    return Check(operation.layer, operation.kernel, operation.format, describe_config(operation.config), error, wrong)
 
 
 def _verdict(outcome: Outcome, error: float) -> str:
@@ -117,22 +119,24 @@ def _verdict(outcome: Outcome, error: float) -> str:
 
 
 def _relative_rms(actual: Tensor, expected: Tensor) -> float:
-    return ((actual - expected).norm() / expected.norm().clamp(min=1e-30)).item()
+    return float((actual - expected).norm() / expected.norm().clamp(min=1e-30))
 
 
-def _run(step: Step, backends: Backends, device: torch.device) -> Iterator[Outcome]:
+def _run(operation: Operation, backends: Backends, device: torch.device) -> Iterator[Outcome]:
     generator = torch.Generator(device).manual_seed(0)
-    if step.problem is not None:
-        assert isinstance(step.config, ConvConfig)
-        for mixes in (False, True) if _can_mix(step.problem) else (False,):
-            yield _run_conv(step.problem, step.config, backends, conv_operands(step.problem, generator, mixes=mixes))
-    elif step.kernel == "norm":
-        yield _run_norm(step, backends, generator)
-    elif step.kernel == "attention":
-        assert isinstance(step.config, AttentionConfig)
-        yield _run_attention(step, step.config, backends, generator)
+    if operation.problem is not None:
+        assert isinstance(operation.config, ConvConfig)
+        for mixes in (False, True) if _can_mix(operation.problem) else (False,):
+            yield _run_conv(
+                operation.problem, operation.config, backends, conv_operands(operation.problem, generator, mixes=mixes)
+            )
+    elif operation.kernel == "norm":
+        yield _run_norm(operation, backends, generator)
+    elif operation.kernel == "attention":
+        assert isinstance(operation.config, AttentionConfig)
+        yield _run_attention(operation, operation.config, backends, generator)
     else:
-        yield _run_end(step, backends, generator)
+        yield _run_end(operation, backends, generator)
 
 
 def _can_mix(problem: ConvProblem) -> bool:
@@ -146,11 +150,11 @@ Operands = tuple[FrameWindow, ConvWeights, Additions]
 def _run_conv(problem: ConvProblem, config: ConvConfig, backends: Backends, operands: Operands) -> Outcome:
     window, weights, additions = operands
     outs = [conv_output(problem, config, window.frames.device) for _ in range(2)]
-    convolve, twin = (run.paired_conv3d if problem.paired else run.conv3d for run in backends)
+    convolve, reference = (run.paired_conv3d if problem.paired else run.conv3d for run in backends)
     for out in outs:
         convolve(window, weights, additions, out, problem, config)
     expected = torch.empty_like(outs[0].y, dtype=torch.float32)
-    twin(window, weights, additions, ConvOutput(expected, None), problem, config)
+    reference(window, weights, additions, ConvOutput(expected, None), problem, config)
     wrong = "" if torch.equal(outs[0].y, outs[1].y) or outs[0].y.isnan().any() else "two runs differ"
     if outs[0].partials is not None and not wrong:
         wrong = _statistics_verdict(outs[0].partials, expected, problem, config)
@@ -159,8 +163,8 @@ def _run_conv(problem: ConvProblem, config: ConvConfig, backends: Backends, oper
 
 
 def _statistics_verdict(partials: Tensor, expected: Tensor, problem: ConvProblem, config: ConvConfig) -> str:
-    twin = partial_statistics(expected, problem, config)
-    off = ((partials - twin).abs().amax((0, 1, 3)) / twin.abs().amax((0, 1, 3))).max().item()
+    exact = partial_statistics(expected, problem, config)
+    off = ((partials - exact).abs().amax((0, 1, 3)) / exact.abs().amax((0, 1, 3))).max().item()
     return "" if off <= STATISTICS_TOLERANCE else f"the tiles' statistics are off by {off:.1e}"
 
 
@@ -171,7 +175,7 @@ def conv_operands(problem: ConvProblem, generator: torch.Generator, *, mixes: bo
     """
     device = generator.device
     kt, kh, kw = problem.kernel
-    dtype, output = DTYPES[problem.format], OUTPUT_DTYPES[problem.output]
+    dtype, output = DTYPES[problem.format], DTYPES[problem.output]
     count = 4 if problem.paired else kt + problem.frames - 1
     depth = kt * kh * kw * problem.channels_in
     frames = _normal(generator, count, problem.height_px, problem.width_px, problem.channels_in)
@@ -204,7 +208,7 @@ def conv_operands(problem: ConvProblem, generator: torch.Generator, *, mixes: bo
 def conv_output(problem: ConvProblem, config: ConvConfig, device: torch.device) -> ConvOutput:
     """Poisoned memory for a result."""
     shape = (problem.frames, *problem.output_px, problem.channels_out)
-    y = torch.full(shape, float("nan"), dtype=OUTPUT_DTYPES[problem.output], device=device)
+    y = torch.full(shape, float("nan"), dtype=DTYPES[problem.output], device=device)
     if not problem.has_statistics:
         return ConvOutput(y, None)
     tiles = tile_counts(problem.grid_px, (config.tile_h, config.tile_w), problem.phases).numel()
@@ -212,11 +216,11 @@ def conv_output(problem: ConvProblem, config: ConvConfig, device: torch.device) 
     return ConvOutput(y, torch.full(shape, float("nan"), device=device))
 
 
-def _run_norm(step: Step, backends: Backends, generator: torch.Generator) -> Outcome:
+def _run_norm(operation: Operation, backends: Backends, generator: torch.Generator) -> Outcome:
     device = generator.device
-    rows, columns, channels = step.size
-    dtype = DTYPES[step.format]
-    frames = step.frames
+    rows, columns, channels = operation.size
+    dtype = DTYPES[operation.format]
+    frames = operation.frames
     x = (_normal(generator, frames, rows, columns, channels) * 2 + 1).half()
     tile = ConvConfig(8, 16, 16, 16, 4, 2, False)
     problem = ConvProblem(channels, channels, (1, 1, 1), 1, rows, columns, "fp16", has_range=dtype == torch.int8)
@@ -224,9 +228,9 @@ def _run_norm(step: Step, backends: Backends, generator: torch.Generator) -> Out
     chunks = chunk_counts(counts)
     partials = partial_statistics(x, problem, tile)
     affine_parameters = _normal(generator, 2, channels)
-    normalises = bool(step.norm)
+    normalises = bool(operation.norm)
     operands = NormOperands(*affine_parameters) if normalises else NormOperands(None, None)
-    spec = NormSpec(normalises, step.activates, *frame_scale(dtype))
+    spec = NormSpec(normalises, operation.activates, *frame_scale(dtype))
     past = _normal(generator, 2, rows, columns, channels)
     values = []
     for run in backends:
@@ -234,13 +238,13 @@ def _run_norm(step: Step, backends: Backends, generator: torch.Generator) -> Out
         affine = torch.full((frames, 4, channels), float("nan"), device=device)
         run.combine(partials, counts, combined)
         run.finish_statistics(combined, chunks, operands, spec, affine)
-        if step.makes_sums:
-            target, sums = (_poisoned_target(dtype, step.size, 4, device) for _ in "ab")
+        if operation.makes_winograd_inputs:
+            target, winograd = (_poisoned_target(dtype, operation.size, 4, device) for _ in "ab")
             target.frames[:2].copy_(_to_format(past * 16, dtype))
-            run.normalize_pair(x, affine, operands, spec, target, sums)
-            values.append(torch.cat([_values(target)[2:], _values(sums)]))
+            run.normalize_pair(x, affine, operands, spec, target, winograd)
+            values.append(torch.cat([_values(target)[2:], _values(winograd)]))
         else:
-            target = _poisoned_target(dtype, step.size, frames, device)
+            target = _poisoned_target(dtype, operation.size, frames, device)
             run.normalize(x, affine, operands, spec, target)
             values.append(_values(target))
     return Outcome(values[0], values[1], TOLERANCES[dtype])
@@ -256,11 +260,13 @@ def _poisoned_target(dtype: torch.dtype, size: tuple[int, int, int], frames: int
     return FrameTarget(poisoned, exponents, torch.arange(frames, dtype=torch.int32, device=device))
 
 
-def _run_attention(step: Step, config: AttentionConfig, backends: Backends, generator: torch.Generator) -> Outcome:
-    rows, columns, width = step.size
+def _run_attention(
+    operation: Operation, config: AttentionConfig, backends: Backends, generator: torch.Generator
+) -> Outcome:
+    rows, columns, width = operation.size
     length, dim = rows * columns, width // 3
-    quantized = BYTES_PER_ELEMENT[step.format] == 1
-    dtype = torch.float16 if quantized else DTYPES[step.format]
+    quantized = element_bytes(operation.format) == 1
+    dtype = torch.float16 if quantized else DTYPES[operation.format]
     # Some queries see little but one key, and all keys have something in common, as real ones do.
     q, k, v = _normal(generator, 1, length, width).chunk(3, dim=-1)
     qkv = torch.cat([3 * q, k + _normal(generator, 1, 1, dim), v], dim=-1).to(dtype)
@@ -270,7 +276,7 @@ def _run_attention(step: Step, config: AttentionConfig, backends: Backends, gene
             run.attend(qkv, out, config)
             return out
         memory = torch.full((attention_bytes(length, dim),), 0x7F, dtype=torch.uint8, device=qkv.device)
-        operands = attention_operands(memory, length, dim, step.format)
+        operands = attention_operands(memory, length, dim, operation.format)
         run.quantize_attention(qkv, operands, config)
         run.attend_8bit(operands, out, config)
         return out
@@ -282,15 +288,15 @@ def _run_attention(step: Step, config: AttentionConfig, backends: Backends, gene
     return Outcome(outs[0].float(), expected, limit, wrong)
 
 
-def _run_end(step: Step, backends: Backends, generator: torch.Generator) -> Outcome:
+def _run_end(operation: Operation, backends: Backends, generator: torch.Generator) -> Outcome:
     """The few-channel ends, `unfold` and `fold`."""
-    rows, columns, _ = step.size
-    dtype = DTYPES[step.format]
+    rows, columns, _ = operation.size
+    dtype = DTYPES[operation.format]
     values = []
     picture = _normal(generator, 3, 1, rows, columns).half()
     taps, bias = _normal(generator, 1, rows, columns, WIDTH), _normal(generator, 3)
     for run in backends:
-        if step.kernel == "unfold":
+        if operation.kernel == "unfold":
             out = torch.full((1, rows, columns, WIDTH), float("nan"), device=generator.device).to(dtype)
             run.unfold(picture, out)
         else:

@@ -19,14 +19,14 @@ from ..kernels.configs import Format
 from ..models.vae.config import VAEConfig
 from ..plan import ExecutionPlan
 from ..plan.choices import choose_precision
-from ..plan.coverage import RAGGED_PX, survey
+from ..plan.coverage import RAGGED_PX, covering_plans
 from ..plan.gpus import device_spec
 from ..version import __version__
 from .kernel_checks import Check, check_plans
 
 
 @dataclass(frozen=True)
-class Machine:
+class Installation:
     """What is installed; versions as their owners write them."""
 
     engine: str
@@ -51,7 +51,7 @@ class Machine:
 class DoctorReport:
     """The findings."""
 
-    machine: Machine
+    machine: Installation
     """What is installed."""
     uses: str
     """What will be used, and why."""
@@ -70,9 +70,9 @@ class DoctorReport:
         return json.dumps({**asdict(self), "failures": len(self.failures)}, indent=1) + "\n"
 
 
-def inspect_machine(device: torch.device) -> Machine:
+def inspect_machine(device: torch.device) -> Installation:
     """Versions and the GPU; asks nothing of a network and changes nothing."""
-    return Machine(
+    return Installation(
         engine=__version__,
         python=sys.version.split()[0],
         system=f"{platform.system()} {platform.release()}, {platform.machine()}",
@@ -84,16 +84,16 @@ def inspect_machine(device: torch.device) -> Machine:
     )
 
 
-def what_is_used(machine: Machine) -> str:
+def what_is_used(installed: Installation) -> str:
     """One sentence: the engine in which format, or the plain model, and why."""
-    if machine.gpu is None:
-        if machine.cuda == "none":
+    if installed.gpu is None:
+        if installed.cuda == "none":
             return "the plain model on the CPU: this PyTorch is built without CUDA"
         return "the plain model on the CPU: PyTorch sees no CUDA GPU"
-    if machine.triton == "none":
+    if installed.triton == "none":
         name = "triton-windows" if platform.system() == "Windows" else "triton"
         return f"the plain model on the GPU: Triton is not installed (pip install {name})"
-    decision = choose_precision("auto", machine.gpu)
+    decision = choose_precision("auto", installed.gpu)
     if decision.format is None:
         return f"the plain model on the GPU: {decision.reason}"
     return f"the engine in {decision.format}: {decision.reason}"
@@ -115,7 +115,7 @@ def plans_to_check(
             raise InvalidArgumentError(
                 f"format: expected one that {device.name} ({device.sm}) offers, {', '.join(offered)}; got {format}."
             )
-    return survey(device, formats, config, sizes_px)
+    return covering_plans(device, formats, config, sizes_px)
 
 
 def check_kernels(
@@ -125,7 +125,9 @@ def check_kernels(
     backend: Backend | None = None,
     on_check: Callable[[Check], None] | None = None,
 ) -> tuple[Check, ...]:
-    """Every distinct kernel of the plans against its twin; on_check sees each as it ends. backend: None is Triton's.
+    """Every distinct kernel of the plans against its reference; on_check sees each as it ends.
+
+    backend: what is checked; None is Triton's.
 
     A kernel that reads or writes where it should not can take the driver's context with it: then all later ones fail
     as well, and the first is the one to look at.

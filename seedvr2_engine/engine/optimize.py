@@ -3,57 +3,30 @@
 import copy
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from ..device import DeviceSpec, resolve_device
 from ..errors import InvalidArgumentError
 from ..models.vae.model import VideoVAE
-from ..models.vae.tiling import TileSpec
-from ..plan import PlanOptions, VAEShape, compile_vae_plan
-from ..plan.choices import PRECISION_CHOICES, PrecisionDecision, choose_precision, memory_budget_bytes
-from ..plan.execution_plan import Part
+from ..plan import PlanOptions
+from ..plan.choices import PRECISION_CHOICES, choose_precision, memory_budget_bytes
 from ..plan.gpus import device_spec
 from ..quant import QuantRecipe
+from ..quant.recipe import EIGHT_BIT
+from .accuracy.cache import cache_path, check_once
 from .accuracy.calibrate import calibrate_on
-from .accuracy.check import DEFAULT_MIN_PSNR_DB, GuardResult, cache_path, guard
-from .accuracy.fp16_scaling import TensorExponents, measure_exponents
+from .accuracy.check import DEFAULT_MIN_PSNR_DB, AccuracyResult, check_accuracy
+from .accuracy.fp16_scaling import PowerOfTwoScaling, measure_scaling
 from .accuracy.sensitivity import decoder_shares, paired_layers
-from .report import EngineReport, Measure, count_layers, describe_work, place_of
+from .reporting import report_engine, report_plain
 from .served_vae import ServedVAE, cudnn_benchmark
+from .settings import Settings
 from .vae.backend import Backend, triton_backend
 from .vae.engine import EngineOptions, VAEEngine
 
 log = logging.getLogger(__name__)
-
-TILE_OVERLAP_PX = 128
-"""Pixels that tiles of an asked size share, or a quarter of the tile where that is less."""
-_NOMINAL_PX = (1088, 1920)
-"""Rows and columns that a report tells the memory of before anything was decoded."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the caller of `optimize_3d_vae_for_blackwell` chose; the names are that function's."""
-
-    precision: str = "auto"
-    enable_fp8: bool = True
-    enable_channels_last_3d: bool = True
-    enable_flash_attention: bool = True
-    enable_cuda_graphs: bool = True
-    enable_tf32: bool = True
-    enable_cudnn_benchmark: bool = True
-    vram_gb: float | None = None
-    tile_size: int | None = None
-    min_psnr_db: float | None = DEFAULT_MIN_PSNR_DB
-
-    @property
-    def tile(self) -> TileSpec | None:
-        """The tiles that `tile_size` means."""
-        if self.tile_size is None:
-            return None
-        return TileSpec(self.tile_size, min(TILE_OVERLAP_PX, self.tile_size // 4 // 8 * 8))
 
 
 def optimize_3d_vae_for_blackwell(
@@ -79,16 +52,24 @@ def optimize_3d_vae_for_blackwell(
     the plain model serves. enable_flash_attention: our kernel or PyTorch's. enable_cuda_graphs: record and replay.
     enable_tf32, enable_cudnn_benchmark: PyTorch's switches, set around the plain model's calls only.
     vram_gb: memory to plan for, decimal gigabytes; None is what is free. tile_size: spatial tiles of so many pixels;
-    None leaves it to the memory. min_psnr_db: what the guard holds an 8-bit format to; None switches it off.
+    None leaves it to the memory. min_psnr_db: what the accuracy check holds an 8-bit format to; None switches it off.
     verbose: log the report.
 
     `vae` is read; where the plain model serves it is moved to the device. Raises InvalidArgumentError for a precision
     that the GPU lacks and for contradicting arguments.
     """
     settings = Settings(
-        precision, enable_fp8, enable_channels_last_3d, enable_flash_attention, enable_cuda_graphs, enable_tf32,
-        enable_cudnn_benchmark, vram_gb, tile_size, min_psnr_db,
-    )  # fmt: skip
+        precision=precision,
+        enable_fp8=enable_fp8,
+        enable_channels_last_3d=enable_channels_last_3d,
+        enable_flash_attention=enable_flash_attention,
+        enable_cuda_graphs=enable_cuda_graphs,
+        enable_tf32=enable_tf32,
+        enable_cudnn_benchmark=enable_cudnn_benchmark,
+        vram_gb=vram_gb,
+        tile_size=tile_size,
+        min_psnr_db=min_psnr_db,
+    )
     served = _choose(vae, settings, device)
     if verbose:
         log.info("%s", served.report.text())
@@ -99,10 +80,10 @@ def _choose(vae: VideoVAE, settings: Settings, device: str | torch.device) -> Se
     _check(settings)
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         return serve_plainly(vae, settings, None, vae.device, "PyTorch sees no CUDA GPU")
-    place = resolve_device(str(device))
-    if place.type != "cuda":
-        return serve_plainly(vae, settings, None, place, f"the kernels do not run on {place.type}")
-    return serve_on(vae, settings, device_spec(place), place)
+    found = resolve_device(str(device))
+    if found.type != "cuda":
+        return serve_plainly(vae, settings, None, found, f"the kernels do not run on {found.type}")
+    return serve_on(vae, settings, device_spec(found), found)
 
 
 def serve_on(
@@ -126,7 +107,7 @@ def serve_on(
 
 
 def _check(settings: Settings) -> None:
-    if settings.precision in ("fp8", "mxfp8", "int8") and not settings.enable_fp8:
+    if settings.precision in EIGHT_BIT and not settings.enable_fp8:
         raise InvalidArgumentError(
             f"precision: {settings.precision} was asked for and enable_fp8 is off, which forbids 8-bit formats; "
             "leave one of them out."
@@ -160,77 +141,65 @@ def serve_plainly(
         log.warning("VAE: %s.", note)
     vae.to(device)
     benchmarks = settings.enable_cudnn_benchmark and device.type == "cuda"
-    no_kernels = "the plain model serves"
-    measures = (
-        Measure("8-bit formats", False, no_kernels),
-        Measure("channels-last 3D", False, no_kernels),
-        Measure("flash attention", False, "PyTorch's attention serves, which has no flash kernel for this head"),
-        Measure("CUDA graphs", False, no_kernels),
-        Measure("TF32", False, "the plain model's FP32 is exact" if settings.enable_tf32 else "switched off"),
-        Measure("cuDNN benchmark", benchmarks, "around every call" if benchmarks else _why_no_benchmark(settings)),
-    )
-    report = EngineReport(*place_of(spec), "reference", reason, None, measures, notes=notes)
+    report = report_plain(settings, spec, reason, notes, benchmarks=benchmarks)
     return ServedVAE(vae, lambda: report, tile=settings.tile, switches=cudnn_benchmark if benchmarks else None)
-
-
-def _why_no_benchmark(settings: Settings) -> str:
-    return "no GPU" if settings.enable_cudnn_benchmark else "switched off"
 
 
 def serve_engine(
     vae: VideoVAE, settings: Settings, spec: DeviceSpec, backend: Backend, device: torch.device
 ) -> ServedVAE:
-    """The engine for `spec` on `device`, guarded; a backend of twins makes it run anywhere."""
+    """The engine for `spec` on `device`, checked for accuracy; the reference backend makes it run anywhere."""
     decision = choose_precision(settings.precision, spec, allows_8_bit=settings.enable_fp8)
     assert decision.format is not None
     budget = None if settings.vram_gb is None else memory_budget_bytes(spec, settings.vram_gb)
     plan = PlanOptions(fuses_attention=settings.enable_flash_attention, tile=settings.tile)
     recipe = QuantRecipe(decision.format)
-    exponents, judge = TensorExponents(), vae
+    scaling, reference_vae = PowerOfTwoScaling(), vae
     if recipe.precision != "bf16":
         # The plain model is wanted where the engine is: on a CPU its small clips would take a minute.
-        judge = vae if _is_same_place(vae.device, device) else copy.deepcopy(vae).to(device)
-        exponents = measure_exponents(judge, spec)
-    maxima = calibrate_on(judge, device) if recipe.precision == "int8" else None
-    options = EngineOptions(plan, budget, settings.enable_cuda_graphs, exponents, maxima)
+        reference_vae = vae if _is_same_device(vae.device, device) else copy.deepcopy(vae).to(device)
+        scaling = measure_scaling(reference_vae, spec)
+    maxima = calibrate_on(reference_vae, device) if recipe.precision == "int8" else None
+    options = EngineOptions(
+        plan=plan, budget_bytes=budget, uses_graphs=settings.enable_cuda_graphs, scaling=scaling, maxima=maxima
+    )
 
     def build(recipe: QuantRecipe, previous: VAEEngine | None) -> VAEEngine:
         if previous is not None:
             return previous.with_recipe(recipe)
         return VAEEngine(vae, recipe, spec, backend, device=device, options=options)
 
-    result: GuardResult | None = None
+    result: AccuracyResult | None = None
     if recipe.is_quantized and settings.min_psnr_db is not None:
-        cache = cache_path(vae, recipe, spec.sm)
-        costs = decoder_shares(vae.config, spec)
-        paired = paired_layers(vae.config, recipe, spec)
-        result, engine = guard(
-            judge,
+        measure = partial(
+            check_accuracy,
+            reference_vae,
             recipe,
             build,
             min_psnr_db=settings.min_psnr_db,
-            costs=costs,
-            paired=paired,
+            costs=decoder_shares(vae.config, spec),
+            paired=paired_layers(vae.config, recipe, spec),
             maxima=maxima,
-            cache_file=cache,
         )
+        cache_file = cache_path(vae, recipe, spec.sm)
+        result, engine = check_once(cache_file, settings.min_psnr_db, recipe, build, measure)
     else:
         engine = build(recipe, None)
-    del judge
+    del reference_vae
     notes = _notes(result)
     for note in notes:
         log.warning("VAE: %s.", note)
     # Not a warning: it changes nothing.
-    notes = (*filter(None, [exponents.describe()]), *notes)
+    notes = (*filter(None, [scaling.describe()]), *notes)
     return ServedVAE(engine, lambda: report_engine(engine, settings, decision, result, notes))
 
 
-def _is_same_place(a: torch.device, b: torch.device) -> bool:
+def _is_same_device(a: torch.device, b: torch.device) -> bool:
     # PyTorch calls the first GPU `cuda` as well as `cuda:0`.
     return a.type == b.type and (a.index or 0) == (b.index or 0)
 
 
-def _notes(result: GuardResult | None) -> tuple[str, ...]:
+def _notes(result: AccuracyResult | None) -> tuple[str, ...]:
     if result is None or not result.kept:
         return ()
     count = "1 layer" if len(result.kept) == 1 else f"{len(result.kept)} layers"
@@ -240,67 +209,3 @@ def _notes(result: GuardResult | None) -> tuple[str, ...]:
             f"model's, not the {result.min_psnr_db:g} dB that were asked for",
         )
     return (f"in 16 bits, because 8 would leave {result.before_db:.1f} dB: {count}, named in the report",)
-
-
-def report_engine(
-    engine: VAEEngine,
-    settings: Settings,
-    decision: PrecisionDecision,
-    result: GuardResult | None = None,
-    notes: tuple[str, ...] = (),
-) -> EngineReport:
-    """Count what an engine does now; the memory is that of a 1920x1088 stream."""
-    spec = engine.device_spec
-    budget = engine.options.budget_bytes or memory_budget_bytes(spec, None)
-    parts: tuple[Part, ...] = ("decode", "encode")
-    nominal = [
-        compile_vae_plan(engine.config, engine.recipe, spec, VAEShape(part, *_NOMINAL_PX), budget, engine.options.plan)
-        for part in parts
-    ]
-    layers = count_layers(nominal)
-    graphs = engine.session.graphs
-    captured = graphs.captured if graphs is not None else 0
-    formats = f"{layers.eight_bit} of {layers.total} convolutions ({_listed(layers.by_format)})"
-    flash = (
-        f"{layers.flash_attentions} of {layers.attentions} attention blocks, {layers.eight_bit_attentions} in 8 bits"
-    )
-    no_product = "nothing to do: no FP32 matrix product is left" if settings.enable_tf32 else "switched off"
-    no_cudnn = "nothing to do: cuDNN computes nothing" if settings.enable_cudnn_benchmark else "switched off"
-    measures = (
-        Measure(
-            "8-bit formats", layers.eight_bit > 0, formats if layers.eight_bit else _why_16_bit(settings, decision)
-        ),
-        Measure("channels-last 3D", True, f"all {layers.total} convolutions, from the first to the last"),
-        Measure("flash attention", layers.flash_attentions > 0, flash),
-        _graph_measure(settings, captured, graphs.reason if graphs is not None else ""),
-        Measure("TF32", False, no_product),
-        Measure("cuDNN benchmark", False, no_cudnn),
-    )
-    return EngineReport(
-        *place_of(spec),
-        precision=str(decision.format),
-        reason=decision.reason,
-        budget_bytes=engine.options.budget_bytes,
-        measures=measures,
-        layers=layers,
-        graphs_captured=captured,
-        work=tuple(describe_work(plan) for plan in nominal),
-        guard=result,
-        notes=notes,
-    )
-
-
-def _graph_measure(settings: Settings, captured: int, failure: str) -> Measure:
-    if not settings.enable_cuda_graphs:
-        return Measure("CUDA graphs", False, "switched off")
-    if failure:
-        return Measure("CUDA graphs", False, failure)
-    return Measure("CUDA graphs", captured > 0, f"{captured} captured" if captured else "none yet: the first call does")
-
-
-def _why_16_bit(settings: Settings, decision: PrecisionDecision) -> str:
-    return "switched off" if not settings.enable_fp8 else f"{decision.format} was {decision.reason}"
-
-
-def _listed(by_format: dict[str, int]) -> str:
-    return ", ".join(f"{format.upper()} {count}" for format, count in by_format.items())

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from ..device import DeviceSpec
 from ..kernels.architectures import ARCHITECTURES
 from ..plan.describe import describe_area, describe_memory, gigabytes
-from ..plan.execution_plan import ExecutionPlan, MemoryEstimate, Step
-from .accuracy.check import GuardResult
+from ..plan.execution_plan import ExecutionPlan, Operation, PlanMemory
+from ..quant.recipe import EIGHT_BIT
+from .accuracy.check import AccuracyResult
 
 _RULE = "=" * 60
-_EIGHT_BITS = ("fp8", "mxfp8", "int8")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PlannedWork:
     """Whole frames, or tiles."""
     is_exact: bool
     """Whether the schedule changes no number."""
-    memory: MemoryEstimate
+    memory: PlanMemory
     """What it takes."""
 
 
@@ -64,7 +64,7 @@ class LayerCount:
     @property
     def eight_bit(self) -> int:
         """How many are computed in 8 bits."""
-        return sum(self.by_format.get(format, 0) for format in _EIGHT_BITS)
+        return sum(self.by_format.get(format, 0) for format in EIGHT_BIT)
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class EngineReport:
     """CUDA graphs recorded until now."""
     work: tuple[PlannedWork, ...] = ()
     """The sizes that were planned until now."""
-    guard: GuardResult | None = None
-    """What the guard measured; None where it had nothing to guard."""
+    guard: AccuracyResult | None = None
+    """What the accuracy check measured; None where there was nothing to check."""
     notes: tuple[str, ...] = field(default=())
     """What the user gets other than asked, or would not expect."""
 
@@ -103,8 +103,8 @@ class EngineReport:
     def text(self) -> str:
         """The report as lines for a console."""
         tag = f"[{self.family.upper() or 'VAE'}_ENGINE]"
-        place = f"{self.device} ({self.architecture})" if self.architecture else self.device
-        lines = [_RULE, f"{tag} {self.precision.upper()} on {place}: {self.reason}", _RULE]
+        where = f"{self.device} ({self.architecture})" if self.architecture else self.device
+        lines = [_RULE, f"{tag} {self.precision.upper()} on {where}: {self.reason}", _RULE]
         if self.budget_bytes is not None:
             lines.append(f"{tag} VRAM budget: {gigabytes(self.budget_bytes)}")
         lines += [f"{tag} {'✓' if m.applied else '–'} {m.name}: {m.detail}" for m in self.measures]
@@ -112,7 +112,7 @@ class EngineReport:
             for reason, names in _by_reason(self.layers.kept_high).items():
                 lines.append(f"{tag}   16 bits: {len(names)} ({_shortened(names)}): {reason}")
         if self.guard is not None:
-            lines.append(f"{tag} {'✓' if self.guard.psnr_db >= self.guard.min_psnr_db else '!'} Guard: "
+            lines.append(f"{tag} {'✓' if self.guard.psnr_db >= self.guard.min_psnr_db else '!'} Accuracy: "
                          f"{self.guard.describe()}")  # fmt: skip
         for planned in self.work:
             lines.append(f"{tag} {planned.work}: {planned.area}; predicted peak {describe_memory(planned.memory)}")
@@ -128,19 +128,19 @@ def count_layers(plans: Iterable[ExecutionPlan]) -> LayerCount:
     """Count the distinct layers of the plans, which are those of one engine: best one for each direction."""
     formats: dict[str, str] = {}
     reasons: dict[str, str] = {}
-    attentions: dict[str, Step] = {}
+    attentions: dict[str, Operation] = {}
     for plan in plans:
-        for step in (*plan.first.steps, *plan.steady.steps):
-            if step.kernel == "attention":
-                attentions[step.layer] = step
-            elif step.problem is not None:
-                formats[step.layer] = step.format
-                reasons[step.layer] = step.reason
-    is_quantized = any(format in _EIGHT_BITS for format in formats.values())
-    high = {name: reasons[name] for name, format in formats.items() if is_quantized and format not in _EIGHT_BITS}
-    flash = [step.format for step in attentions.values() if step.config is not None]
-    low = sum(format in _EIGHT_BITS for format in flash)
-    return LayerCount(dict(Counter(formats.values())), high, len(attentions), len(flash), low)
+        for operation in (*plan.first.operations, *plan.steady.operations):
+            if operation.kernel == "attention":
+                attentions[operation.layer] = operation
+            elif operation.problem is not None:
+                formats[operation.layer] = operation.format
+                reasons[operation.layer] = operation.reason
+    is_quantized = any(format in EIGHT_BIT for format in formats.values())
+    in_16_bits = {name: reasons[name] for name, format in formats.items() if is_quantized and format not in EIGHT_BIT}
+    flash = [operation.format for operation in attentions.values() if operation.config is not None]
+    in_8_bits = sum(format in EIGHT_BIT for format in flash)
+    return LayerCount(dict(Counter(formats.values())), in_16_bits, len(attentions), len(flash), in_8_bits)
 
 
 def describe_work(plan: ExecutionPlan) -> PlannedWork:
@@ -152,7 +152,7 @@ def describe_work(plan: ExecutionPlan) -> PlannedWork:
     )
 
 
-def place_of(device: DeviceSpec | None) -> tuple[str, str]:
+def device_names(device: DeviceSpec | None) -> tuple[str, str]:
     """(name, architecture) for a report."""
     return ("CPU", "") if device is None else (device.name, device.sm)
 

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -50,9 +49,29 @@ class ServedVAE:
         return self._report()
 
     @property
+    def engine(self) -> VAEEngine | None:
+        """What serves, if it is the engine; None where the plain model does."""
+        return self.server if isinstance(self.server, VAEEngine) else None
+
+    @property
     def is_engine(self) -> bool:
         """Whether the kernels serve, or the plain model."""
-        return isinstance(self.server, VAEEngine)
+        return self.engine is not None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device: weights, and the engine's working memory."""
+        return sum(tensor.nbytes for tensor in plain_weights(self)) if self.engine is None else self.engine.nbytes
+
+    def limit(self, budget_bytes: int) -> None:
+        """Let the engine plan with so much GPU memory from now on; the plain model takes what it takes."""
+        if self.engine is not None:
+            self.engine.limit(budget_bytes)
+
+    def release(self) -> None:
+        """Give the engine's working memory back; the plain model has none."""
+        if self.engine is not None:
+            self.engine.release()
 
     @property
     def config(self) -> VAEConfig:
@@ -69,40 +88,17 @@ class ServedVAE:
         """Number format of decoded pictures."""
         return self.server.dtype
 
-    @overload
-    def encode(
-        self,
-        video: Tensor,
-        *,
-        slice_frames: int | None = ...,
-        tile: TileSpec | None = ...,
-        return_distribution: Literal[False] = ...,
-    ) -> Tensor: ...
-
-    @overload
-    def encode(
-        self,
-        video: Tensor,
-        *,
-        slice_frames: int | None = ...,
-        tile: TileSpec | None = ...,
-        return_distribution: Literal[True],
-    ) -> tuple[Tensor, Tensor]: ...
-
-    def encode(
-        self,
-        video: Tensor,
-        *,
-        slice_frames: int | None = None,
-        tile: TileSpec | None = None,
-        return_distribution: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    def encode(self, video: Tensor, *, slice_frames: int | None = None, tile: TileSpec | None = None) -> Tensor:
         """As `VideoVAE.encode`."""
-        tile = tile or self._tiles[0]
         with self._switches():
-            if return_distribution:
-                return self.server.encode(video, slice_frames=slice_frames, tile=tile, return_distribution=True)
-            return self.server.encode(video, slice_frames=slice_frames, tile=tile)
+            return self.server.encode(video, slice_frames=slice_frames, tile=tile or self._tiles[0])
+
+    def encode_distribution(
+        self, video: Tensor, *, slice_frames: int | None = None, tile: TileSpec | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `VideoVAE.encode_distribution`."""
+        with self._switches():
+            return self.server.encode_distribution(video, slice_frames=slice_frames, tile=tile or self._tiles[0])
 
     def decode(self, latent: Tensor, *, slice_frames: int | None = None, tile: TileSpec | None = None) -> Tensor:
         """As `VideoVAE.decode`."""
@@ -131,6 +127,19 @@ class ServedVAE:
             if result is None:
                 return
             yield result
+
+
+def engine_of(vae: object) -> VAEEngine | None:
+    """The engine behind whatever encodes and decodes; None where there is none."""
+    if isinstance(vae, ServedVAE):
+        return vae.engine
+    return vae if isinstance(vae, VAEEngine) else None
+
+
+def plain_weights(vae: object) -> list[Tensor]:
+    """The parameters of the plain model behind whatever encodes and decodes; an engine counts its own weights."""
+    model = vae.server if isinstance(vae, ServedVAE) else vae
+    return list(model.parameters()) if isinstance(model, VideoVAE) else []
 
 
 @contextmanager

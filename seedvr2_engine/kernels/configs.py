@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from ..quant.recipe import EIGHT_BIT, PRECISIONS, Precision
+
+Format = Precision
+FORMATS: tuple[Format, ...] = PRECISIONS
 OutputFormat = Literal["fp16", "bf16", "fp32"]
-Format = Literal["fp8", "mxfp8", "int8", "fp16", "bf16"]
-FORMATS: tuple[Format, ...] = ("fp8", "mxfp8", "int8", "fp16", "bf16")
-BYTES_PER_ELEMENT: dict[Format, int] = {"fp8": 1, "mxfp8": 1, "int8": 1, "fp16": 2, "bf16": 2}
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class ConvProblem:
     """Channels of the output (of one phase, for a composed upsampler), padding included."""
     kernel: tuple[int, int, int]
     """Taps in time, rows and columns; a composed upsampler has (2, 2, 2), (3, 2, 2) or (1, 2, 2). With `paired`, four
-    products of sums of frames and of taps stand in the place of three taps."""
+    Winograd products stand in the place of three taps."""
     frames: int
     """Output frames of one launch."""
     height_px: int
@@ -42,14 +43,14 @@ class ConvProblem:
     """Whether the statistics include the smallest and largest value; without them the largest is bounded by M2, which
     FP8 does not mind and INT8 does."""
     paired: bool = False
-    """Whether two frames are computed together from four sums of frames (see `paired`); then `frames` is 2."""
+    """Whether two frames are computed together from four Winograd inputs (see `conv.paired`); then `frames` is 2."""
     output: OutputFormat = "fp16"
     """Format of the output, of the residual and of the shortcut's operands (which cannot be fp32)."""
 
     @property
     def is_quantized(self) -> bool:
         """Whether input and weights have 8 bits."""
-        return BYTES_PER_ELEMENT[self.format] == 1
+        return self.format in EIGHT_BIT
 
     @property
     def statistic_rows(self) -> int:

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from ..device import DeviceSpec
 from .architectures import ARCHITECTURES, formats_of
-from .configs import BYTES_PER_ELEMENT, AttentionConfig, ConvConfig, ConvProblem, Format, Refusal, WindowConfig
+from .configs import AttentionConfig, ConvConfig, ConvProblem, Format, Refusal, WindowConfig
+from .layout import element_bytes
 
 
 def choose_config(problem: ConvProblem, device: DeviceSpec) -> ConvConfig | Refusal:
@@ -25,7 +26,7 @@ def choose_attention_format(precision: Format, dim: int, device: DeviceSpec) -> 
     INT8 where there is a choice: with one scale a token it has a fifth of E4M3's error. The values are E4M3.
     """
     formats = formats_of(device.sm)
-    if BYTES_PER_ELEMENT[precision] > 1:
+    if element_bytes(precision) > 1:
         return Refusal("nothing is quantised")
     if "fp8" not in formats:
         return _without_fp8(device)
@@ -44,7 +45,7 @@ def choose_attention_config(dim: int, device: DeviceSpec, format: Format = "fp16
         return _unknown(device)
     if dim & (dim - 1) or not 16 <= dim <= 512:
         return Refusal(f"a head of {dim} dimensions is not a power of two from 16 to 512")
-    config = architecture.attention if BYTES_PER_ELEMENT[format] > 1 else architecture.attention_8bit
+    config = architecture.attention if element_bytes(format) > 1 else architecture.attention_8bit
     if config is None:
         return _without_fp8(device)
     block_v = min(config.block_v, dim)
@@ -71,7 +72,7 @@ def shared_memory_bytes(problem: ConvProblem, config: ConvConfig, sm: str) -> in
         rows = (config.stages + pixels) * config.block_m + (config.stages + channels) * config.block_n
         return rows * block_k * element_bytes
 
-    main = pipeline(config.block_k, BYTES_PER_ELEMENT[problem.format]) * (2 if problem.paired else 1)
+    main = pipeline(config.block_k, element_bytes(problem.format)) * (2 if problem.paired else 1)
     shortcut = 0
     if problem.shortcut_channels:
         shortcut = pipeline(shortcut_block_k(problem.shortcut_channels, config), 2)
@@ -92,7 +93,7 @@ def _refuse(problem: ConvProblem, device: DeviceSpec) -> Refusal | None:
         if reason is not None:
             return Refusal(f"{problem.format} is not used on {device.sm}: {reason}")
         return Refusal(f"{device.sm} has no matrix units for {problem.format}")
-    least = 32 if BYTES_PER_ELEMENT[problem.format] == 1 else 16
+    least = 32 if element_bytes(problem.format) == 1 else 16
     if problem.channels_in % least:
         return Refusal(f"{problem.channels_in} input channels are not a multiple of {least} ({problem.format})")
     if problem.channels_out % 16:

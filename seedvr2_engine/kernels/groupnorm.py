@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803, N806
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """GroupNorm in three short steps: combine the tiles' statistics, finish them, then normalise + SiLU + quantise.
 
 The statistics come from the epilogue of the convolution that wrote the tensor, so the tensor itself is read once.
@@ -211,12 +208,12 @@ def normalize_kernel(
 
 @triton.jit
 def normalize_pair_kernel(
-    x, affine, inverse_smoothing, ring, ring_exponents, sums, sum_exponents, slots, pixels,
+    x, affine, inverse_smoothing, ring, ring_exponents, winograd, winograd_exponents, slots, pixels,
     limit, reach, exponent_floor,
     C: tl.constexpr, PIXELS: tl.constexpr, ACTIVATES: tl.constexpr, APPROXIMATE: tl.constexpr,
     HAS_SMOOTHING: tl.constexpr, HAS_EXPONENTS: tl.constexpr, INTEGER: tl.constexpr,
 ):  # fmt: skip
-    """`PIXELS` pixels of two frames: normalised, remembered, and added up with the two frames before them."""
+    """`PIXELS` pixels of two frames: normalised, remembered, and made into Winograd inputs with the two before them."""
     before = tl.load(slots).to(tl.int64)
     last = tl.load(slots + 1).to(tl.int64)
     first = tl.load(slots + 2).to(tl.int64)
@@ -246,7 +243,7 @@ def normalize_pair_kernel(
             tl.store(ring_exponents + first, e2)
             tl.store(ring_exponents + second, e3)
             for i in tl.static_range(4):
-                tl.store(sum_exponents + i, shared)
+                tl.store(winograd_exponents + i, shared)
         d0 = d0 * tl.exp2(e0.to(tl.float32))
         d1 = d1 * tl.exp2(e1.to(tl.float32))
         r2 = quantize(d2, e2, limit, INTEGER)
@@ -260,14 +257,14 @@ def normalize_pair_kernel(
         s0, s1, s2, s3 = d0 - d2, 0.5 * (d1 + d2), 0.5 * (d2 - d1), d3 - d1
     tl.store(ring + first * frame + offsets, r2.to(dtype), mask=inside)
     tl.store(ring + second * frame + offsets, r3.to(dtype), mask=inside)
-    tl.store(sums + offsets, s0.to(dtype), mask=inside)
-    tl.store(sums + frame + offsets, s1.to(dtype), mask=inside)
-    tl.store(sums + 2 * frame + offsets, s2.to(dtype), mask=inside)
-    tl.store(sums + 3 * frame + offsets, s3.to(dtype), mask=inside)
+    tl.store(winograd + offsets, s0.to(dtype), mask=inside)
+    tl.store(winograd + frame + offsets, s1.to(dtype), mask=inside)
+    tl.store(winograd + 2 * frame + offsets, s2.to(dtype), mask=inside)
+    tl.store(winograd + 3 * frame + offsets, s3.to(dtype), mask=inside)
 
 
 def combine(partials: Tensor, counts: Tensor, combined: Tensor) -> None:
-    """Merge the tiles of each frame into at most `CHUNKS` parts; `reference.combine` is the twin.
+    """Merge the tiles of each frame into at most `CHUNKS` parts. Reference: `reference.combine`.
 
     partials (T, tiles, 2 or 4, C) and counts (tiles,) -> combined (T, chunks, 4, C), chunks = ceil(tiles / per chunk).
     """
@@ -285,7 +282,7 @@ def finish_statistics(combined: Tensor, counts: Tensor, operands: NormOperands, 
 
     combined (T, chunks, 4, C), counts (chunks,) -> affine (T, 4, C) float32: center, gain, offset and bound, for
     y = (x - center) * gain + offset, |silu(y) * inverse smoothing| <= bound.
-    `reference.finish_statistics` is the twin.
+    Reference: `reference.finish_statistics`.
     """
     frames, chunks, _, channels = combined.shape
     block_chunks, block = _FINISH
@@ -302,7 +299,7 @@ def finish_statistics(combined: Tensor, counts: Tensor, operands: NormOperands, 
 def normalize(x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec, target: FrameTarget) -> None:
     """Normalise, activate and quantise x (T, H, W, C), 16-bit, into the target, and note its frames' exponents.
 
-    `reference.normalize` is the twin.
+    Reference: `reference.normalize`.
     """
     frames, height, width, channels = x.shape
     pixels = _ELEMENTS // channels
@@ -319,19 +316,19 @@ def normalize(x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec,
 
 
 def normalize_pair(
-    x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec, target: FrameTarget, sums: FrameTarget
+    x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec, target: FrameTarget, winograd: FrameTarget
 ) -> None:
     """Prepare two frames x (2, H, W, C), 16-bit, for a paired convolution.
 
-    target: the ring; its slots are those of the two frames before x (read) and of x (written). sums: (4, H, W, C), the
-    sums of `operands.PAIRED_FRAMES`, of one exponent. `reference.normalize_pair` is the twin.
+    target: the ring; its slots are those of the two frames before x (read) and of x (written). winograd: (4, H, W, C),
+    the inputs of `operands.WINOGRAD_INPUTS`, of one exponent. Reference: `reference.normalize_pair`.
     """
     _, height, width, channels = x.shape
     pixels = _PAIR_ELEMENTS // channels
     has_exponents = target.exponents is not None
     launch(
         normalize_pair_kernel, (triton.cdiv(height * width, pixels),),
-        x, affine, operands.inverse_smoothing, target.frames, target.exponents, sums.frames, sums.exponents,
+        x, affine, operands.inverse_smoothing, target.frames, target.exponents, winograd.frames, winograd.exponents,
         target.slots, height * width, spec.limit, spec.reach, spec.exponent_floor,
         C=channels, PIXELS=pixels, ACTIVATES=spec.activates,
         APPROXIMATE=has_exponents and not triton.knobs.runtime.interpret,

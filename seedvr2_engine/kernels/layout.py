@@ -11,18 +11,17 @@ from torch import Tensor
 from .configs import Format, OutputFormat
 from .conv.operands import AttentionOperands
 
-DTYPES: dict[Format, torch.dtype] = {
+DTYPES: dict[Format | OutputFormat, torch.dtype] = {
     "fp8": torch.float8_e4m3fn,
     "mxfp8": torch.float8_e4m3fn,
     "int8": torch.int8,
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
-}
-OUTPUT_DTYPES: dict[OutputFormat, torch.dtype] = {
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
     "fp32": torch.float32,
 }
+"""What each number format is as a tensor; plans take its size from here, and the engine its tensors."""
+PICTURE_FORMAT: OutputFormat = "fp16"
+"""Of pictures on their way in and out: [-1, 1] in steps of 2^-11 at most."""
 CHUNKS = 128
 """Most partial results of a frame that are left for the second, single-program step of the statistics."""
 LARGEST_NORM = 2036.0
@@ -31,6 +30,11 @@ ALIGNMENT = 512
 """Bytes between the starts of two operands that share a buffer."""
 WIDTH = 32
 """Channels of an unfolded picture: 27, padded."""
+
+
+def element_bytes(format: Format | OutputFormat) -> int:
+    """Bytes of a number."""
+    return DTYPES[format].itemsize
 
 
 def tiles_per_chunk(tiles: int) -> int:
@@ -65,8 +69,8 @@ def _attention_parts(length: int, dim: int, format: Format) -> list[tuple[tuple[
     scales = (1, length), torch.float32
     # A row of the transposed values starts where a descriptor wants it.
     values = (1, dim, -(-length // 16) * 16), torch.float8_e4m3fn
-    survey = (1, min(CHUNKS, -(-length // 32)), 4, dim), torch.float32
-    return [tokens, tokens, values, scales, scales, ((1, 3, dim), torch.float32), survey]
+    partials = (1, min(CHUNKS, -(-length // 32)), 4, dim), torch.float32
+    return [tokens, tokens, values, scales, scales, ((1, 3, dim), torch.float32), partials]
 
 
 def value_order(places: int) -> Tensor:

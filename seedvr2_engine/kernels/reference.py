@@ -1,4 +1,4 @@
-"""The twins: every kernel in plain FP32 PyTorch, with the same signature. Slow, readable, and what the tests trust."""
+"""Every kernel's reference in plain FP32 PyTorch, with the same signature: slow, readable, and what the tests trust."""
 
 import math
 
@@ -16,8 +16,8 @@ from .conv.operands import (
     M2,
     MEAN,
     OFFSET,
-    PAIRED_FRAMES,
-    PAIRED_OUTPUTS,
+    WINOGRAD_INPUTS,
+    WINOGRAD_OUTPUTS,
     Additions,
     AttentionOperands,
     ConvOutput,
@@ -40,7 +40,7 @@ def conv3d(
     problem: ConvProblem,
     config: ConvConfig,
 ) -> None:
-    """Twin of `conv3d.conv3d`."""
+    """Reference of `conv3d.conv3d`."""
     frames = window_values(window)
     kernels = weight_values(weights, problem)
     for t, (*seen, weight_set) in enumerate(window.table.tolist()):
@@ -68,9 +68,9 @@ def paired_conv3d(
     problem: ConvProblem,
     config: ConvConfig,
 ) -> None:
-    """Twin of `paired.paired_conv3d`: as a convolution of four taps, once for each frame."""
+    """Reference of `paired.paired_conv3d`: as a convolution of four taps, once for each frame."""
     data = weights.data.view(-1, 4, weights.data.shape[1] // 4).float()
-    for t, signs in enumerate(PAIRED_OUTPUTS):
+    for t, signs in enumerate(WINOGRAD_OUTPUTS):
         signed = data * torch.tensor(signs, device=data.device)[None, :, None]
         table = torch.tensor([[0, 1, 2, 3, 0]], dtype=torch.int32)
         residual, shortcut = (None if x is None else x[t : t + 1] for x in (additions.residual, additions.shortcut))
@@ -157,7 +157,7 @@ def partial_statistics(y: Tensor, problem: ConvProblem, config: ConvConfig) -> T
 
 
 def combine(partials: Tensor, counts: Tensor, combined: Tensor) -> None:
-    """Twin of `groupnorm.combine`."""
+    """Reference of `groupnorm.combine`."""
     per_chunk = -(-partials.shape[1] // combined.shape[1])
     for i, (part, n) in enumerate(zip(partials.split(per_chunk, 1), counts.split(per_chunk), strict=True)):
         combined[:, i] = _merge(part, n)
@@ -177,7 +177,7 @@ def _merge(partials: Tensor, counts: Tensor) -> Tensor:
 
 
 def finish_statistics(combined: Tensor, counts: Tensor, operands: NormOperands, spec: NormSpec, affine: Tensor) -> None:
-    """Twin of `groupnorm.finish_statistics`."""
+    """Reference of `groupnorm.finish_statistics`."""
     mean, m2, low, high = _merge(combined, counts).unbind(1)
     affine.copy_(affine.new_tensor([0, 1, 0, 0])[:, None].expand_as(affine))
     if operands.weight is not None and operands.bias is not None and spec.normalises:
@@ -201,7 +201,7 @@ def finish_statistics(combined: Tensor, counts: Tensor, operands: NormOperands, 
 
 
 def normalize(x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec, target: FrameTarget) -> None:
-    """Twin of `groupnorm.normalize`."""
+    """Reference of `groupnorm.normalize`."""
     slots = target.slots.long()
     center, gain, offset, bound = affine[:, :, None, None].unbind(1)
     value = (x.float() - center) * gain + offset
@@ -222,9 +222,9 @@ def normalize(x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec,
 
 
 def normalize_pair(
-    x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec, target: FrameTarget, sums: FrameTarget
+    x: Tensor, affine: Tensor, operands: NormOperands, spec: NormSpec, target: FrameTarget, winograd: FrameTarget
 ) -> None:
-    """Twin of `groupnorm.normalize_pair`."""
+    """Reference of `groupnorm.normalize_pair`."""
     before, last, first, second = target.slots.tolist()
     past = FrameWindow(target.frames[[before, last]], None, target.slots)
     exponents = target.exponents
@@ -237,28 +237,28 @@ def normalize_pair(
     plain = FrameTarget(new, None, torch.arange(2, dtype=torch.int32))
     normalize(x, affine, operands, spec, plain)
     normalize(x, affine, operands, spec, FrameTarget(target.frames, exponents, slots))
-    values = torch.einsum("pf,fhwc->phwc", torch.tensor(PAIRED_FRAMES, device=x.device), torch.cat([old, new]))
+    values = torch.einsum("pf,fhwc->phwc", torch.tensor(WINOGRAD_INPUTS, device=x.device), torch.cat([old, new]))
     if exponents is not None:
-        assert sums.exponents is not None
+        assert winograd.exponents is not None
         is_integer = target.frames.dtype == torch.int8
         assert past.exponents is not None
         largest = int(torch.cat([past.exponents, exponents[[first, second]]]).max())
-        sums.exponents.fill_(largest + (0 if is_integer and spec.activates else 1))
-        values = values * torch.exp2(-sums.exponents.float())[:, None, None, None]
+        winograd.exponents.fill_(largest + (0 if is_integer and spec.activates else 1))
+        values = values * torch.exp2(-winograd.exponents.float())[:, None, None, None]
         values = (values + 0.5).floor().clamp(-spec.limit, spec.limit) if is_integer else values
-    for place, frame in zip(sums.frames, values, strict=True):
-        place.copy_(frame.to(sums.frames.dtype))
+    for place, frame in zip(winograd.frames, values, strict=True):
+        place.copy_(frame.to(winograd.frames.dtype))
 
 
 def attend(qkv: Tensor, y: Tensor, config: AttentionConfig) -> None:
-    """Twin of `attention.attend`; the configuration changes nothing here."""
+    """Reference of `flash.attend`; the configuration changes nothing here."""
     q, k, v = qkv.float().chunk(3, dim=-1)
     scores = q @ k.transpose(1, 2) * q.shape[-1] ** -0.5
     y.copy_((scores.softmax(dim=-1) @ v).to(y.dtype))
 
 
 def quantize_attention(qkv: Tensor, operands: AttentionOperands, config: AttentionConfig) -> None:
-    """Twin of `attention_quantize.quantize_attention`; it leaves no survey."""
+    """Reference of `quantize.quantize_attention`; it leaves no partial statistics."""
     q, k, v = qkv.float().chunk(3, dim=-1)
     k_mean, v_mean = k.mean(1), v.mean(1)
     v_scale = (v - v_mean[:, None]).abs().amax(1).clamp(min=1e-20) / 448
@@ -282,7 +282,7 @@ def quantize_attention(qkv: Tensor, operands: AttentionOperands, config: Attenti
 
 
 def attend_8bit(operands: AttentionOperands, y: Tensor, config: AttentionConfig) -> None:
-    """Twin of `attention_8bit.attend_8bit`; of the configuration only the order of the values matters here.
+    """Reference of `eight_bit.attend_8bit`; of the configuration only the order of the values matters here.
 
     Probabilities are rounded as the kernel rounds them, relative to a power of two.
     """
@@ -300,7 +300,7 @@ def attend_8bit(operands: AttentionOperands, y: Tensor, config: AttentionConfig)
 
 
 def unfold(picture: Tensor, y: Tensor) -> None:
-    """Twin of `image.unfold`."""
+    """Reference of `image.unfold`."""
     colors, _, height, width = picture.shape
     # [T, C * 9, H * W] -> [T, H, W, 9 * C]
     patches = F.unfold(picture.float().transpose(0, 1), 3, padding=1).unflatten(1, (colors, 9))
@@ -309,7 +309,7 @@ def unfold(picture: Tensor, y: Tensor) -> None:
 
 
 def fold(taps: Tensor, bias: Tensor, picture: Tensor) -> None:
-    """Twin of `image.fold`."""
+    """Reference of `image.fold`."""
     colors, _, height, width = picture.shape
     padded = F.pad(taps.float(), (0, 0, 1, 1, 1, 1))
     total = bias.float()[:, None, None, None].expand(picture.shape).clone()

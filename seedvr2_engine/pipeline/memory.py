@@ -9,8 +9,7 @@ import torch
 
 from ..color.methods import SLICE_METHODS
 from ..device import total_memory_bytes
-from ..engine.served_vae import ServedVAE
-from ..engine.vae.engine import VAEEngine
+from ..engine.served_vae import engine_of, plain_weights
 from ..models.dit.config import DiTConfig
 from ..models.dit.model import NaDiT
 from ..models.vae.causal import CausalCache
@@ -78,10 +77,7 @@ class MemoryEstimate:
 
 def sizes_of(dit: NaDiT, vae: VideoCodec) -> Sizes:
     """The sizes of two models as they are loaded; weights that are kept elsewhere do not count."""
-    served = vae.server if isinstance(vae, ServedVAE) else vae
-    tensors = [*dit.parameters(), *dit.buffers()]
-    if isinstance(served, VideoVAE):
-        tensors += served.parameters()
+    tensors = [*dit.parameters(), *dit.buffers(), *plain_weights(vae)]
     return Sizes(
         vae=vae.config,
         dit=dit.config,
@@ -89,7 +85,7 @@ def sizes_of(dit: NaDiT, vae: VideoCodec) -> Sizes:
         dit_element_bytes=dit.dtype.itemsize,
         weights_bytes=sum(tensor.nbytes for tensor in tensors if tensor.device == vae.device) + dit.resident_bytes,
         shares_device=dit.device == vae.device,
-        vae_plans_itself=isinstance(served, VAEEngine),
+        vae_plans_itself=engine_of(vae) is not None,
     )
 
 

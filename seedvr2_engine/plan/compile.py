@@ -9,17 +9,24 @@ from dataclasses import dataclass, replace
 
 from ..device import DeviceSpec
 from ..errors import InvalidArgumentError
-from ..kernels.layout import WIDTH
+from ..kernels.layout import PICTURE_FORMAT, WIDTH, element_bytes
 from ..models.vae.config import VAEConfig
 from ..models.vae.tiling import TileSpec
 from ..quant import QuantRecipe
-from .execution_plan import FRAMES_PER_STEP, ExecutionPlan, MemoryEstimate, Part, Ring, Schedule, Step, VAEShape
-from .lowering import ELEMENT_BYTES, Walk, walk
+from .execution_plan import (
+    FRAMES_PER_STEP,
+    LATENT_CELL_PX,
+    ExecutionPlan,
+    Operation,
+    PlanMemory,
+    Ring,
+    Schedule,
+    VAEShape,
+)
+from .lowering import Lowering, lower
 from .memory import arena_bytes, host_bytes, place_buffers, place_rings, rings_bytes, weight_bytes, weight_sets
 from .target import Target, can_pair
 from .tiling import OVERLAP_PX, needs_tiles, result_bytes, tile_candidates, tile_size
-
-HALF_BYTES = 2
 
 LIBRARY_BYTES = 40 << 20
 """Workspace that cuBLAS keeps once weights have been composed with it (32 MiB on Hopper, where measured peaks exceeded
@@ -83,9 +90,9 @@ def compile_vae_plan(
 
 def _check(shape: VAEShape) -> None:
     size = f"{shape.width_px}x{shape.height_px} px"
-    if min(shape.height_px, shape.width_px) < 8:
+    if min(shape.height_px, shape.width_px) < LATENT_CELL_PX:
         raise InvalidArgumentError(f"plan: expected pictures of at least 8x8 px, got {size}; pad them.")
-    if shape.part == "decode" and (shape.height_px % 8 or shape.width_px % 8):
+    if shape.part == "decode" and (shape.height_px % LATENT_CELL_PX or shape.width_px % LATENT_CELL_PX):
         raise InvalidArgumentError(f"plan: expected a decoded size in multiples of 8 px, got {size}.")
     if shape.frames is not None and shape.frames % FRAMES_PER_STEP != 1:
         raise InvalidArgumentError(f"plan: expected 4n+1 frames (1, 5, 9, ...), got {shape.frames}.")
@@ -96,10 +103,15 @@ def _host_plans(target: Target, shape: VAEShape, whole: ExecutionPlan) -> Iterat
     if shape.is_picture:
         return
     layers: dict[str, int] = {}
-    for step in whole.steady.steps:
+    for operation in whole.steady.operations:
         # A layer that changes the frame rate uses its ring at other times than it writes it.
-        if step.problem is not None and step.slot is not None and step.problem.kernel[0] == 3 and step.pace == "same":
-            layers[step.layer] = 2 * whole.rings[step.slot.ring].frame_bytes
+        if (
+            operation.problem is not None
+            and operation.slot is not None
+            and operation.problem.kernel[0] == 3
+            and operation.temporal_rate == "same"
+        ):
+            layers[operation.layer] = 2 * whole.rings[operation.slot.ring].frame_bytes
     largest = sorted(layers, key=lambda layer: (-layers[layer], layer))
     for early in (True, False):
         for count in range(1, len(largest) + 1):
@@ -125,14 +137,14 @@ def _largest_tiles(target: Target, shape: VAEShape, budget_bytes: int) -> Execut
 def _plan(target: Target, shape: VAEShape, tile: TileSpec | None) -> ExecutionPlan:
     size = (shape.height_px, shape.width_px) if tile is None else tile_size(shape, tile)
     remembers = not shape.is_picture
-    first = walk(target, shape.part, size, one_frame=True, remembers=remembers)
-    later = walk(target, shape.part, size, one_frame=False, remembers=True) if remembers else None
+    first = lower(target, shape.part, size, one_frame=True, remembers=remembers)
+    later = lower(target, shape.part, size, one_frame=False, remembers=True) if remembers else None
     rings = place_rings(later or first)
-    schedules = [_schedule(first, rings, shape.part, target.config)]
-    schedules.append(Schedule((), (), ()) if later is None else _schedule(later, rings, shape.part, target.config))
-    steps = [*schedules[0].steps, *schedules[1].steps]
-    memory = MemoryEstimate(
-        weights=_weights(steps) + LIBRARY_BYTES,
+    schedules = [_schedule(first, rings)]
+    schedules.append(Schedule((), (), ()) if later is None else _schedule(later, rings))
+    operations = [*schedules[0].operations, *schedules[1].operations]
+    memory = PlanMemory(
+        weights=_weights(operations) + LIBRARY_BYTES,
         rings=rings_bytes(rings),
         arena=max(arena_bytes(schedule.buffers) for schedule in schedules),
         result=result_bytes(shape, tile, target.config.latent_channels),
@@ -152,44 +164,45 @@ def _plan(target: Target, shape: VAEShape, tile: TileSpec | None) -> ExecutionPl
     )
 
 
-def _schedule(walked: Walk, rings: tuple[Ring, ...], part: Part, config: VAEConfig) -> Schedule:
-    frames = 1 if walked.one_frame else FRAMES_PER_STEP
-    ends = walked.steps[0 if part == "encode" else -1]
+def _schedule(lowered: Lowering, rings: tuple[Ring, ...]) -> Schedule:
+    frames = 1 if lowered.one_frame else FRAMES_PER_STEP
+    ends = lowered.operations[0 if lowered.part == "encode" else -1]
     rows, columns = ends.size[:2]
-    pictures = config.image_channels * frames * rows * columns * HALF_BYTES
-    if part == "decode":
-        rows, columns, channels = walked.steps[0].size
-        kept = {"input": rows * columns * channels * ELEMENT_BYTES[walked.steps[0].format], "output": pictures}
+    pictures = lowered.target.config.image_channels * frames * rows * columns * element_bytes(PICTURE_FORMAT)
+    if lowered.part == "decode":
+        rows, columns, channels = lowered.operations[0].size
+        kept = {"input": rows * columns * channels * element_bytes(lowered.operations[0].format), "output": pictures}
     else:
-        kept = {"input": pictures, "output": walked.sizes["output"]}
-    order = _order(walked, part)
-    return Schedule(tuple(walked.steps), place_buffers(walked, rings, kept), order)
+        kept = {"input": pictures, "output": lowered.sizes["output"]}
+    return Schedule(tuple(lowered.operations), place_buffers(lowered, rings, kept), _order(lowered))
 
 
-def _order(walked: Walk, part: Part) -> tuple[int, ...]:
+def _order(lowered: Lowering) -> tuple[int, ...]:
     """Segments depth first: a segment that doubles the frame rate runs for every frame of the one before it."""
-    last = walked.segment
-    if walked.one_frame:
+    last = lowered.segment
+    if lowered.one_frame:
         return tuple(range(last + 1))
-    return _halving(walked, last) if part == "encode" else _doubling(walked, 0)
+    return _halving(lowered, last) if lowered.part == "encode" else _doubling(lowered, 0)
 
 
-def _doubling(walked: Walk, segment: int) -> tuple[int, ...]:
-    if segment == walked.segment:
+def _doubling(lowered: Lowering, segment: int) -> tuple[int, ...]:
+    if segment == lowered.segment:
         return (segment,)
-    runs = 2 * walked.frames(segment) // walked.frames(segment + 1)
-    return (segment, *_doubling(walked, segment + 1) * runs)
+    runs = 2 * lowered.frames(segment) // lowered.frames(segment + 1)
+    return (segment, *_doubling(lowered, segment + 1) * runs)
 
 
-def _halving(walked: Walk, segment: int) -> tuple[int, ...]:
+def _halving(lowered: Lowering, segment: int) -> tuple[int, ...]:
     if segment == 0:
         return (segment,)
-    runs = 2 * walked.frames(segment) // walked.frames(segment - 1)
-    return (*_halving(walked, segment - 1) * runs, segment)
+    runs = 2 * lowered.frames(segment) // lowered.frames(segment - 1)
+    return (*_halving(lowered, segment - 1) * runs, segment)
 
 
-def _weights(steps: list[Step]) -> int:
-    """Packed weights of the steps, and the parameters of the norms, which are small."""
-    packed = sum(weight_bytes(step, weight_sets(step)) for step in steps if step.problem is not None)
-    norms = {step.norm: step.size[2] for step in steps if step.norm}
+def _weights(operations: list[Operation]) -> int:
+    """Packed weights of the operations, and the parameters of the norms, which are small."""
+    packed = sum(
+        weight_bytes(operation, weight_sets(operation)) for operation in operations if operation.problem is not None
+    )
+    norms = {operation.norm: operation.size[2] for operation in operations if operation.norm}
     return packed + sum(2 * 4 * channels for channels in norms.values()) + 4 * WIDTH

@@ -10,7 +10,7 @@ from ..kernels.configs import ConvConfig, ConvProblem, Format
 from ..models.vae.config import VAEConfig
 from ..quant import QuantRecipe
 from .compile import PlanOptions, compile_vae_plan
-from .execution_plan import CELL_PX, ExecutionPlan, Part, Step, VAEShape
+from .execution_plan import LATENT_CELL_PX, ExecutionPlan, Operation, Part, VAEShape
 from .target import can_pair
 
 PARTS: tuple[Part, ...] = ("decode", "encode")
@@ -21,7 +21,7 @@ ALL_PX = (*RAGGED_PX, (71, 2023), (64, 64), (512, 512), (1024, 1024))
 descriptors, and those that tiles divide, for which kernels are compiled without masks."""
 
 
-def survey(
+def covering_plans(
     device: DeviceSpec, formats: Sequence[Format], config: VAEConfig, sizes_px: Sequence[tuple[int, int]]
 ) -> list[ExecutionPlan]:
     """Plans of a stream for each format, direction and size (rows, columns), whatever memory they take.
@@ -31,7 +31,7 @@ def survey(
     """
     plans = []
     for format, part, (rows, columns) in product(formats, PARTS, sizes_px):
-        if part == "decode" and (rows % CELL_PX or columns % CELL_PX):
+        if part == "decode" and (rows % LATENT_CELL_PX or columns % LATENT_CELL_PX):
             continue
         recipe = QuantRecipe(format)
         for pairs in (True, False) if can_pair(device, recipe) else (False,):
@@ -41,35 +41,43 @@ def survey(
     return plans
 
 
-def distinct_steps(plans: Iterable[ExecutionPlan]) -> list[Step]:
-    """One step for each kernel of ours in each configuration, in the order of the plans."""
-    found: dict[tuple[object, ...], Step] = {}
+def distinct_operations(plans: Iterable[ExecutionPlan]) -> list[Operation]:
+    """One operation for each kernel of ours in each configuration, in the order of the plans."""
+    found: dict[tuple[object, ...], Operation] = {}
     for plan in plans:
-        for step in chain(plan.first.steps, plan.steady.steps):
-            if step.kernel != "load" and (step.kernel != "attention" or step.config is not None):
-                found.setdefault(_identity(step), step)
+        for operation in chain(plan.first.operations, plan.steady.operations):
+            if operation.kernel != "load" and (operation.kernel != "attention" or operation.config is not None):
+                found.setdefault(_identity(operation), operation)
     return list(found.values())
 
 
-def distinct_kernels(plans: Iterable[ExecutionPlan]) -> dict[tuple[object, ...], Step]:
+def distinct_kernels(plans: Iterable[ExecutionPlan]) -> dict[tuple[object, ...], Operation]:
     """The convolutions and attentions that compilers tell apart, which pictures of many sizes share.
 
-    The key is what a kernel is compiled for; the step is the first that runs it.
+    The key is what a kernel is compiled for; the operation is the first that runs it.
     """
-    found: dict[tuple[object, ...], Step] = {}
-    for step in distinct_steps(plans):
-        if step.problem is not None and isinstance(step.config, ConvConfig):
-            found.setdefault(_compiled_for(step.problem, step.config), step)
-        elif step.kernel == "attention":
-            found.setdefault((step.kernel, step.format, step.size[2], step.config), step)
+    found: dict[tuple[object, ...], Operation] = {}
+    for operation in distinct_operations(plans):
+        if operation.problem is not None and isinstance(operation.config, ConvConfig):
+            found.setdefault(_compiled_for(operation.problem, operation.config), operation)
+        elif operation.kernel == "attention":
+            found.setdefault((operation.kernel, operation.format, operation.size[2], operation.config), operation)
     return found
 
 
-def _identity(step: Step) -> tuple[object, ...]:
+def _identity(operation: Operation) -> tuple[object, ...]:
     """What makes two operations the same kernel in the same configuration."""
-    if step.kernel == "norm":
-        return step.kernel, step.size[2], step.format, bool(step.norm), step.activates, step.frames, step.makes_sums
-    return step.kernel, step.format, step.problem, step.config
+    if operation.kernel == "norm":
+        return (
+            operation.kernel,
+            operation.size[2],
+            operation.format,
+            bool(operation.norm),
+            operation.activates,
+            operation.frames,
+            operation.makes_winograd_inputs,
+        )
+    return operation.kernel, operation.format, operation.problem, operation.config
 
 
 def _compiled_for(problem: ConvProblem, config: ConvConfig) -> tuple[object, ...]:

@@ -1,7 +1,7 @@
 """A plan in words: the phrases that the command line and the engine's report share."""
 
 from ..kernels.configs import AttentionConfig, ConvConfig
-from .execution_plan import ExecutionPlan, MemoryEstimate, Step
+from .execution_plan import ExecutionPlan, Operation, PlanMemory
 
 
 def describe_config(config: ConvConfig | AttentionConfig | None) -> str:
@@ -16,17 +16,17 @@ def describe_config(config: ConvConfig | AttentionConfig | None) -> str:
     return "" if config is None else config.describe()
 
 
-def step_name(step: Step) -> str:
+def operation_name(operation: Operation) -> str:
     """An operation's layer, and the taps and frames of its kernel, of which one layer can have several."""
-    problem = step.problem
+    problem = operation.problem
     if problem is None:
-        return step.layer
+        return operation.layer
     taps = "x".join(map(str, problem.kernel))
     frames = " in pairs" if problem.paired else f", {problem.frames} frames" if problem.frames > 1 else ""
-    return f"{step.layer} {taps}{frames}"
+    return f"{operation.layer} {taps}{frames}"
 
 
-def describe_memory(memory: MemoryEstimate) -> str:
+def describe_memory(memory: PlanMemory) -> str:
     """The predicted peak on the GPU, and what it is made of."""
     line = (
         f"{gigabytes(memory.peak)} (weights {gigabytes(memory.weights)}, remembered frames {gigabytes(memory.rings)}, "

@@ -14,9 +14,9 @@ from ..kernels.configs import AttentionConfig, ConvConfig, ConvProblem, Format
 
 Part = Literal["encode", "decode"]
 KernelName = Literal["unfold", "load", "norm", "conv3d", "attention", "fold"]
-Pace = Literal["same", "up", "down"]
+TemporalRate = Literal["same", "up", "down"]
 
-CELL_PX = 8
+LATENT_CELL_PX = 8
 """Picture pixels along one edge of a latent cell."""
 FRAMES_PER_STEP = 4
 """Picture frames of one step, the first of a clip excepted, which has one."""
@@ -43,7 +43,7 @@ class VAEShape:
     @property
     def latent_px(self) -> tuple[int, int]:
         """(rows, columns) of the latent."""
-        return self.height_px // CELL_PX, self.width_px // CELL_PX
+        return self.height_px // LATENT_CELL_PX, self.width_px // LATENT_CELL_PX
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Buffer:
 
 
 @dataclass(frozen=True)
-class Step:
+class Operation:
     """One operation."""
 
     layer: str
@@ -125,7 +125,7 @@ class Step:
     """Buffer that is read; empty where a ring is."""
     target: str
     """Buffer that is written; empty where only a ring is. A norm with one prepares a pair of frames for a convolution
-    that computes both from four sums, which it writes there."""
+    that computes both from four Winograd inputs, which it writes there."""
     size: tuple[int, int, int]
     """(rows, columns, channels) of what is read."""
     partials: str = ""
@@ -136,7 +136,7 @@ class Step:
     """Buffer that a fused shortcut reads."""
     slot: RingSlot | None = None
     """Ring that is written (load, norm) or read (convolution)."""
-    pace: Pace = "same"
+    temporal_rate: TemporalRate = "same"
     """Whether a convolution doubles or halves the frame rate."""
     norm: str = ""
     """Name of the GroupNorm; empty where a tensor is only quantised."""
@@ -164,13 +164,13 @@ class Step:
         return 0
 
     @property
-    def makes_sums(self) -> bool:
-        """Whether it prepares the four sums of a paired convolution."""
+    def makes_winograd_inputs(self) -> bool:
+        """Whether it prepares the four Winograd inputs of a paired convolution."""
         return self.kernel == "norm" and bool(self.target)
 
 
 @dataclass(frozen=True)
-class MemoryEstimate:
+class PlanMemory:
     """Bytes that a plan needs; what the engine allocates."""
 
     weights: int
@@ -180,7 +180,7 @@ class MemoryEstimate:
     arena: int
     """Tensors within a step; their places are reused."""
     result: int
-    """What the caller receives: the whole clip, or one step of a stream; with tiles also the sums."""
+    """What the caller receives: the whole clip, or one step of a stream; with tiles also the blend's sums."""
     host: int
     """Remembered frames in pinned host memory."""
 
@@ -194,10 +194,10 @@ class MemoryEstimate:
 class Schedule:
     """The operations of one step: of a clip's first frame, or of all later steps."""
 
-    steps: tuple[Step, ...]
+    operations: tuple[Operation, ...]
     """Operations by segment; each segment once."""
     buffers: tuple[Buffer, ...]
-    """Tensors within a step; lifetimes in indices of `steps`."""
+    """Tensors within a step; lifetimes in indices of `operations`."""
     order: tuple[int, ...]
     """Segments in the order in which they run."""
 
@@ -206,19 +206,19 @@ class Schedule:
         """The buffers by name."""
         return {buffer.name: buffer for buffer in self.buffers}
 
-    def executions(self) -> Iterator[tuple[Step, int]]:
+    def executions(self) -> Iterator[tuple[Operation, int]]:
         """Every operation of the step as it comes, with how many frames of its segment ran before in this step."""
         runs: dict[int, int] = {}
         for segment in self.order:
             run = runs.get(segment, 0)
-            for step in self.steps:
-                if step.segment == segment:
-                    yield step, run
+            for operation in self.operations:
+                if operation.segment == segment:
+                    yield operation, run
             runs[segment] = run + self.frames_of_run(segment)
 
     def frames_of_run(self, segment: int) -> int:
         """Frames that one run of a segment computes."""
-        return next(step.frames for step in self.steps if step.segment == segment)
+        return next(operation.frames for operation in self.operations if operation.segment == segment)
 
     def frames_of(self, segment: int) -> int:
         """Frames of a segment that the whole step computes."""
@@ -245,7 +245,7 @@ class ExecutionPlan:
     """All later steps; empty for a picture."""
     rings: tuple[Ring, ...]
     """What is remembered from step to step."""
-    memory: MemoryEstimate
+    memory: PlanMemory
     """What it takes."""
     refusals: tuple[str, ...] = ()
     """Why the kernels cannot run this; empty if they can."""
@@ -257,8 +257,8 @@ class ExecutionPlan:
 
     @property
     def in_pairs(self) -> bool:
-        """Whether convolutions compute two frames at once from sums of frames."""
-        return any(step.makes_sums for step in self.steady.steps)
+        """Whether convolutions compute two frames at once from Winograd inputs."""
+        return any(operation.makes_winograd_inputs for operation in self.steady.operations)
 
     @property
     def uses_host(self) -> bool:
@@ -269,14 +269,14 @@ class ExecutionPlan:
         """Frames of a segment that were run before a step; step 0 is the first frame of the clip."""
         return 0 if step == 0 else 1 + (step - 1) * self.steady.frames_of(segment)
 
-    def convolutions(self, *, first: bool = False) -> Iterator[Step]:
-        """The steps that are convolutions, of the later steps of a clip, or of its first frame."""
-        schedule = self.first if first or not self.steady.steps else self.steady
-        return (step for step in schedule.steps if step.problem is not None)
+    def convolutions(self, *, first: bool = False) -> Iterator[Operation]:
+        """The operations that are convolutions, of the later steps of a clip, or of its first frame."""
+        schedule = self.first if first or not self.steady.operations else self.steady
+        return (operation for operation in schedule.operations if operation.problem is not None)
 
     def flops(self, *, first: bool) -> int:
         """Floating-point operations of the first frame, or of one later step: convolutions and attention."""
-        return sum(step.flops for step, _ in (self.first if first else self.steady).executions())
+        return sum(operation.flops for operation, _ in (self.first if first else self.steady).executions())
 
     def to_json(self) -> str:
         """The plan as JSON."""

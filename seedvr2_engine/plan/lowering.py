@@ -5,19 +5,18 @@ from typing import Literal
 
 from ..kernels.configs import ConvConfig, ConvProblem, Format, Refusal
 from ..kernels.dispatch import choose_attention_config, choose_attention_format, choose_config
-from ..kernels.layout import WIDTH, attention_bytes, tiles_per_chunk
-from ..quant.recipe import ALWAYS_HIGH
-from .execution_plan import FRAMES_PER_STEP, Pace, Part, RingSlot, Step
+from ..kernels.layout import WIDTH, attention_bytes, element_bytes, tiles_per_chunk
+from ..quant.recipe import ALWAYS_16_BIT
+from .execution_plan import FRAMES_PER_STEP, LATENT_CELL_PX, Operation, Part, RingSlot, TemporalRate
 from .target import Activation, RingKey, Target, exponents_buffer, fold_problem, pair_problem
 
 FLOAT_BYTES = 4
-ELEMENT_BYTES: dict[str, int] = {"fp8": 1, "mxfp8": 1, "int8": 1, "fp16": 2, "bf16": 2, "fp32": 4}
 WIDEST = 1024
 """Most channels a norm can take: a power of two, so that a program reads whole pixels."""
 
 
 @dataclass
-class Walk:
+class Lowering:
     """Collects the operations of one step; `one_frame` folds the temporal taps."""
 
     target: Target
@@ -25,7 +24,7 @@ class Walk:
     one_frame: bool
     remembers: bool
     """Whether later steps will need this one's frames."""
-    steps: list[Step] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
     """Bytes of every buffer."""
     members: dict[RingKey, int] = field(default_factory=dict)
@@ -39,20 +38,26 @@ class Walk:
         in_step = 1 << segment if self.part == "decode" else FRAMES_PER_STEP >> segment
         return 2 if self.target.pairs and not self.one_frame and in_step > 1 else 1
 
-    def _sums(self, problem: ConvProblem, pace: Pace = "same") -> bool:
-        """Whether a convolution computes two frames from four sums."""
+    def _is_paired(self, problem: ConvProblem, temporal_rate: TemporalRate = "same") -> bool:
+        """Whether a convolution computes two frames from four Winograd inputs."""
         # One with a single spatial tap is bound by memory.
         taps, *space = problem.kernel
         return (
-            self.frames(self.segment) == 2 and taps == 3 and max(space) > 1 and problem.stride == 1 and pace == "same"
+            self.frames(self.segment) == 2
+            and taps == 3
+            and max(space) > 1
+            and problem.stride == 1
+            and temporal_rate == "same"
         )
 
     def load(self, layer: str, source: str, size: tuple[int, int, int]) -> RingSlot:
-        """Copy a 16-bit tensor as it is into the ring of a convolution that is kept high."""
-        slot = self._ring(RingKey(self.segment, size, self._high), layer, 2)
+        """Copy a 16-bit tensor as it is into the ring of a convolution that is kept in 16 bits."""
+        slot = self._ring(RingKey(self.segment, size, self._format_16_bit), layer, 2)
         frames = self.frames(self.segment)
-        self.steps.append(
-            Step(layer, "load", self.segment, source, "", size, slot=slot, format=self._high, frames=frames)
+        self.operations.append(
+            Operation(
+                layer, "load", self.segment, source, "", size, slot=slot, format=self._format_16_bit, frames=frames
+            )
         )
         return slot
 
@@ -60,7 +65,7 @@ class Walk:
         """Prepare x for the convolution `layer`, which computes `problem` and remembers `past` frames.
 
         `norm` is the GroupNorm; without one the tensor is only quantised. Returns where the convolution reads: the
-        ring, or a buffer of sums.
+        ring, or a buffer of Winograd inputs.
         """
         format, reason = self._format(layer, problem)
         activates = bool(norm) and ".attentions." not in norm
@@ -72,18 +77,18 @@ class Walk:
         frames = self.frames(self.segment)
         self.sizes[f"{layer}.combined"] = frames * 4 * FLOAT_BYTES * chunks * channels
         self.sizes[f"{layer}.affine"] = frames * 4 * FLOAT_BYTES * channels
-        sums = ""
-        if self._sums(problem):
-            sums = f"{layer}.sums"
-            self.sizes[sums] = 4 * x.size[0] * x.size[1] * channels * ELEMENT_BYTES[format]
-            self.sizes[exponents_buffer(sums)] = 4 * FLOAT_BYTES
-        self.steps.append(
-            Step(
-                layer, "norm", self.segment, x.buffer, sums, x.size, x.partials, x.counts,
+        winograd = ""
+        if self._is_paired(problem):
+            winograd = f"{layer}.winograd"
+            self.sizes[winograd] = 4 * x.size[0] * x.size[1] * channels * element_bytes(format)
+            self.sizes[exponents_buffer(winograd)] = 4 * FLOAT_BYTES
+        self.operations.append(
+            Operation(
+                layer, "norm", self.segment, x.buffer, winograd, x.size, x.partials, x.counts,
                 slot=slot, norm=norm, activates=activates, format=format, reason=reason, frames=frames,
             )
         )  # fmt: skip
-        return sums or slot
+        return winograd or slot
 
     def conv(
         self,
@@ -93,7 +98,7 @@ class Walk:
         *,
         shortcut: Activation | None = None,
         residual: Activation | None = None,
-        pace: Pace = "same",
+        temporal_rate: TemporalRate = "same",
     ) -> Activation:
         """Convolve; the problem is that of a later step, its format still open."""
         format, reason = self._format(layer, problem)
@@ -101,25 +106,25 @@ class Walk:
         frames = self.frames(self.segment)
         if self.one_frame:
             problem = fold_problem(problem)
-        elif self._sums(problem, pace):
+        elif self._is_paired(problem, temporal_rate):
             problem = pair_problem(problem)
         else:
             problem = replace(problem, frames=frames)
         config = self._config(layer, problem)
         rows, columns = problem.output_px
         target = residual.buffer if residual else f"{layer}.y"
-        self.sizes[target] = frames * rows * columns * problem.channels_out * ELEMENT_BYTES[problem.output]
+        self.sizes[target] = frames * rows * columns * problem.channels_out * element_bytes(problem.output)
         counts = (*problem.grid_px, config.tile_h, config.tile_w, problem.phases)
         partials = ""
         if problem.has_statistics:
             partials = f"{layer}.partials"
             self.sizes[partials] = frames * problem.statistic_rows * FLOAT_BYTES * _tiles(counts) * problem.channels_out
-        self.steps.append(
-            Step(
+        self.operations.append(
+            Operation(
                 layer, "conv3d", self.segment, window if isinstance(window, str) else "", target,
                 (problem.height_px, problem.width_px, problem.channels_in), partials,
                 shortcut=shortcut.buffer if shortcut else "",
-                slot=window if isinstance(window, RingSlot) else None, pace=pace,
+                slot=window if isinstance(window, RingSlot) else None, temporal_rate=temporal_rate,
                 problem=problem, config=config, format=format, reason=reason, frames=frames,
             )
         )  # fmt: skip
@@ -148,7 +153,7 @@ class Walk:
         projected = self.conv(qkv, linear, slot)
         config = None
         format, reason = self._attention_format(block, channels)
-        if format != self._high:
+        if format != self._format_16_bit:
             self.sizes[f"{block}.operands"] = attention_bytes(x.size[0] * x.size[1], channels)
         if self.target.fuses_attention:
             chosen = choose_attention_config(channels, self.target.device, format)
@@ -157,9 +162,9 @@ class Walk:
             else:
                 config = chosen
         attended = f"{block}.y"
-        self.sizes[attended] = x.size[0] * x.size[1] * channels * ELEMENT_BYTES[self._high]
-        self.steps.append(
-            Step(block, "attention", self.segment, projected.buffer, attended, projected.size,
+        self.sizes[attended] = x.size[0] * x.size[1] * channels * element_bytes(self._format_16_bit)
+        self.operations.append(
+            Operation(block, "attention", self.segment, projected.buffer, attended, projected.size,
                  config=config, format=format, reason=reason)
         )  # fmt: skip
         linear = replace(self._problem(x.size, channels), kernel=(1, 1, 1), has_residual=True)
@@ -174,7 +179,7 @@ class Walk:
 
     def decoder(self, rows: int, columns: int) -> None:
         """One latent frame to pictures; `rows` and `columns` of the latent."""
-        config, high = self.target.config, self._high
+        config = self.target.config
         widths = config.block_out_channels[::-1]
         size = (rows, columns, config.latent_channels)
         x = self.conv("decoder.conv_in", self._problem(size, widths[0]), self.load("decoder.conv_in", "input", size))
@@ -188,11 +193,20 @@ class Walk:
                 problem = replace(self._problem(x.size, channels), kernel=(2 if doubles else 3, 2, 2), phases=4)
                 slot = self.norm(x, layer, "", problem, 1 if doubles else 2)
                 self.segment += doubles
-                x = self.conv(layer, problem, slot, pace="up" if doubles else "same")
+                x = self.conv(layer, problem, slot, temporal_rate="up" if doubles else "same")
         taps = self.ending(x, "decoder", WIDTH, (3, 1, 1))
         frames = self.frames(self.segment)
-        self.steps.append(
-            Step("decoder.conv_out", "fold", self.segment, taps.buffer, "output", taps.size, format=high, frames=frames)
+        self.operations.append(
+            Operation(
+                "decoder.conv_out",
+                "fold",
+                self.segment,
+                taps.buffer,
+                "output",
+                taps.size,
+                format=self._format_16_bit,
+                frames=frames,
+            )
         )
 
     def encoder(self, rows: int, columns: int) -> None:
@@ -201,9 +215,18 @@ class Walk:
         widths = config.block_out_channels
         size = (rows, columns, WIDTH)
         frames = self.frames(0)
-        self.sizes["encoder.unfolded"] = frames * rows * columns * WIDTH * ELEMENT_BYTES[self._high]
-        self.steps.append(
-            Step("encoder.conv_in", "unfold", 0, "input", "encoder.unfolded", size, format=self._high, frames=frames)
+        self.sizes["encoder.unfolded"] = frames * rows * columns * WIDTH * element_bytes(self._format_16_bit)
+        self.operations.append(
+            Operation(
+                "encoder.conv_in",
+                "unfold",
+                0,
+                "input",
+                "encoder.unfolded",
+                size,
+                format=self._format_16_bit,
+                frames=frames,
+            )
         )
         problem = replace(self._problem(size, widths[0]), kernel=(3, 1, 1))
         x = self.conv("encoder.conv_in", problem, self.load("encoder.conv_in", "encoder.unfolded", size))
@@ -218,51 +241,59 @@ class Walk:
                 seen = 2 * self.frames(self.segment + 1) + 1
                 slot = self.norm(x, layer, "", problem, seen - self.frames(self.segment) if halves else 0)
                 self.segment += halves
-                x = self.conv(layer, problem, slot, pace="down" if halves else "same")
+                x = self.conv(layer, problem, slot, temporal_rate="down" if halves else "same")
         x = self.middle(x, "encoder.mid_block")
         moments = self.ending(x, "encoder", 2 * config.latent_channels, (3, 3, 3))
-        assert self.steps[-1].target == moments.buffer
-        self.steps[-1] = replace(self.steps[-1], target="output")
+        assert self.operations[-1].target == moments.buffer
+        self.operations[-1] = replace(self.operations[-1], target="output")
         self.sizes["output"] = self.sizes.pop(moments.buffer)
 
     @property
-    def _high(self) -> Literal["fp16", "bf16"]:
+    def _format_16_bit(self) -> Literal["fp16", "bf16"]:
         recipe = self.target.recipe
-        return "bf16" if recipe.precision == "bf16" else recipe.high_precision if recipe.is_quantized else "fp16"
+        return "bf16" if recipe.precision == "bf16" else recipe.format_16_bit if recipe.is_quantized else "fp16"
 
     def _problem(self, size: tuple[int, int, int], channels_out: int) -> ConvProblem:
         rows, columns, channels = size
         has_range = self.target.recipe.precision == "int8"
         return ConvProblem(
-            channels, channels_out, (3, 3, 3), 1, rows, columns, self._high, has_range=has_range, output=self._high
+            channels,
+            channels_out,
+            (3, 3, 3),
+            1,
+            rows,
+            columns,
+            self._format_16_bit,
+            has_range=has_range,
+            output=self._format_16_bit,
         )
 
     def _format(self, layer: str, problem: ConvProblem) -> tuple[Format, str]:
         """The layer's format and the reason: one format for both its problems, which read the same ring."""
         if ".attentions." in layer:
-            return self._high, "the attention's projections are kept high"
+            return self._format_16_bit, "the attention's projections are kept in 16 bits"
         if layer.endswith(".conv_in"):
-            return self._high, ALWAYS_HIGH[layer]
+            return self._format_16_bit, ALWAYS_16_BIT[layer]
         format, reason = self.target.recipe.layer_precision(layer)
-        if format != self._high:
+        if format != self._format_16_bit:
             variants = [problem, fold_problem(problem)]
-            variants += [pair_problem(problem)] if self._sums(problem) else []
+            variants += [pair_problem(problem)] if self._is_paired(problem) else []
             for variant in variants:
                 chosen = choose_config(replace(variant, format=format), self.target.device)
                 if isinstance(chosen, Refusal):
-                    return self._high, chosen.reason
+                    return self._format_16_bit, chosen.reason
         return format, reason
 
     def _attention_format(self, block: str, dim: int) -> tuple[Format, str]:
         """The format of an attention's queries and keys, and the reason."""
         precision, reason = self.target.recipe.layer_precision(block)
         if not self.target.fuses_attention:
-            return self._high, "PyTorch computes it"
-        if precision == self._high:
+            return self._format_16_bit, "PyTorch computes it"
+        if precision == self._format_16_bit:
             return precision, reason
         chosen = choose_attention_format(precision, dim, self.target.device)
         if isinstance(chosen, Refusal):
-            return self._high, chosen.reason
+            return self._format_16_bit, chosen.reason
         return chosen, f"scores in {chosen.upper()}, values in FP8"
 
     def _config(self, layer: str, problem: ConvProblem) -> ConvConfig:
@@ -299,12 +330,12 @@ def _tiles(counts: tuple[int, int, int, int, int]) -> int:
     return -(-rows // tile_h) * -(-columns // tile_w) * phases
 
 
-def walk(target: Target, part: Part, size_px: tuple[int, int], *, one_frame: bool, remembers: bool) -> Walk:
+def lower(target: Target, part: Part, size_px: tuple[int, int], *, one_frame: bool, remembers: bool) -> Lowering:
     """All operations of one step for a picture or tile of `size_px` (rows, columns)."""
-    walked = Walk(target, part, one_frame, remembers)
+    lowered = Lowering(target, part, one_frame, remembers)
     rows, columns = size_px
     if part == "decode":
-        walked.decoder(rows // 8, columns // 8)
+        lowered.decoder(rows // LATENT_CELL_PX, columns // LATENT_CELL_PX)
     else:
-        walked.encoder(rows, columns)
-    return walked
+        lowered.encoder(rows, columns)
+    return lowered

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from ..device import DeviceSpec
 from ..kernels.architectures import ARCHITECTURES
 from ..kernels.architectures.record import Efficiency
-from ..kernels.configs import BYTES_PER_ELEMENT, ConvConfig, Format
+from ..kernels.configs import ConvConfig, Format
+from ..kernels.layout import element_bytes
 from ..models.vae.tiling import TileSpec, decode_grid, encode_grid
-from .execution_plan import CELL_PX, FRAMES_PER_STEP, ExecutionPlan, Schedule, Step
+from .execution_plan import FRAMES_PER_STEP, LATENT_CELL_PX, ExecutionPlan, Operation, Schedule
 
 
 @dataclass(frozen=True)
-class StepTime:
+class OperationTime:
     """The time of one operation, all its runs within one step of the clip."""
 
     layer: str
@@ -49,9 +50,9 @@ class StepTime:
 class Roofline:
     """The time of a plan."""
 
-    first: tuple[StepTime, ...]
+    first: tuple[OperationTime, ...]
     """Operations of a clip's first frame."""
-    steady: tuple[StepTime, ...]
+    steady: tuple[OperationTime, ...]
     """Operations of every later step."""
     host_ms: float
     """Transfer of remembered frames in a later step, hidden behind the arithmetic as far as that lasts."""
@@ -63,12 +64,12 @@ class Roofline:
     @property
     def first_ms(self) -> float:
         """Time of a clip's first frame."""
-        return self.tiles * sum(step.ms for step in self.first)
+        return self.tiles * sum(operation.ms for operation in self.first)
 
     @property
     def step_ms(self) -> float:
         """Time of a later step (one latent frame, four pictures)."""
-        return self.tiles * max(sum(step.ms for step in self.steady), self.host_ms)
+        return self.tiles * max(sum(operation.ms for operation in self.steady), self.host_ms)
 
     def clip_ms(self, frames: int) -> float:
         """Time of a clip of 4n+1 frames."""
@@ -89,28 +90,28 @@ def roofline(plan: ExecutionPlan, device: DeviceSpec) -> Roofline | None:
     )
 
 
-def step_bytes(step: Step) -> int:
+def operation_bytes(operation: Operation) -> int:
     """Bytes that one run has to read and write if nothing is read twice."""
-    rows, columns, channels = step.size
+    rows, columns, channels = operation.size
     pixels = rows * columns
-    if step.problem is not None:
-        return _convolution_bytes(step)
-    if step.kernel == "attention":
+    if operation.problem is not None:
+        return _convolution_bytes(operation)
+    if operation.kernel == "attention":
         return 2 * pixels * (channels + channels // 3)
-    if step.kernel == "unfold":
-        return step.frames * pixels * (2 * 3 + 2 * 32)
-    if step.kernel == "fold":
-        return step.frames * pixels * (4 * 32 + 2 * 3)
-    # Norm and load: a 16-bit tensor in, a frame of the next convolution out; sums want two remembered frames more, and
-    # are four.
-    others = 6 if step.makes_sums else 0
-    return pixels * channels * (2 * step.frames + (step.frames + others) * BYTES_PER_ELEMENT[step.format])
+    if operation.kernel == "unfold":
+        return operation.frames * pixels * (2 * 3 + 2 * 32)
+    if operation.kernel == "fold":
+        return operation.frames * pixels * (4 * 32 + 2 * 3)
+    # Norm and load: a 16-bit tensor in, a frame of the next convolution out; Winograd inputs want two remembered
+    # frames more, and are four.
+    others = 6 if operation.makes_winograd_inputs else 0
+    return pixels * channels * (2 * operation.frames + (operation.frames + others) * element_bytes(operation.format))
 
 
-def _convolution_bytes(step: Step) -> int:
-    problem = step.problem
+def _convolution_bytes(operation: Operation) -> int:
+    problem = operation.problem
     assert problem is not None
-    element = BYTES_PER_ELEMENT[problem.format]
+    element = element_bytes(problem.format)
     kt, kh, kw = problem.kernel
     height, width = problem.output_px
     written = height * width * problem.channels_out * problem.frames
@@ -121,31 +122,33 @@ def _convolution_bytes(step: Step) -> int:
     total += problem.phases * problem.channels_out * kt * kh * kw * problem.channels_in * element
     total += written * output_bytes * (2 if problem.has_residual else 1)
     total += height * width * problem.shortcut_channels * 2 * problem.frames
-    if isinstance(step.config, ConvConfig):
-        total += 4 * problem.statistic_rows * written // step.config.block_m
+    if isinstance(operation.config, ConvConfig):
+        total += 4 * problem.statistic_rows * written // operation.config.block_m
     return total
 
 
-def _times(schedule: Schedule, device: DeviceSpec, efficiency: Efficiency) -> tuple[StepTime, ...]:
+def _times(schedule: Schedule, device: DeviceSpec, efficiency: Efficiency) -> tuple[OperationTime, ...]:
     runs: dict[int, int] = {}
     for segment in schedule.order:
         runs[segment] = runs.get(segment, 0) + 1
-    return tuple(_time(step, runs.get(step.segment, 0), device, efficiency) for step in schedule.steps)
+    return tuple(
+        _time(operation, runs.get(operation.segment, 0), device, efficiency) for operation in schedule.operations
+    )
 
 
-def _time(step: Step, runs: int, device: DeviceSpec, efficiency: Efficiency) -> StepTime:
+def _time(operation: Operation, runs: int, device: DeviceSpec, efficiency: Efficiency) -> OperationTime:
     # A fused shortcut multiplies 16-bit numbers whatever the convolution's are.
-    shortcut = _shortcut_flops(step)
+    shortcut = _shortcut_flops(operation)
     matrix_ms = shortcut / _matrix_rate("fp16", device, efficiency) * 1e3
-    main = step.flops - shortcut
+    main = operation.flops - shortcut
     if main:
-        matrix_ms += main / _matrix_rate(step.format, device, efficiency) * 1e3
-    memory_ms = step_bytes(step) / (device.bandwidth_bytes_per_s * efficiency.bandwidth) * 1e3
-    launches = 3 if step.kernel == "norm" else 1
-    return StepTime(
-        layer=step.layer,
-        kernel=step.kernel,
-        format=step.format,
+        matrix_ms += main / _matrix_rate(operation.format, device, efficiency) * 1e3
+    memory_ms = operation_bytes(operation) / (device.bandwidth_bytes_per_s * efficiency.bandwidth) * 1e3
+    launches = 3 if operation.kernel == "norm" else 1
+    return OperationTime(
+        layer=operation.layer,
+        kernel=operation.kernel,
+        format=operation.format,
         runs=runs,
         matrix_ms=runs * matrix_ms,
         memory_ms=runs * memory_ms,
@@ -153,8 +156,8 @@ def _time(step: Step, runs: int, device: DeviceSpec, efficiency: Efficiency) -> 
     )
 
 
-def _shortcut_flops(step: Step) -> int:
-    problem = step.problem
+def _shortcut_flops(operation: Operation) -> int:
+    problem = operation.problem
     if problem is None:
         return 0
     height, width = problem.output_px
@@ -184,9 +187,9 @@ def _tile_count(plan: ExecutionPlan) -> int:
     spec = TileSpec(plan.tile_px, plan.overlap_px)
     height, width = plan.shape.height_px, plan.shape.width_px
     if plan.shape.part == "encode":
-        grid = encode_grid(height, width, spec, CELL_PX)
+        grid = encode_grid(height, width, spec, LATENT_CELL_PX)
     else:
-        grid = decode_grid(height // CELL_PX, width // CELL_PX, spec, CELL_PX)
+        grid = decode_grid(height // LATENT_CELL_PX, width // LATENT_CELL_PX, spec, LATENT_CELL_PX)
     return 1 if grid is None else len(grid.tiles)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ..kernels.conv.upsample import SET_OF_SECOND
-from .execution_plan import ExecutionPlan, Ring, Schedule, Step
+from .execution_plan import ExecutionPlan, Operation, Ring, Schedule
 
 ROW = 4
 """An operation's numbers fill whole rows. 16 bytes, so that every operation's are aligned alike."""
@@ -15,16 +15,17 @@ SETTLED = 2
 Row = tuple[int, int, int, int]
 
 
-def row_count(step: Step) -> int:
+def row_count(operation: Operation) -> int:
     """Rows of the tables that an operation looks into.
 
     A convolution has the frames that its taps see and its weight set, for each frame that it computes; a norm the slots
-    it writes, after the two it reads where it makes sums; a convolution of sums has none.
+    it writes, after the two it reads where it makes Winograd inputs; a convolution of
+    these has none.
     """
-    if step.problem is not None:
-        numbers = 0 if step.problem.paired else step.frames * (step.problem.kernel[0] + 1)
-    elif step.kernel in ("load", "norm"):
-        numbers = step.frames * (2 if step.makes_sums else 1)
+    if operation.problem is not None:
+        numbers = 0 if operation.problem.paired else operation.frames * (operation.problem.kernel[0] + 1)
+    elif operation.kernel in ("load", "norm"):
+        numbers = operation.frames * (2 if operation.makes_winograd_inputs else 1)
     else:
         numbers = 0
     return -(-numbers // ROW)
@@ -32,19 +33,19 @@ def row_count(step: Step) -> int:
 
 def step_rows(plan: ExecutionPlan, index: int) -> list[Row]:
     """The rows of step `index` (0 is the clip's first frame), in the order of `Schedule.executions`."""
-    return [row for step, frame in _frames(plan, index) for row in _rows(_numbers(plan, step, frame), 0)]
+    return [row for operation, frame in _frames(plan, index) for row in _rows(_numbers(plan, operation, frame), 0)]
 
 
 def row_moves(plan: ExecutionPlan) -> tuple[list[Row], list[Row]]:
     """(increments, moduli) that turn the rows of one settled step into those of the next."""
     increments: list[Row] = []
     moduli: list[Row] = []
-    for step, frame in _frames(plan, SETTLED):
-        ring = plan.rings[step.slot.ring] if step.slot is not None else None
+    for operation, frame in _frames(plan, SETTLED):
+        ring = plan.rings[operation.slot.ring] if operation.slot is not None else None
         # Numbers that are no slots: a convolution's weight sets.
-        every = step.problem.kernel[0] + 1 if step.problem is not None else 0
+        every = operation.problem.kernel[0] + 1 if operation.problem is not None else 0
         move, modulus = [], []
-        for place, _ in enumerate(_numbers(plan, step, frame)):
+        for place, _ in enumerate(_numbers(plan, operation, frame)):
             still = ring is None or ring.offset is None or (every and place % every == every - 1)
             move.append(0 if still else plan.steady.frames_of(ring.segment) % ring.slots)  # type: ignore[union-attr]
             modulus.append(STILL if still else ring.slots)  # type: ignore[union-attr]
@@ -53,36 +54,36 @@ def row_moves(plan: ExecutionPlan) -> tuple[list[Row], list[Row]]:
     return increments, moduli
 
 
-def _frames(plan: ExecutionPlan, index: int) -> Iterator[tuple[Step, int]]:
+def _frames(plan: ExecutionPlan, index: int) -> Iterator[tuple[Operation, int]]:
     """Every operation that has rows, with the first frame of its segment that it computes."""
     schedule: Schedule = plan.steady if index else plan.first
-    for step, run in schedule.executions():
-        if row_count(step):
-            yield step, plan.frames_before(step.segment, index) + run
+    for operation, run in schedule.executions():
+        if row_count(operation):
+            yield operation, plan.frames_before(operation.segment, index) + run
 
 
-def _numbers(plan: ExecutionPlan, step: Step, first: int) -> list[int]:
-    frames = range(first, first + step.frames)
-    if step.slot is None:
-        return [0] * (step.frames * (step.problem.kernel[0] + 1 if step.problem else 1))
-    ring, base = plan.rings[step.slot.ring], step.slot.base
-    if step.problem is None:
-        seen = [max(first - 2, 0), max(first - 1, 0)] if step.makes_sums else []
+def _numbers(plan: ExecutionPlan, operation: Operation, first: int) -> list[int]:
+    frames = range(first, first + operation.frames)
+    if operation.slot is None:
+        return [0] * (operation.frames * (operation.problem.kernel[0] + 1 if operation.problem else 1))
+    ring, base = plan.rings[operation.slot.ring], operation.slot.base
+    if operation.problem is None:
+        seen = [max(first - 2, 0), max(first - 1, 0)] if operation.makes_winograd_inputs else []
         return [_slot(ring, base, frame, frame) for frame in (*seen, *frames)]
     numbers = []
     for frame in frames:
-        newest, weight_set = _newest(step, frame)
-        taps = range(step.problem.kernel[0] - 1, -1, -1)
+        newest, weight_set = _newest(operation, frame)
+        taps = range(operation.problem.kernel[0] - 1, -1, -1)
         numbers += [_slot(ring, base, max(newest - past, 0), newest) for past in taps]
         numbers.append(weight_set)
     return numbers
 
 
-def _newest(step: Step, frame: int) -> tuple[int, int]:
+def _newest(operation: Operation, frame: int) -> tuple[int, int]:
     """The newest input frame that output frame `frame` sees, and the weight set it is computed with."""
-    if step.pace == "down":
+    if operation.temporal_rate == "down":
         return 2 * frame, 0
-    if step.pace == "same" or frame == 0:
+    if operation.temporal_rate == "same" or frame == 0:
         return frame, 0
     low, phase = (frame + 1) // 2, (frame + 1) % 2
     return low, phase + (SET_OF_SECOND if low == 1 else 0)

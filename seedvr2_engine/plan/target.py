@@ -53,20 +53,21 @@ def fold_problem(problem: ConvProblem) -> ConvProblem:
 
 
 def pair_problem(problem: ConvProblem) -> ConvProblem:
-    """The problem of three temporal taps where two frames are computed from four sums of frames."""
+    """The problem of three temporal taps where two frames are computed from four Winograd inputs."""
     return replace(problem, kernel=(4, *problem.kernel[1:]), frames=2, paired=True)
 
 
 def can_pair(device: DeviceSpec, recipe: QuantRecipe) -> bool:
     """Whether frames are computed in pairs on a GPU.
 
-    Not in INT8: a frame's steps are as fine as its largest value allows, and those of sums cost 3 dB in a resnet and 8
-    in an upsampler (FP8's relative steps: 2 and 1), so that the guard would move most layers to 16 bits.
+    Not in INT8: a frame's steps are as fine as its largest value allows, and those of Winograd inputs cost 3 dB in a
+    resnet and 8 in an upsampler (FP8's relative steps: 2 and 1), so that the accuracy check would move most layers to
+    16 bits.
     """
     architecture = ARCHITECTURES.get(device.sm)
     return architecture is not None and architecture.pairs_frames and recipe.precision != "int8"
 
 
-def exponents_buffer(sums: str) -> str:
-    """Name of the buffer with the exponents of a buffer of sums."""
-    return f"{sums} exponents"
+def exponents_buffer(winograd: str) -> str:
+    """Name of the buffer with the exponents of a buffer of Winograd inputs."""
+    return f"{winograd} exponents"

@@ -7,9 +7,10 @@ from typing import Literal
 from ..errors import InvalidArgumentError
 
 Precision = Literal["fp8", "mxfp8", "int8", "fp16", "bf16"]
-PRECISIONS: tuple[Precision, ...] = ("fp8", "mxfp8", "int8", "fp16", "bf16")
+EIGHT_BIT: tuple[Precision, ...] = ("fp8", "mxfp8", "int8")
+PRECISIONS: tuple[Precision, ...] = (*EIGHT_BIT, "fp16", "bf16")
 
-ALWAYS_HIGH: Mapping[str, str] = {
+ALWAYS_16_BIT: Mapping[str, str] = {
     "encoder.conv_in": "three input channels: nothing to gain",
     "encoder.conv_out": "its output is the latent itself",
     "decoder.conv_in": "16 input channels: nothing to gain",
@@ -24,10 +25,10 @@ class QuantRecipe:
 
     precision: Precision
     """Format of the inputs and weights of the convolutions."""
-    high_precision: Literal["fp16", "bf16"] = "fp16"
-    """Format of the layers that are kept high, and of the tensors between the layers."""
-    kept_high: Mapping[str, str] = field(default_factory=lambda: dict(ALWAYS_HIGH))
-    """Name of a convolution, or of a block with all its convolutions -> why it is kept high."""
+    format_16_bit: Literal["fp16", "bf16"] = "fp16"
+    """Format of the layers that are kept in 16 bits, and of the tensors between the layers."""
+    kept_in_16_bits: Mapping[str, str] = field(default_factory=lambda: dict(ALWAYS_16_BIT))
+    """Name of a convolution, or of a block with all its convolutions -> why it is kept in 16 bits."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -36,17 +37,17 @@ class QuantRecipe:
     @property
     def is_quantized(self) -> bool:
         """Whether any layer is computed in 8 bits."""
-        return self.precision in ("fp8", "mxfp8", "int8")
+        return self.precision in EIGHT_BIT
 
     def layer_precision(self, name: str) -> tuple[Precision, str]:
         """The format of the convolution `name` (such as `decoder.up_blocks.3.resnets.0.conv1`), and the reason."""
         if not self.is_quantized:
             return self.precision, "nothing is quantised"
-        for kept, reason in self.kept_high.items():
+        for kept, reason in self.kept_in_16_bits.items():
             if name == kept or name.startswith(kept + "."):
-                return self.high_precision, reason
+                return self.format_16_bit, reason
         return self.precision, "the recipe's format"
 
-    def keeping_high(self, name: str, reason: str) -> "QuantRecipe":
+    def keeping_in_16_bits(self, name: str, reason: str) -> "QuantRecipe":
         """The same recipe with one more layer or block kept in 16 bits."""
-        return QuantRecipe(self.precision, self.high_precision, {**self.kept_high, name: reason})
+        return QuantRecipe(self.precision, self.format_16_bit, {**self.kept_in_16_bits, name: reason})

@@ -9,7 +9,7 @@ from benchmarks.contents import FRAMES, contents, scene
 from benchmarks.full_width import train
 from benchmarks.picture_recipes import CARD, RECIPES, cheapest, jobs, keeping
 from benchmarks.rounding import SCHEMES, RoundedDecoder, Rounding, round_integers
-from seedvr2_engine.engine import twin_backend
+from seedvr2_engine.engine import reference_backend
 from seedvr2_engine.engine.accuracy.sensitivity import decoder_layers, mean_squared_error, picture
 from seedvr2_engine.engine.vae.engine import VAEEngine
 from seedvr2_engine.loading import load_vae
@@ -37,7 +37,7 @@ def test_with_rounding_it_is_the_engine(vae, title):
     decoder = RoundedDecoder(vae)
     decoder.use(rounding)
     engine = VAEEngine(
-        vae, keeping(rounding.format, ("decoder.mid_block.attentions.0",)), CARD, twin_backend(), device="cpu"
+        vae, keeping(rounding.format, ("decoder.mid_block.attentions.0",)), CARD, reference_backend(), device="cpu"
     )
     emulated, actual = (mean_squared_error(picture(d.decode(latent)), exact).item() for d in (decoder, engine))
     assert abs(10 * math.log10(emulated / actual)) < 1.5

@@ -11,7 +11,7 @@ from seedvr2_engine.bench.cases import DEFAULT_CASES, Case, parse_case, random_v
 from seedvr2_engine.bench.results import Results, now, source_commit, write_results
 from seedvr2_engine.bench.vae import REFERENCE, TOLERANCES, Bench, Row, plan_flops
 from seedvr2_engine.doctor.machine import inspect_machine
-from seedvr2_engine.engine import twin_backend
+from seedvr2_engine.engine import reference_backend
 from seedvr2_engine.errors import InvalidArgumentError, OutputError
 from seedvr2_engine.kernels import reference
 from seedvr2_engine.models.vae.config import VAEConfig
@@ -27,7 +27,7 @@ DECODE, ENCODE = Case("decode", 32, 24, 5), Case("encode", 32, 24, 5)
 
 @pytest.fixture(scope="module")
 def bench():
-    return Bench(random_vae(TINY, CPU), find_gpu("rtx5070ti"), CPU, twin_backend(), repeats=2)
+    return Bench(random_vae(TINY, CPU), find_gpu("rtx5070ti"), CPU, reference_backend(), repeats=2)
 
 
 def rows_of(bench, case, *precisions, rates=None):
@@ -64,7 +64,7 @@ def test_a_broken_kernel_gets_no_time(bench):
         wrong = weights._replace(scale=None if weights.scale is None else weights.scale * 2)
         reference.conv3d(window, wrong, additions, out, problem, config)
 
-    broken = replace(bench, backend=twin_backend()._replace(conv3d=doubled_scale))
+    broken = replace(bench, backend=reference_backend()._replace(conv3d=doubled_scale))
     eight, sixteen = rows_of(broken, DECODE, "mxfp8", "fp16")
     assert "conv3d" in eight.wrong
     assert "relative error" in eight.wrong

@@ -9,7 +9,7 @@ import torch
 from seedvr2_engine.bench import random_models
 from seedvr2_engine.bench import upscale as bench
 from seedvr2_engine.bench.loading import bench_models
-from seedvr2_engine.engine.vae.backend import twin_backend
+from seedvr2_engine.engine.vae.backend import reference_backend
 from seedvr2_engine.engine.vae.engine import VAEEngine
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.loading import load_vae
@@ -83,7 +83,7 @@ def test_an_engines_work_is_its_plans_and_its_rate_that_of_its_format(monkeypatc
     vae, resize = load_vae("nano"), plan_resize((32, 48), scale=2)
     works = {}
     for format in ("fp8", "fp16"):
-        engine = VAEEngine(vae, QuantRecipe(format), find_gpu("rtx5070ti"), twin_backend(), device="cpu")
+        engine = VAEEngine(vae, QuantRecipe(format), find_gpu("rtx5070ti"), reference_backend(), device="cpu")
         works[format] = {frames: bench._engine_work(engine, "decode", resize, frames) for frames in (1, 5, 9)}
     few, more, most = works["fp8"].values()
     assert 0 < most.flop - more.flop == more.flop - few.flop

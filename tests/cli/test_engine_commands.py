@@ -41,7 +41,7 @@ def test_plan_as_json():
     assert facts["plan"]["shape"] == {"part": "encode", "height_px": 1080, "width_px": 1920, "frames": 21}
     memory = facts["plan"]["memory"]
     assert facts["peak_bytes"] == memory["weights"] + memory["rings"] + memory["arena"] + memory["result"]
-    steps = len(facts["plan"]["steady"]["steps"])
+    steps = len(facts["plan"]["steady"]["operations"])
     assert len(facts["roofline"]["steady"]) == steps
     assert facts["roofline"]["clip_ms"] > facts["roofline"]["first_ms"]
 

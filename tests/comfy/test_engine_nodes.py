@@ -1,12 +1,13 @@
-"""The nodes with the engine instead of the plain model: its kernels' twins stand in for a GPU."""
+"""The nodes with the engine instead of the plain model: its kernels' references stand in for a GPU."""
 
 import logging
 
 import pytest
 import torch
 
-from seedvr2_engine.engine import twin_backend
-from seedvr2_engine.engine.optimize import Settings, serve_on
+from seedvr2_engine.engine import reference_backend
+from seedvr2_engine.engine.optimize import serve_on
+from seedvr2_engine.engine.settings import Settings
 from seedvr2_engine.plan.gpus import find_gpu
 
 CPU = torch.device("cpu")
@@ -21,7 +22,7 @@ def gpu(nodes, monkeypatch, tmp_path):
     def entry(vae, *, device, precision, enable_fp8, verbose):
         asked.append((precision, enable_fp8))
         settings = Settings(precision=precision, enable_fp8=enable_fp8, min_psnr_db=None)
-        return serve_on(vae.float(), settings, find_gpu(chosen[0]), CPU, twin_backend)
+        return serve_on(vae.float(), settings, find_gpu(chosen[0]), CPU, reference_backend)
 
     monkeypatch.setattr("seedvr2_engine.comfy.vae_model.optimize_3d_vae_for_blackwell", entry)
     return chosen, asked

@@ -9,9 +9,9 @@ import torch
 
 pytest.importorskip("triton")
 
-from seedvr2_engine.doctor.kernel_checks import check_plans, check_step
+from seedvr2_engine.doctor.kernel_checks import check_operation, check_plans
 from seedvr2_engine.doctor.machine import DoctorReport, check_kernels, inspect_machine, plans_to_check, what_is_used
-from seedvr2_engine.engine.vae.backend import triton_backend, twin_backend
+from seedvr2_engine.engine.vae.backend import reference_backend, triton_backend
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.models.vae.config import VAEConfig
 from seedvr2_engine.plan.coverage import RAGGED_PX
@@ -30,19 +30,19 @@ def plans(gpu="rtx4090", formats=("fp8",), size_px=(40, 24)):
     return plans_to_check(find_gpu(gpu), formats, TINY, [size_px])
 
 
-def steps(plan, kernel):
-    return [step for step in (*plan.first.steps, *plan.steady.steps) if step.kernel == kernel]
+def operations(plan, kernel):
+    return [operation for operation in (*plan.first.operations, *plan.steady.operations) if operation.kernel == kernel]
 
 
 @pytest.mark.parametrize("format", ["fp8", "int8", "fp16"])
 def test_right_kernels_pass(format):
     correct_interpreter()
     decode, _ = plans(formats=(format,), size_px=(24, 16))
-    wanted = [steps(decode, kernel)[-1] for kernel in ("norm", "attention", "fold")]
-    wanted += [steps(decode, "conv3d")[1]]
-    wanted += [next(s for s in decode.steady.steps if s.problem and s.problem.phases == 4 and s.format == format)]
-    for step in wanted:
-        check = check_step(step, triton_backend(), CPU)
+    wanted = [operations(decode, kernel)[-1] for kernel in ("norm", "attention", "fold")]
+    wanted += [operations(decode, "conv3d")[1]]
+    wanted += [next(s for s in decode.steady.operations if s.problem and s.problem.phases == 4 and s.format == format)]
+    for operation in wanted:
+        check = check_operation(operation, triton_backend(), CPU)
         assert check.wrong == "", check
         assert check.error is not None
         assert check.error < 1e-2
@@ -52,24 +52,26 @@ def test_right_kernels_pass(format):
 def test_attention_that_overlaps_is_checked_with_its_own_order_of_values(mistaken):
     correct_interpreter()
     decode, _ = plans(size_px=(24, 16))
-    step = steps(decode, "attention")[-1]
-    config = replace(step.config, overlaps=True)
+    operation = operations(decode, "attention")[-1]
+    config = replace(operation.config, overlaps=True)
     kernels = triton_backend()
     if mistaken:
         quantize = kernels.quantize_attention
-        kernels = kernels._replace(quantize_attention=lambda qkv, operands, _: quantize(qkv, operands, step.config))
-    assert bool(check_step(replace(step, config=config), kernels, CPU).wrong) == mistaken
+        kernels = kernels._replace(
+            quantize_attention=lambda qkv, operands, _: quantize(qkv, operands, operation.config)
+        )
+    assert bool(check_operation(replace(operation, config=config), kernels, CPU).wrong) == mistaken
 
 
 def breaking(kernel, damage):
-    """The twins with one kernel whose result is damaged."""
-    right = getattr(twin_backend(), kernel)
+    """The references with one kernel whose result is damaged."""
+    right = getattr(reference_backend(), kernel)
 
     def broken(*arguments):
         right(*arguments)
         damage(*arguments)
 
-    return twin_backend()._replace(**{kernel: broken})
+    return reference_backend()._replace(**{kernel: broken})
 
 
 def shift(out):
@@ -103,7 +105,11 @@ def test_a_broken_convolution_is_named(damage, words):
     victim = "decoder.up_blocks.1.resnets.0.conv1"
 
     def damage_one(window, weights, additions, out, problem, config):
-        if problem == next(step.problem for step in decode.steady.steps if step.layer == victim and step.problem):
+        if problem == next(
+            operation.problem
+            for operation in decode.steady.operations
+            if operation.layer == victim and operation.problem
+        ):
             damage(out)
 
     found = check_kernels([decode], CPU, backend=breaking("conv3d", damage_one))
@@ -116,13 +122,13 @@ def test_a_broken_convolution_is_named(damage, words):
 @pytest.mark.parametrize("mixed", [False, True])
 def test_both_ways_through_the_kernel_are_checked(mixed):
     decode, _ = plans(formats=("fp8",))
-    step = next(s for s in decode.steady.steps if s.problem is not None and s.format == "fp8")
+    operation = next(s for s in decode.steady.operations if s.problem is not None and s.format == "fp8")
 
     def damage(window, weights, additions, out, problem, config):
         if (window.exponents.unique().numel() > 1) == mixed:
             out.y.mul_(1.05)
 
-    assert "relative error" in check_step(step, breaking("conv3d", damage), CPU).wrong
+    assert "relative error" in check_operation(operation, breaking("conv3d", damage), CPU).wrong
 
 
 @pytest.mark.parametrize(
@@ -152,7 +158,7 @@ def test_broken_16_bit_attention_is_named():
 
 def test_the_twins_pass_everywhere_in_every_format():
     for gpu, formats in (("rtx5070ti", ("mxfp8", "int8")), ("h200", ("fp8", "bf16"))):
-        found = check_kernels(plans(gpu, formats, (24, 16)), CPU, backend=twin_backend())
+        found = check_kernels(plans(gpu, formats, (24, 16)), CPU, backend=reference_backend())
         assert not [check for check in found if check.wrong]
         assert {check.kernel for check in found} == {"conv3d", "norm", "attention", "fold", "unfold"}
         assert {check.format for check in found} >= set(formats)
@@ -162,7 +168,7 @@ def test_what_does_not_run_is_a_finding():
     def explode(*_):
         raise RuntimeError("out of resource: shared memory\nand more")
 
-    found = list(check_plans([plans()[0]], twin_backend()._replace(attend_8bit=explode), CPU))
+    found = list(check_plans([plans()[0]], reference_backend()._replace(attend_8bit=explode), CPU))
     wrong = [check for check in found if check.wrong]
     assert [check.kernel for check in wrong] == ["attention"]
     assert "RuntimeError: out of resource: shared memory" in wrong[0].wrong
@@ -174,9 +180,9 @@ def test_all_configurations_of_common_sizes_are_among_those_checked(gpu):
     def configurations(sizes):
         found = set()
         for plan in plans_to_check(find_gpu(gpu), ("fp16",), VAEConfig(), sizes):
-            for step in (*plan.first.steps, *plan.steady.steps):
-                if step.problem is not None:
-                    found.add((step.config, replace(step.problem, height_px=0, width_px=0)))
+            for operation in (*plan.first.operations, *plan.steady.operations):
+                if operation.problem is not None:
+                    found.add((operation.config, replace(operation.problem, height_px=0, width_px=0)))
         return found
 
     common = [(720, 1280), (1080, 1920), (1440, 2560), (2160, 3840)]

@@ -1,4 +1,4 @@
-"""Engines on the CPU: the whole engine with the kernels' FP32 twins in place of the kernels."""
+"""Engines on the CPU: the whole engine with the kernels' FP32 references in place of the kernels."""
 
 from collections.abc import Callable
 
@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from seedvr2_engine.device import DeviceSpec, MatrixRates
-from seedvr2_engine.engine import EngineOptions, VAEEngine, twin_backend
+from seedvr2_engine.engine import EngineOptions, VAEEngine, reference_backend
 from seedvr2_engine.engine.accuracy.calibrate import activation_maxima
-from seedvr2_engine.engine.vae import bind, engine, rings
-from seedvr2_engine.kernels import layout
-from seedvr2_engine.kernels.conv import pack
+from seedvr2_engine.engine.vae import engine
+from seedvr2_engine.kernels.layout import DTYPES
 from seedvr2_engine.models.vae.model import VideoVAE
-from seedvr2_engine.plan import compile, lowering
+from seedvr2_engine.plan import compile
 from seedvr2_engine.quant import QuantRecipe
 
 GPU = DeviceSpec("a GPU", "sm_120", 70, 101_376, 16 << 30, 9e11, MatrixRates(0, 0, 0, 0))
@@ -42,7 +41,7 @@ def make_engine(
 
     def make(precision: str = "fp16", gpu: DeviceSpec = GPU, **options: object) -> VAEEngine:
         recipe = precision if isinstance(precision, QuantRecipe) else QuantRecipe(precision)
-        return VAEEngine(tiny_vae, recipe, gpu, twin_backend(), device="cpu", options=EngineOptions(**options))
+        return VAEEngine(tiny_vae, recipe, gpu, reference_backend(), device="cpu", options=EngineOptions(**options))
 
     return make
 
@@ -50,14 +49,7 @@ def make_engine(
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every FP16 tensor becomes FP32, so that nothing but the schedule can differ from the plain model."""
-    monkeypatch.setitem(layout.DTYPES, "fp16", torch.float32)
-    monkeypatch.setitem(layout.OUTPUT_DTYPES, "fp16", torch.float32)
-    monkeypatch.setitem(pack._HIGH, "fp16", torch.float32)
-    monkeypatch.setitem(lowering.ELEMENT_BYTES, "fp16", 4)
-    monkeypatch.setattr(compile, "HALF_BYTES", 4)
-    for module in (bind, engine):
-        monkeypatch.setattr(module, "PICTURE_DTYPE", torch.float32)
-    assert rings.DTYPES is layout.DTYPES
+    monkeypatch.setitem(DTYPES, "fp16", torch.float32)
 
 
 def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:

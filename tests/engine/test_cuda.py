@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from seedvr2_engine.engine import EngineOptions, VAEEngine, triton_backend
-from seedvr2_engine.engine.accuracy.fp16_scaling import measure_exponents
+from seedvr2_engine.engine.accuracy.fp16_scaling import measure_scaling
 from seedvr2_engine.models.vae.config import VAEConfig
 from seedvr2_engine.models.vae.model import VideoVAE
 from seedvr2_engine.plan import PlanOptions, VAEShape
@@ -57,7 +57,7 @@ def test_the_kernels_are_the_model(tiny_vae: VideoVAE, precision: str, size: tup
 def test_weights_that_overflow_fp16_are_served(tiny_vae: VideoVAE, precision: str) -> None:
     loud, z = with_loud_streams(tiny_vae), latent(6, 16, 20)
     spec = device_spec(torch.device("cuda"))
-    fast = engine(loud, precision, exponents=measure_exponents(copy.deepcopy(loud).cuda(), spec))
+    fast = engine(loud, precision, scaling=measure_scaling(copy.deepcopy(loud).cuda(), spec))
     expected = loud.decode(z.cpu())
     assert not engine(loud, precision).decode(z).isfinite().all()
     assert relative(fast.decode(z).cpu(), expected) < LIMITS[precision]
@@ -92,7 +92,7 @@ def test_host_memory_changes_no_bit(wide_vae: VideoVAE) -> None:
 def test_the_planned_peak_is_the_measured_one(wide_vae: VideoVAE, size: tuple[int, int, int]) -> None:
     fast, z = engine(wide_vae), latent(*size)
     plan = fast.plan(VAEShape("decode", 8 * size[1], 8 * size[2], 4 * size[0] - 3))
-    fast.weights.prepare([*plan.first.steps, *plan.steady.steps])
+    fast.weights.prepare([*plan.first.operations, *plan.steady.operations])
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated() - fast.weights.nbytes
     torch.cuda.reset_peak_memory_stats()

@@ -36,16 +36,16 @@ def video(frames: int, rows: int, columns: int, batch: int = 1) -> Tensor:
 
 def poison(engine: VAEEngine) -> None:
     """Fill all working memory with NaN (in every format) whenever it is allocated."""
-    reserve = Session._reserve
+    grow = Session._grow
 
-    def reserve_poisoned(plan: ExecutionPlan) -> None:
+    def grow_poisoned(plan: ExecutionPlan) -> None:
         before = engine.session.memory_bytes
-        reserve(engine.session, plan)
+        grow(engine.session, plan)
         if engine.session.memory_bytes != before:
             for memory in (engine.session._arena, *engine.session._rings.values()):
                 memory.fill_(255)
 
-    engine.session._reserve = reserve_poisoned
+    engine.session._grow = grow_poisoned
 
 
 @pytest.mark.usefixtures("exact")
@@ -66,8 +66,8 @@ def test_decode_is_the_plain_model(make_engine: MakeEngine, tiny_vae: VideoVAE, 
 def test_encode_is_the_plain_model(make_engine: MakeEngine, tiny_vae: VideoVAE, gpu, frames, rows, columns) -> None:
     engine, v = make_engine(gpu=gpu), video(frames, rows, columns)
     poison(engine)
-    mean, logvar = engine.encode(v, return_distribution=True)
-    for actual, expected in zip((mean, logvar), tiny_vae.encode(v, return_distribution=True), strict=True):
+    mean, logvar = engine.encode_distribution(v)
+    for actual, expected in zip((mean, logvar), tiny_vae.encode_distribution(v), strict=True):
         assert relative(actual, expected) < SCHEDULE
     assert torch.equal(torch.stack(list(engine.stream_encode(v.unbind(2))), 2), mean)
     assert torch.equal(engine.encode(v), mean)
@@ -204,19 +204,19 @@ def test_out_of_memory_is_planned_again_once(make_engine: MakeEngine, monkeypatc
     z = latent(2, 12, 12)
     plain = make_engine("fp8")
     limit = plain.plan(VAEShape("decode", 96, 96, 5)).memory
-    reserve = Session._reserve
+    grow = Session._grow
 
-    def reserve_less(self: Session, plan: ExecutionPlan) -> None:
+    def grow_less(self: Session, plan: ExecutionPlan) -> None:
         if plan.memory.arena + plan.memory.rings > 0.9 * (limit.arena + limit.rings):
             raise torch.cuda.OutOfMemoryError("not there")
-        reserve(self, plan)
+        grow(self, plan)
 
-    monkeypatch.setattr(Session, "_reserve", reserve_less)
+    monkeypatch.setattr(Session, "_grow", grow_less)
     engine = make_engine("fp8")
     with pytest.warns(UserWarning, match="planning again"):
         smaller = engine.decode(z)
     assert torch.equal(smaller, _undisturbed(monkeypatch, plain, z))
-    monkeypatch.setattr(Session, "_reserve", _nothing_there)
+    monkeypatch.setattr(Session, "_grow", _nothing_there)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(DeviceMemoryError, match="was planned with"):

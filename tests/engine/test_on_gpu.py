@@ -1,4 +1,4 @@
-"""What only a GPU can show: the entry, the guard's time, the doctor."""
+"""What only a GPU can show: the entry, the accuracy check's time, the doctor."""
 
 import pytest
 import torch

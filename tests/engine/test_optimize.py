@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from seedvr2_engine import optimize_3d_vae_for_blackwell
-from seedvr2_engine.engine import optimize, twin_backend
+from seedvr2_engine.engine import optimize, reference_backend
 from seedvr2_engine.engine.accuracy import check
-from seedvr2_engine.engine.accuracy.check import DEFAULT_MIN_PSNR_DB, GuardResult
-from seedvr2_engine.engine.accuracy.fp16_scaling import measure_exponents
-from seedvr2_engine.engine.accuracy.sample_clips import probe_clip
-from seedvr2_engine.engine.optimize import Settings, serve_on
-from seedvr2_engine.engine.served_vae import cudnn_benchmark
+from seedvr2_engine.engine.accuracy.check import DEFAULT_MIN_PSNR_DB, AccuracyResult
+from seedvr2_engine.engine.accuracy.fp16_scaling import measure_scaling
+from seedvr2_engine.engine.accuracy.sample_clips import sample_scene
+from seedvr2_engine.engine.optimize import serve_on
+from seedvr2_engine.engine.served_vae import cudnn_benchmark, engine_of, plain_weights
+from seedvr2_engine.engine.settings import Settings
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.loading import load_vae
 from seedvr2_engine.models.vae.tiling import TileSpec
@@ -35,20 +36,20 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def measured(monkeypatch):
-    """Formats that exponents were measured for; on small pictures, which is quicker."""
+    """Formats that the scaling was measured for; on small pictures, which is quicker."""
     calls = []
 
     def measure(vae, spec):
         calls.append(spec.name)
-        return measure_exponents(vae, spec, probe_clip(24)[:, :, :1])
+        return measure_scaling(vae, spec, sample_scene(24)[:, :, :1])
 
-    monkeypatch.setattr(optimize, "measure_exponents", measure)
+    monkeypatch.setattr(optimize, "measure_scaling", measure)
     return calls
 
 
 def serve(vae, gpu="h200", **flags):
     flags = {"min_psnr_db": None, **flags}
-    return serve_on(vae, Settings(**flags), find_gpu(gpu), CPU, twin_backend)
+    return serve_on(vae, Settings(**flags), find_gpu(gpu), CPU, reference_backend)
 
 
 def measure(served, name):
@@ -165,8 +166,8 @@ def test_tiles_reach_the_plain_model(vae):
 def test_the_engine_is_close_and_streams(vae):
     served = serve(vae, precision="fp16")
     video = torch.rand(1, 3, 5, 16, 24) * 2 - 1
-    mean, logvar = served.encode(video, return_distribution=True)
-    exact, exact_logvar = vae.encode(video, return_distribution=True)
+    mean, logvar = served.encode_distribution(video)
+    exact, exact_logvar = vae.encode_distribution(video)
     torch.testing.assert_close(mean, exact, atol=2e-2, rtol=0)
     torch.testing.assert_close(logvar, exact_logvar, atol=5e-2, rtol=1e-2)
     streamed = torch.stack(list(served.stream_encode(video.unbind(2))), 2)
@@ -191,30 +192,30 @@ def test_the_report_counts(vae):
     assert facts["work"][0]["memory"]["rings"] > 0
 
 
-def test_the_guard_speaks_in_the_report(vae, monkeypatch, caplog):
-    small = probe_clip(24)[:, :, :1]
-    monkeypatch.setattr(check, "probe_clips", lambda: small)
+def test_the_accuracy_check_speaks_in_the_report(vae, monkeypatch, caplog):
+    small = sample_scene(24)[:, :, :1]
+    monkeypatch.setattr(check, "sample_clips", lambda: small)
     served = serve(vae, min_psnr_db=47.0)
     report = served.report
     assert report.guard.psnr_db >= 47.0
     kept = [layer.name for layer in report.guard.kept]
     assert kept
-    assert all(report.layers.kept_high[name].startswith("the guard keeps it") for name in kept)
+    assert all(report.layers.kept_high[name].startswith("the accuracy check keeps it") for name in kept)
     assert report.layers.by_format["fp16"] == 8 + len(kept)
     assert "in 16 bits, because 8 would leave" in caplog.text
-    assert f"Guard: decodes within {report.guard.psnr_db:.1f} dB" in report.text()
+    assert f"Accuracy: decodes within {report.guard.psnr_db:.1f} dB" in report.text()
 
 
-def test_the_guard_is_given_the_limit_and_the_costs(vae, monkeypatch):
+def test_the_accuracy_check_is_given_the_limit_and_the_costs(vae, monkeypatch):
     asked = []
 
-    def judge(_vae, recipe, build, *, min_psnr_db, costs, paired, maxima, cache_file):
+    def check(_vae, recipe, build, *, min_psnr_db, costs, paired, maxima):
         assert maxima is None
         assert "decoder.up_blocks.1.resnets.0.conv1" in paired
         asked.append((min_psnr_db, costs["decoder.up_blocks.2.upsamplers.0"] > costs["decoder.conv_in"] > 0))
-        return GuardResult(min_psnr_db, 60.0, 60.0), build(recipe, None)
+        return AccuracyResult(min_psnr_db, 60.0, 60.0), build(recipe, None)
 
-    monkeypatch.setattr(optimize, "guard", judge)
+    monkeypatch.setattr(optimize, "check_accuracy", check)
     report = serve(vae, precision="fp8", min_psnr_db=DEFAULT_MIN_PSNR_DB).report
     assert asked == [(DEFAULT_MIN_PSNR_DB, True)]
     assert report.notes == ()
@@ -228,9 +229,9 @@ def test_weights_that_overflow_fp16_are_served_and_the_report_tells(vae, precisi
             tensor *= 2.0**18
     latent = torch.randn(1, 16, 1, 2, 3)
     served = serve(loud, precision=precision)
-    exponents = served.server.options.exponents
-    assert set(exponents.tensors) == {"decoder.up_blocks.1.resnets.0.conv1.y", "decoder.up_blocks.2.resnets.0.conv1.y"}
-    assert served.report.notes == (exponents.describe(),)
+    scaling = served.server.options.scaling
+    assert set(scaling.tensors) == {"decoder.up_blocks.1.resnets.0.conv1.y", "decoder.up_blocks.2.resnets.0.conv1.y"}
+    assert served.report.notes == (scaling.describe(),)
     assert "2 tensors between the layers are stored as 2^-" in served.report.text()
     assert not caplog.records
     decoded = served.decode(latent)
@@ -240,12 +241,29 @@ def test_weights_that_overflow_fp16_are_served_and_the_report_tells(vae, precisi
 
 
 def test_nothing_is_measured_for_bf16_and_healthy_weights_keep_their_size(vae, measured):
-    assert serve(vae, precision="bf16").server.options.exponents.tensors == {}
+    assert serve(vae, precision="bf16").server.options.scaling.tensors == {}
     assert measured == []
     served = serve(vae, precision="fp16")
-    assert served.server.options.exponents.tensors == served.server.options.exponents.inputs == {}
+    assert served.server.options.scaling.tensors == served.server.options.scaling.inputs == {}
     assert served.report.notes == ()
     assert len(measured) == 1
+
+
+def test_a_served_vae_answers_for_what_serves(vae):
+    served = serve(vae, precision="fp16")
+    served.limit(2_000_000_000)
+    assert served.report.budget_bytes == served.engine.options.budget_bytes == 2_000_000_000
+    assert engine_of(served) is engine_of(served.server) is served.engine
+    assert plain_weights(served) == []
+    served.decode(torch.randn(1, 16, 1, 2, 3))
+    held = served.nbytes
+    served.release()
+    assert 0 < served.nbytes == served.engine.weights.nbytes < held
+    plain = serve(vae, precision="reference")
+    plain.limit(1)
+    plain.release()
+    assert plain.engine is engine_of(plain) is engine_of(vae) is None
+    assert plain.nbytes == sum(tensor.nbytes for tensor in plain_weights(vae)) > 0
 
 
 def test_global_switches_are_put_back(vae):

@@ -6,7 +6,7 @@ import torch
 from seedvr2_engine.engine.accuracy.calibrate import calibration_clips
 from seedvr2_engine.engine.vae import weights
 from seedvr2_engine.errors import InvalidArgumentError
-from seedvr2_engine.kernels.layout import OUTPUT_DTYPES
+from seedvr2_engine.kernels.layout import DTYPES
 from seedvr2_engine.models.vae.model import VideoVAE
 from seedvr2_engine.plan import VAEShape
 from seedvr2_engine.plan.memory import ALIGNMENT
@@ -20,9 +20,9 @@ from .conftest import MakeEngine, relative
 def test_packed_weights_are_as_large_as_planned(make_engine: MakeEngine, precision: str, part: str) -> None:
     engine = make_engine(precision)
     plan = engine.plan(VAEShape(part, 24, 32, 5))
-    engine.session.reserve(plan)
-    tensors = 4 * sum(step.problem is not None for step in (*plan.first.steps, *plan.steady.steps))
-    norms = sum(8 * step.size[2] for step in plan.first.steps if step.norm)
+    engine.session.prepare(plan)
+    tensors = 4 * sum(operation.problem is not None for operation in (*plan.first.operations, *plan.steady.operations))
+    norms = sum(8 * operation.size[2] for operation in plan.first.operations if operation.norm)
     rounding = plan.memory.weights - norms - engine.weights.nbytes
     assert 0 <= rounding <= tensors * ALIGNMENT
     assert engine.session.memory_bytes == plan.memory.arena + plan.memory.rings
@@ -32,11 +32,11 @@ def test_calibration_sees_every_layer_that_int8_quantises(tiny_vae, tiny_maxima,
     maxima = tiny_maxima
     engine = make_engine("int8")
     for part in ("decode", "encode"):
-        for step in engine.plan(VAEShape(part, 24, 32, 5)).convolutions():
-            if step.format == "int8":
-                assert step.problem is not None
-                assert maxima[step.layer].shape == (step.problem.channels_in,)
-                assert (maxima[step.layer] > 0).all()
+        for operation in engine.plan(VAEShape(part, 24, 32, 5)).convolutions():
+            if operation.format == "int8":
+                assert operation.problem is not None
+                assert maxima[operation.layer].shape == (operation.problem.channels_in,)
+                assert (maxima[operation.layer] > 0).all()
     assert not any(module._forward_pre_hooks for module in tiny_vae.modules())
     assert all(torch.equal(a, b) for a, b in zip(calibration_clips(), calibration_clips(), strict=True))
 
@@ -56,7 +56,7 @@ def test_another_recipe_shares_packed_layers(make_engine: MakeEngine, tiny_vae: 
     z = torch.randn(1, 16, 2, 3, 4, generator=torch.Generator().manual_seed(0))
     engine.decode(z)
     packed = dict(engine.weights._packed)
-    kept = engine.with_recipe(engine.recipe.keeping_high("decoder.up_blocks.3", "the test wants it"))
+    kept = engine.with_recipe(engine.recipe.keeping_in_16_bits("decoder.up_blocks.3", "the test wants it"))
     fresh = make_engine(kept.recipe)
     assert torch.equal(kept.decode(z), fresh.decode(z))
     changed = {key for key in packed if key[0].startswith("decoder.up_blocks.3") and key[2] == "fp8"}
@@ -77,7 +77,9 @@ def test_shortcuts_have_the_format_of_what_they_read(make_engine: MakeEngine) ->
     for high in ("bf16", "fp16"):
         engine = engine.with_recipe(QuantRecipe("fp8", high))
         assert engine.decode(z).isfinite().all()
-        steps = [step for step in engine.plan(VAEShape("decode", 24, 32, 5)).convolutions() if step.shortcut]
-        assert steps
-        for step in steps:
-            assert engine.weights.layer(step).shortcut.dtype == OUTPUT_DTYPES[high]
+        operations = [
+            operation for operation in engine.plan(VAEShape("decode", 24, 32, 5)).convolutions() if operation.shortcut
+        ]
+        assert operations
+        for operation in operations:
+            assert engine.weights.layer(operation).shortcut.dtype == DTYPES[high]

@@ -9,8 +9,9 @@ from seedvr2_engine.device import DeviceSpec, MatrixRates
 from seedvr2_engine.engine.report import EngineReport
 from seedvr2_engine.kernels import architectures
 from seedvr2_engine.kernels.architectures import ARCHITECTURES, discover, formats_of
-from seedvr2_engine.kernels.configs import BYTES_PER_ELEMENT, FORMATS, AttentionConfig, ConvConfig, WindowConfig
+from seedvr2_engine.kernels.configs import FORMATS, AttentionConfig, ConvConfig, WindowConfig
 from seedvr2_engine.kernels.dispatch import choose_attention_config, choose_window_config
+from seedvr2_engine.kernels.layout import element_bytes
 from seedvr2_engine.models.vae.config import VAEConfig
 from seedvr2_engine.plan import VAEShape, compile_vae_plan
 from seedvr2_engine.plan.choices import choose_precision
@@ -65,14 +66,14 @@ def test_a_new_file_is_planned_dispatched_timed_and_reported(new_generation: str
     plan = compile_vae_plan(VAEConfig(), QuantRecipe("mxfp8"), gpu, VAEShape("decode", 720, 1280, 21), 40 << 30)
     assert plan.refusals == ()
     assert not plan.in_pairs
-    configs = [step.config for step in plan.convolutions() if step.format == "mxfp8"]
+    configs = [operation.config for operation in plan.convolutions() if operation.format == "mxfp8"]
     assert configs
     assert all(isinstance(config, ConvConfig) and config.block_n == 64 for config in configs)
     times = roofline(plan, gpu)
     assert times is not None
     assert times.step_ms > 0
-    attention = [step for step in plan.steady.steps if step.kernel == "attention"]
-    assert [(step.format, step.reason) for step in attention] == [
+    attention = [operation for operation in plan.steady.operations if operation.kernel == "attention"]
+    assert [(operation.format, operation.reason) for operation in attention] == [
         ("fp16", "sm_199 has no matrix units for the attention's FP8 values")
     ]
     assert isinstance(choose_attention_config(512, gpu), AttentionConfig)
@@ -102,11 +103,11 @@ def test_a_record_does_not_contradict_itself(sm: str) -> None:
     architecture = ARCHITECTURES[sm]
     rates = architecture.flop_per_sm_clock
     for format in architecture.formats:
-        rate = rates.bf16 if BYTES_PER_ELEMENT[format] == 2 else getattr(rates, format)
+        rate = rates.bf16 if element_bytes(format) == 2 else getattr(rates, format)
         assert rate > 0, f"{format} is multiplied at no rate"
         assert format in architecture.instructions
     for format in FORMATS:
-        rate = rates.bf16 if BYTES_PER_ELEMENT[format] == 2 else getattr(rates, format)
+        rate = rates.bf16 if element_bytes(format) == 2 else getattr(rates, format)
         if rate and format not in architecture.formats:
             assert architecture.left_out.get(format), f"{format} is multiplied and not offered, and nothing says why"
     assert not set(architecture.formats) & set(architecture.left_out)

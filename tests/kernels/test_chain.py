@@ -87,16 +87,16 @@ def run(module: tuple[ModuleType, ModuleType], resnet: Resnet, x: Tensor, format
     return torch.cat(frames).permute(3, 0, 1, 2).float()
 
 
-TWINS, KERNELS = (reference, reference), (conv3d, groupnorm)
+REFERENCES, KERNELS = (reference, reference), (conv3d, groupnorm)
 
 
 @pytest.mark.parametrize(
     ("module", "channels_out", "format", "limit"),
     [
-        (TWINS, 32, "fp16", 2e-3),
-        (TWINS, 64, "fp16", 2e-3),
-        (TWINS, 64, "fp8", 6e-2),
-        (TWINS, 32, "int8", 5e-2),
+        (REFERENCES, 32, "fp16", 2e-3),
+        (REFERENCES, 64, "fp16", 2e-3),
+        (REFERENCES, 64, "fp8", 6e-2),
+        (REFERENCES, 32, "int8", 5e-2),
         (KERNELS, 64, "fp8", 6e-2),
         (KERNELS, 32, "int8", 5e-2),
     ],

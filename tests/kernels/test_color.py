@@ -1,4 +1,4 @@
-"""The colour kernels against their twins in PyTorch and against the formulas in FP64."""
+"""The colour kernels against their references in PyTorch and against the formulas in FP64."""
 
 import logging
 from collections.abc import Iterator
@@ -87,7 +87,7 @@ def test_pictures_may_be_parts_of_others() -> None:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_counts_are_the_twins(size: tuple[int, int], dtype: torch.dtype) -> None:
-    """A value of Lab has an error of about a level; the twin's has the same against FP64."""
+    """A value of Lab has an error of about a level; the reference's has the same against FP64."""
     x = picture(*size, 3, dtype)
     counts = counted(x, KERNELS)
     assert levels_moved(counts, counted(x)) <= 1
@@ -113,9 +113,9 @@ def test_colors_are_those_of_the_formulas_in_float64() -> None:
         share = reference.MATCHED_LIGHTNESS if i == 0 else 1
         exact[i] = exact[i].lerp(within.low + (level + 0.5) * size, share)
     expected = from_rgb(lab_to_rgb(exact))
-    twin = reference.match_lab(x, curves)
+    plain = reference.match_lab(x, curves)
     correction.match_lab(result := x.clone(), curves, LAB_MATCHING)
-    for x in (result, twin):
+    for x in (result, plain):
         assert (x - expected).abs().max() <= LEVEL
         assert (x - expected).abs().mean() <= LEVEL / 25
 

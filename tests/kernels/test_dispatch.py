@@ -14,12 +14,12 @@ from seedvr2_engine.kernels.dispatch import choose_attention_config, choose_conf
 from seedvr2_engine.models.vae.config import VAEConfig
 from seedvr2_engine.plan import VAEShape, compile_vae_plan
 from seedvr2_engine.plan.choices import memory_budget_bytes
-from seedvr2_engine.plan.coverage import ALL_PX, distinct_kernels, distinct_steps, survey
-from seedvr2_engine.plan.describe import step_name
-from seedvr2_engine.plan.execution_plan import Step
+from seedvr2_engine.plan.coverage import ALL_PX, covering_plans, distinct_kernels, distinct_operations
+from seedvr2_engine.plan.describe import operation_name
+from seedvr2_engine.plan.execution_plan import Operation
 from seedvr2_engine.plan.gpus import GPU, GPUS
 from seedvr2_engine.quant import QuantRecipe
-from seedvr2_engine.quant.recipe import ALWAYS_HIGH
+from seedvr2_engine.quant.recipe import ALWAYS_16_BIT
 
 PUBLIC, NANO = VAEConfig(), VAEConfig(block_out_channels=(32, 32, 64, 64))
 PROBLEM = ConvProblem(128, 128, (3, 3, 3), 1, 64, 64, "fp8")
@@ -32,13 +32,13 @@ def spec(sm: str) -> DeviceSpec:
 @pytest.mark.parametrize("config", [PUBLIC, NANO], ids=["public", "nano"])
 @pytest.mark.parametrize("sm", ARCHITECTURES)
 def test_every_convolution_has_a_configuration(sm: str, config: VAEConfig) -> None:
-    plans = survey(spec(sm), formats_of(sm), config, ALL_PX)
+    plans = covering_plans(spec(sm), formats_of(sm), config, ALL_PX)
     assert not any(plan.refusals for plan in plans)
-    for step in distinct_steps(plans):
-        problem, chosen = step.problem, step.config
+    for operation in distinct_operations(plans):
+        problem, chosen = operation.problem, operation.config
         if problem is None:
             continue
-        name = f"{sm} {step.format} {step.layer}"
+        name = f"{sm} {operation.format} {operation.layer}"
         assert isinstance(chosen, ConvConfig), name
         assert chosen == choose_config(problem, spec(sm)), name
         assert problem.channels_out % chosen.block_n == 0, name
@@ -50,16 +50,16 @@ def test_every_convolution_has_a_configuration(sm: str, config: VAEConfig) -> No
 
 @pytest.mark.parametrize("sm", ARCHITECTURES)
 def test_nothing_is_kept_in_16_bits_for_want_of_a_configuration(sm: str) -> None:
-    meant = {*ALWAYS_HIGH.values(), "the attention's projections are kept high"}
+    meant = {*ALWAYS_16_BIT.values(), "the attention's projections are kept in 16 bits"}
     for format in formats_of(sm):
-        convolutions = [step for step in ahead(sm, format).values() if step.problem is not None]
-        assert {step.reason for step in convolutions if step.format != format} <= meant
+        convolutions = [operation for operation in ahead(sm, format).values() if operation.problem is not None]
+        assert {operation.reason for operation in convolutions if operation.format != format} <= meant
 
 
 @cache
-def ahead(sm: str, format: Format) -> dict[tuple[object, ...], Step]:
+def ahead(sm: str, format: Format) -> dict[tuple[object, ...], Operation]:
     """What is compiled ahead of time."""
-    return distinct_kernels(survey(spec(sm), [format], PUBLIC, ALL_PX))
+    return distinct_kernels(covering_plans(spec(sm), [format], PUBLIC, ALL_PX))
 
 
 @pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.name)
@@ -72,14 +72,22 @@ def test_all_that_a_gpu_runs_is_among_what_is_compiled_ahead(gpu: GPU) -> None:
             plan = compile_vae_plan(PUBLIC, QuantRecipe(format), device, shape, memory_budget_bytes(device, None))
             assert not plan.refusals
             kernels = distinct_kernels([plan])
-            missing = [step_name(step) for kernel, step in kernels.items() if kernel not in ahead(gpu.sm, format)]
+            missing = [
+                operation_name(operation)
+                for kernel, operation in kernels.items()
+                if kernel not in ahead(gpu.sm, format)
+            ]
             assert not missing, f"{format} {shape}: {missing}"
 
 
 def test_pairs_of_frames_are_among_what_is_compiled_ahead() -> None:
-    steps = ahead("sm_90", "fp8").values()
-    paired = {step.layer for step in steps if step.problem is not None and step.problem.paired}
-    single = {step.layer for step in steps if step.problem is not None and step.problem.kernel == (3, 3, 3)}
+    operations = ahead("sm_90", "fp8").values()
+    paired = {operation.layer for operation in operations if operation.problem is not None and operation.problem.paired}
+    single = {
+        operation.layer
+        for operation in operations
+        if operation.problem is not None and operation.problem.kernel == (3, 3, 3)
+    }
     assert len(paired) > 5
     assert paired & single, "a GPU with less memory computes the same layers one frame at a time"
 

@@ -1,4 +1,4 @@
-"""Statistics, exponents, normalisation and quantisation against their twins and against PyTorch."""
+"""Statistics, exponents, normalisation and quantisation against their references and against PyTorch."""
 
 import pytest
 import torch
@@ -102,12 +102,12 @@ def test_what_exceeds_the_limit_is_clipped_before_the_exponent_rises() -> None:
     narrower = 0
     for gain in (1.0, 1.2, 1.4, 1.6, 1.8):
         scaled = NormOperands(operands.weight * gain, operands.bias * gain)
-        actual, twin, whole = (
+        actual, expected, whole = (
             run(module, picture(64), scaled, one, torch.int8)
             for module, one in ((groupnorm, spec), (reference, spec), (reference, roomy))
         )
-        assert torch.equal(actual.exponents, twin.exponents)
-        assert_close(actual.frames.float(), twin.frames.float(), torch.int8)
+        assert torch.equal(actual.exponents, expected.exponents)
+        assert_close(actual.frames.float(), expected.frames.float(), torch.int8)
         for slot in (2, 1):
             exponent, unclipped = actual.exponents[slot].item(), whole.exponents[slot].item()
             largest = actual.frames[slot].float().abs().max()

@@ -1,4 +1,4 @@
-"""The transformer's passes over tokens against their twins."""
+"""The transformer's passes over tokens against their references."""
 
 import pytest
 import torch

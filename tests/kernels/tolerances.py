@@ -1,4 +1,4 @@
-"""How far a kernel may be from its twin, by precision, and the comparison itself."""
+"""How far a kernel may be from its reference, by precision, and the comparison itself."""
 
 import torch
 from torch import Tensor
@@ -10,8 +10,8 @@ TOLERANCES = {
     torch.float8_e4m3fn: 7e-2,
     torch.int8: 8e-3,
 }
-"""Largest error relative to the largest value of the twin: a rounding step of the stored format, and for FP32 the order
-of summation. INT8 steps and FP8 steps may fall to the other side of a tie."""
+"""Largest error relative to the largest value of the reference: a rounding step of the stored format, and for FP32 the
+order of summation. INT8 steps and FP8 steps may fall to the other side of a tie."""
 
 
 def assert_close(actual: Tensor, expected: Tensor, precision: torch.dtype, factor: float = 1.0) -> None:

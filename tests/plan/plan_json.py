@@ -7,11 +7,11 @@ from seedvr2_engine.kernels.configs import AttentionConfig, ConvConfig, ConvProb
 from seedvr2_engine.plan.execution_plan import (
     Buffer,
     ExecutionPlan,
-    MemoryEstimate,
+    Operation,
+    PlanMemory,
     Ring,
     RingSlot,
     Schedule,
-    Step,
     VAEShape,
 )
 
@@ -28,20 +28,20 @@ def from_json(text: str) -> ExecutionPlan:
         first=_schedule(data["first"]),
         steady=_schedule(data["steady"]),
         rings=tuple(Ring(**{**ring, "size": tuple(ring["size"])}) for ring in data["rings"]),
-        memory=MemoryEstimate(**data["memory"]),
+        memory=PlanMemory(**data["memory"]),
         refusals=tuple(data["refusals"]),
     )
 
 
 def _schedule(data: dict[str, Any]) -> Schedule:
     return Schedule(
-        tuple(_step(step) for step in data["steps"]),
+        tuple(_operation(operation) for operation in data["operations"]),
         tuple(Buffer(**buffer) for buffer in data["buffers"]),
         tuple(data["order"]),
     )
 
 
-def _step(data: dict[str, Any]) -> Step:
+def _operation(data: dict[str, Any]) -> Operation:
     problem, config, slot, counts = data["problem"], data["config"], data["slot"], data["counts"]
     made: dict[str, Any] = {"size": tuple(data["size"])}
     if problem is not None:
@@ -52,4 +52,4 @@ def _step(data: dict[str, Any]) -> Step:
         made["slot"] = RingSlot(**slot)
     if counts is not None:
         made["counts"] = tuple(counts)
-    return Step(**{**data, **made})
+    return Operation(**{**data, **made})

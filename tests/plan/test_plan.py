@@ -95,8 +95,8 @@ SHAPES = [
 def test_no_two_living_buffers_share_a_byte(shape: VAEShape, host: bool) -> None:
     made = plan(shape, 0 if host else 1 << 60, allows_tiles=False)
     for schedule in (made.first, made.steady):
-        for index, step in enumerate(schedule.steps):
-            for name in touched(step):
+        for index, operation in enumerate(schedule.operations):
+            for name in touched(operation):
                 buffer = schedule.places.get(name)
                 if buffer is not None:
                     assert buffer.first <= index <= buffer.last
@@ -122,33 +122,33 @@ def test_every_convolution_finds_the_frames_it_needs(part: str, way: str) -> Non
     for index in range(12):
         schedule = made.steady if index else made.first
         rows = iter(step_rows(made, index))
-        for step, run in schedule.executions():
-            numbers = [number for _ in range(row_count(step)) for number in next(rows)]
-            if step.slot is None or not numbers:
+        for operation, run in schedule.executions():
+            numbers = [number for _ in range(row_count(operation)) for number in next(rows)]
+            if operation.slot is None or not numbers:
                 continue
-            ring = made.rings[step.slot.ring]
-            frame = made.frames_before(step.segment, index) + run
-            if step.problem is None:
-                if step.makes_sums:
-                    needed = [(step.layer, max(frame - past, 0)) for past in (2, 1)]
-                    assert [contents[step.slot.ring, slot] for slot in numbers[:2]] == needed
+            ring = made.rings[operation.slot.ring]
+            frame = made.frames_before(operation.segment, index) + run
+            if operation.problem is None:
+                if operation.makes_winograd_inputs:
+                    needed = [(operation.layer, max(frame - past, 0)) for past in (2, 1)]
+                    assert [contents[operation.slot.ring, slot] for slot in numbers[:2]] == needed
                     numbers = numbers[2:]
                 if ring.host_frames:
                     for past in range(1, min(frame, ring.host_frames) + 1):
-                        kept = host_memory[step.layer][(frame - past) % ring.host_frames]
-                        contents[step.slot.ring, ring.slots - 1 - past] = kept
-                    host_memory.setdefault(step.layer, {})[frame % ring.host_frames] = (step.layer, frame)
-                for offset in range(step.frames):
-                    contents[step.slot.ring, numbers[offset]] = (step.layer, frame + offset)
+                        kept = host_memory[operation.layer][(frame - past) % ring.host_frames]
+                        contents[operation.slot.ring, ring.slots - 1 - past] = kept
+                    host_memory.setdefault(operation.layer, {})[frame % ring.host_frames] = (operation.layer, frame)
+                for offset in range(operation.frames):
+                    contents[operation.slot.ring, numbers[offset]] = (operation.layer, frame + offset)
                 continue
-            taps = step.problem.kernel[0]
-            for offset in range(step.frames):
+            taps = operation.problem.kernel[0]
+            for offset in range(operation.frames):
                 row = numbers[offset * (taps + 1) :]
                 one = frame + offset
-                newest = {"same": one, "up": (one + 1) // 2, "down": 2 * one}[step.pace]
-                needed = [(step.layer, max(newest - past, 0)) for past in range(taps - 1, -1, -1)]
-                assert [contents[step.slot.ring, slot] for slot in row[:taps]] == needed
-                if step.pace == "up" and index:
+                newest = {"same": one, "up": (one + 1) // 2, "down": 2 * one}[operation.temporal_rate]
+                needed = [(operation.layer, max(newest - past, 0)) for past in range(taps - 1, -1, -1)]
+                assert [contents[operation.slot.ring, slot] for slot in row[:taps]] == needed
+                if operation.temporal_rate == "up" and index:
                     assert row[taps] == (one + 1) % 2 + (2 if newest == 1 else 0)
 
 
@@ -214,7 +214,7 @@ def test_json_gives_the_same_plan(part: str, rows: int, columns: int, frames: in
 
 def test_every_layer_says_why() -> None:
     made = plan(VAEShape("decode", 720, 1280), precision="mxfp8", device=RTX5070TI)
-    layers = {step.layer: step for step in made.convolutions()}
+    layers = {operation.layer: operation for operation in made.convolutions()}
     assert layers["decoder.conv_out"].format == "fp16"
     assert "picture itself" in layers["decoder.conv_out"].reason
     assert layers["decoder.up_blocks.3.resnets.2.conv2"].format == "mxfp8"
@@ -236,22 +236,22 @@ def test_every_layer_says_why() -> None:
 def test_attention_has_a_format_of_its_own(gpu: str, precision: str, format: str, reason: str) -> None:
     made = plan(VAEShape("decode", 720, 1280), precision=precision, device=find_gpu(gpu))
     for schedule in (made.first, made.steady):
-        step = next(step for step in schedule.steps if step.kernel == "attention")
-        assert (step.format, step.reason) == (format, reason)
-        assert (f"{step.layer}.operands" in schedule.places) == (format in ("int8", "fp8"))
+        operation = next(operation for operation in schedule.operations if operation.kernel == "attention")
+        assert (operation.format, operation.reason) == (format, reason)
+        assert (f"{operation.layer}.operands" in schedule.places) == (format in ("int8", "fp8"))
 
 
 def test_attention_can_be_kept_in_16_bits() -> None:
-    recipe = QuantRecipe("fp8").keeping_high("decoder.mid_block.attentions.0", "the guard keeps it")
+    recipe = QuantRecipe("fp8").keeping_in_16_bits("decoder.mid_block.attentions.0", "the accuracy check wants it")
     made = compile_vae_plan(VAEConfig(), recipe, H200, VAEShape("decode", 720, 1280), 80 << 30)
-    step = next(step for step in made.steady.steps if step.kernel == "attention")
-    assert (step.format, step.reason) == ("fp16", "the guard keeps it")
+    operation = next(operation for operation in made.steady.operations if operation.kernel == "attention")
+    assert (operation.format, operation.reason) == ("fp16", "the accuracy check wants it")
 
 
 def test_a_format_that_the_gpu_lacks_is_replaced_with_a_reason() -> None:
     made = plan(VAEShape("decode", 64, 64), precision="mxfp8", device=H200)
-    assert {step.format for step in made.convolutions()} == {"fp16"}
-    assert any("no matrix units for mxfp8" in step.reason for step in made.convolutions())
+    assert {operation.format for operation in made.convolutions()} == {"fp16"}
+    assert any("no matrix units for mxfp8" in operation.reason for operation in made.convolutions())
 
 
 def test_an_unknown_gpu_and_odd_widths_are_refused() -> None:

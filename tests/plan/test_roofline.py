@@ -10,7 +10,7 @@ from seedvr2_engine.models.vae.tiling import TileSpec
 from seedvr2_engine.plan import PlanOptions, VAEShape, compile_vae_plan
 from seedvr2_engine.plan.choices import choose_precision, memory_budget_bytes
 from seedvr2_engine.plan.gpus import GPUS, find_gpu
-from seedvr2_engine.plan.roofline import roofline, step_bytes
+from seedvr2_engine.plan.roofline import operation_bytes, roofline
 from seedvr2_engine.quant import QuantRecipe
 
 PLENTY = 1 << 50
@@ -25,44 +25,46 @@ def make(gpu="h200", format="fp8", part="decode", size=(720, 1280), frames=21, b
 
 def test_one_layer_by_hand():
     plan, times = make(allows_pairs=False)
-    index, step = next(
-        (i, step)
-        for i, step in enumerate(plan.steady.steps)
-        if step.layer == "decoder.up_blocks.3.resnets.1.conv1" and step.problem is not None
+    index, operation = next(
+        (i, operation)
+        for i, operation in enumerate(plan.steady.operations)
+        if operation.layer == "decoder.up_blocks.3.resnets.1.conv1" and operation.problem is not None
     )
     # 128 channels in and out, 27 taps, 1280 x 720 pixels, four frames a step; 1979 TFLOP/s on paper.
     flops = 2 * 27 * 128 * 128 * 1280 * 720
-    assert step.flops == flops
+    assert operation.flops == flops
     expected_ms = 4 * flops / (132 * 8192 * 1.83e9 * DATA_CENTRE.matrix_8_bit) * 1e3
     assert times.steady[index].ms == pytest.approx(expected_ms, rel=1e-6)
     assert times.steady[index].bound == "matrix"
     # Three 8-bit frames in, a 16-bit frame out, the weights, and two or four numbers a tile.
     pixels = 1280 * 720
     least = 128 * pixels * (3 + 2) + 27 * 128 * 128
-    assert least <= step_bytes(step) <= 1.03 * least
+    assert least <= operation_bytes(operation) <= 1.03 * least
 
 
 def test_a_pair_of_frames_by_hand():
     plan, _ = make()
-    norm, conv = (step for step in plan.steady.steps if step.layer == "decoder.up_blocks.3.resnets.1.conv1")
+    norm, conv = (
+        operation for operation in plan.steady.operations if operation.layer == "decoder.up_blocks.3.resnets.1.conv1"
+    )
     pixels = 1280 * 720
     assert conv.flops == 2 * 4 * 9 * 128 * 128 * pixels
-    # Four 8-bit sums in, two 16-bit frames out.
+    # Four 8-bit Winograd inputs in, two 16-bit frames out.
     least = 128 * pixels * (4 + 4) + 36 * 128 * 128
-    assert least <= step_bytes(conv) <= 1.03 * least
-    # Two 16-bit frames and two remembered ones in, two to remember and four sums out.
-    assert step_bytes(norm) == pixels * 128 * (4 + 2 + 2 + 4)
+    assert least <= operation_bytes(conv) <= 1.03 * least
+    # Two 16-bit frames and two remembered ones in, two to remember and four Winograd inputs out.
+    assert operation_bytes(norm) == pixels * 128 * (4 + 2 + 2 + 4)
 
 
 def test_a_norm_is_bound_by_memory():
     plan, times = make(allows_pairs=False)
-    index, step = next(
-        (i, step)
-        for i, step in enumerate(plan.steady.steps)
-        if step.layer == "decoder.up_blocks.3.resnets.1.conv1" and step.kernel == "norm"
+    index, operation = next(
+        (i, operation)
+        for i, operation in enumerate(plan.steady.operations)
+        if operation.layer == "decoder.up_blocks.3.resnets.1.conv1" and operation.kernel == "norm"
     )
-    assert step_bytes(step) == 1280 * 720 * 128 * 3
-    expected_ms = 4 * step_bytes(step) / (4800e9 * DATA_CENTRE.bandwidth) * 1e3
+    assert operation_bytes(operation) == 1280 * 720 * 128 * 3
+    expected_ms = 4 * operation_bytes(operation) / (4800e9 * DATA_CENTRE.bandwidth) * 1e3
     assert times.steady[index].ms == pytest.approx(expected_ms, rel=1e-6)
     assert times.steady[index].bound == "memory"
 
@@ -70,9 +72,9 @@ def test_a_norm_is_bound_by_memory():
 def test_the_work_of_a_decode_is_the_published_count():
     # 18.50 MFLOP a pixel and frame with composed upsamplers, the attention aside, as counted by hand.
     plan, _ = make(frames=None, allows_pairs=False)
-    attention = sum(step.flops for step in plan.steady.steps if step.kernel == "attention")
+    attention = sum(operation.flops for operation in plan.steady.operations if operation.kernel == "attention")
     runs = {segment: plan.steady.order.count(segment) for segment in plan.steady.order}
-    total = sum(step.flops * runs[step.segment] for step in plan.steady.steps) - attention
+    total = sum(operation.flops * runs[operation.segment] for operation in plan.steady.operations) - attention
     assert total / (4 * 1280 * 720) == pytest.approx(18.5e6, rel=0.01)
 
 
@@ -88,7 +90,7 @@ def test_a_picture_has_one_step():
     assert times.steady == ()
     assert times.step_ms == 0
     assert 0 < times.first_ms < make(frames=5)[1].step_ms
-    assert plan.steady.steps == ()
+    assert plan.steady.operations == ()
 
 
 def test_faster_hardware_is_faster():

@@ -67,7 +67,7 @@ def test_folding_time_adds_the_taps() -> None:
 
 
 def test_a_recipe_keeps_named_layers_and_blocks_high() -> None:
-    recipe = QuantRecipe("fp8").keeping_high("decoder.up_blocks.3", "it fell below the limit")
+    recipe = QuantRecipe("fp8").keeping_in_16_bits("decoder.up_blocks.3", "it fell below the limit")
     assert recipe.layer_precision("decoder.conv_out")[0] == "fp16"
     assert recipe.layer_precision("decoder.up_blocks.3.resnets.0.conv1") == ("fp16", "it fell below the limit")
     assert recipe.layer_precision("decoder.up_blocks.2.resnets.0.conv1")[0] == "fp8"

@@ -124,7 +124,7 @@ def test_the_frozen_vae_is_the_package_s_with_the_pipeline_s_scaling() -> None:
     frozen, vae = FrozenVAE(VAE, torch.device("cpu")), load_vae(VAE)
     video = torch.rand(1, 3, 5, 32, 32, generator=torch.Generator().manual_seed(7)) * 2 - 1
     mean, deviation = frozen.encode(video)
-    expected, log_variance = vae.encode(video, return_distribution=True)
+    expected, log_variance = vae.encode_distribution(video)
     scale = vae.config.scaling_factor
     torch.testing.assert_close(mean.permute(0, 4, 1, 2, 3), expected * scale, rtol=0, atol=1e-4)
     torch.testing.assert_close(

@@ -29,7 +29,7 @@ def test_folded_weights_make_the_package_model_compute_what_was_trained(frames: 
     video = torch.rand(2, 3, frames, 24, 32, generator=torch.Generator().manual_seed(4)) * 2 - 1
     network = Network(soft=True)
     mean, log_variance = network.encode(weights, video)
-    expected_mean, expected_log_variance = vae.encode(video, return_distribution=True)
+    expected_mean, expected_log_variance = vae.encode_distribution(video)
     torch.testing.assert_close(mean.permute(0, 4, 1, 2, 3), expected_mean, rtol=0, atol=2e-5)
     torch.testing.assert_close(log_variance.permute(0, 4, 1, 2, 3), expected_log_variance, rtol=0, atol=2e-5)
     output = network.decode(weights, mean)

@@ -24,7 +24,7 @@ def bench_upscale(
         str,
         typer.Option(
             help="public: its sizes with random weights, whose layers all stay in the format; or nano, or a VAE file, "
-            "which the guard watches."
+            "which the accuracy check watches."
         ),
     ] = "public",
     width: Annotated[int, typer.Option(help="Width of the result in pixels.")] = 1280,

@@ -13,7 +13,7 @@ from ..terminal.console import err, fail, out, wide
 
 if TYPE_CHECKING:
     from ...doctor.kernel_checks import Check
-    from ...doctor.machine import DoctorReport, Machine
+    from ...doctor.machine import DoctorReport, Installation
     from ...kernels.configs import Format
 
 EXIT_WRONG = 1
@@ -54,7 +54,7 @@ def doctor(
     _conclude(findings)
 
 
-def _check(machine: Machine, wanted: tuple[str, ...], device: str) -> tuple[Check, ...]:
+def _check(machine: Installation, wanted: tuple[str, ...], device: str) -> tuple[Check, ...]:
     from ...device import resolve_device
     from ...doctor.machine import check_kernels, plans_to_check
     from ...kernels.architectures import formats_of
@@ -74,7 +74,7 @@ def _check(machine: Machine, wanted: tuple[str, ...], device: str) -> tuple[Chec
     return checks
 
 
-def _print_machine(machine: Machine, uses: str) -> None:
+def _print_machine(machine: Installation, uses: str) -> None:
     facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     gpu = machine.gpu
     if gpu is None:

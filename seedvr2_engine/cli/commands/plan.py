@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ...models.vae.config import VAEConfig
     from ...plan import ExecutionPlan
     from ...plan.choices import PrecisionDecision
-    from ...plan.execution_plan import Step
+    from ...plan.execution_plan import Operation
     from ...plan.roofline import Roofline
 
 
@@ -163,31 +163,35 @@ def _print_layers(compiled: ExecutionPlan, times: Roofline | None) -> None:
     for title in ("runs", "input ms", "kernel ms"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("kernel")
-    is_picture = not compiled.steady.steps
+    is_picture = not compiled.steady.operations
     schedule = compiled.first if is_picture else compiled.steady
-    spent: list[float | None] = [None] * len(schedule.steps)
+    spent: list[float | None] = [None] * len(schedule.operations)
     if times is not None:
         spent = [time.ms for time in (times.first if is_picture else times.steady)]
     prepared_ms = 0.0
-    for step, ms in zip(schedule.steps, spent, strict=True):
-        if step.problem is None and step.kernel != "attention":
+    for operation, ms in zip(schedule.operations, spent, strict=True):
+        if operation.problem is None and operation.kernel != "attention":
             prepared_ms += ms or 0.0
             continue
-        note = f"; {step.reason}" if step.reason and step.format != compiled.precision else ""
-        layer = step.layer.removeprefix(part)
+        note = f"; {operation.reason}" if operation.reason and operation.format != compiled.precision else ""
+        layer = operation.layer.removeprefix(part)
         table.add_row(
-            layer if step.problem is not None else f"{layer} ({step.kernel})",
-            step.format,
-            str(schedule.order.count(step.segment)),
+            layer if operation.problem is not None else f"{layer} ({operation.kernel})",
+            operation.format,
+            str(schedule.order.count(operation.segment)),
             "" if ms is None else f"{prepared_ms:.3f}",
             "" if ms is None else f"{ms:.3f}",
-            _kernel(step) + note,
+            _kernel(operation) + note,
         )
         prepared_ms = 0.0
     wide().print(table, markup=False)
 
 
-def _kernel(step: Step) -> str:
+def _kernel(operation: Operation) -> str:
     from ...plan.describe import describe_config
 
-    return "PyTorch's" if step.kernel == "attention" and step.config is None else describe_config(step.config)
+    return (
+        "PyTorch's"
+        if operation.kernel == "attention" and operation.config is None
+        else describe_config(operation.config)
+    )

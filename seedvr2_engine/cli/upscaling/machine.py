@@ -73,13 +73,9 @@ class Machine:
             return vae
         memory, sizes, resize = total_memory_bytes(self.device), self.sizes(models), options.resize(source)
         estimate = estimate_memory(sizes, resize, options, fitting_division(sizes, resize, options, memory))
-        return optimize_3d_vae_for_blackwell(
-            vae,
-            device=self.device,
-            precision=self.precision,
-            vram_gb=engine_budget_bytes(estimate, memory) / 1e9,
-            verbose=False,
-        )
+        served = optimize_3d_vae_for_blackwell(vae, device=self.device, precision=self.precision, verbose=False)
+        served.limit(engine_budget_bytes(estimate, memory))
+        return served
 
     def sizes(self, models: UpscaleModels) -> Sizes:
         """What the memory follows from, from the files' headers."""

@@ -1,48 +1,39 @@
 """Whether a file's own weights bear the chosen 8-bit format, and which layers to keep in 16 bits when they do not.
 
-Small clips are decoded by the plain model and in the format. While the worst of them differs too much, layers are kept
-high: those that cause most of its error (`sensitivity`) for the time that they take, and no more than their measured
-errors say are needed; the result is measured again.
+Small clips are decoded by the plain model and in the format. While the worst of them differs too much, layers fall
+back to 16 bits: those that cause most of its error (`sensitivity`) for the time that they take, and no more than their
+measured errors say are needed; the result is measured again.
 """
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from ...checkpoint.locating.hub import user_cache
-from ...errors import ModelFileError, OutputError
 from ...models.vae.model import VideoVAE
-from ...output.unfinished import write_whole
 from ...quality.metrics import decibel
 from ...quant import QuantRecipe
-from ...version import __version__
-from .sample_clips import probe_clips
+from .sample_clips import sample_clips
 from .sensitivity import decoder_layers, layer_errors, mean_squared_error, picture
 
 log = logging.getLogger(__name__)
 
 DEFAULT_MIN_PSNR_DB = 51.5
-"""The guard's clips may differ from the plain model's by this much at most, which is meant to leave 50 dB for others in
-FP8 and 48 in INT8. Measured at a limit of 50: text came out 1.3 dB below the guard's clips in FP8 (a VAE of the public
+"""The check's clips may differ from the plain model's by this much at most, which is meant to leave 50 dB for others in
+FP8 and 48 in INT8. Measured at a limit of 50: text came out 1.3 dB below the check's clips in FP8 (a VAE of the public
 widths), a dark scene 2.7 dB in INT8 (nano)."""
 
-_METHOD = "two clips made by NumPy, layers by error and cost, pairs counted in"
-"""How layers are chosen, and by which clips; another way makes earlier choices void."""
 _HEADROOM = 0.8
 """Share of the allowed error that the layers left in 8 bits may use by prediction."""
 
 
 class Decodes(Protocol):
-    """What the guard needs of an engine."""
+    """What the check needs of an engine."""
 
     def decode(self, latent: Tensor) -> Tensor:
         """Decode (N, 16, n+1, h, w) to (N, 3, 4n+1, 8h, 8w)."""
@@ -53,7 +44,7 @@ E = TypeVar("E", bound=Decodes)
 
 @dataclass(frozen=True)
 class KeptLayer:
-    """A layer that the guard moved to 16 bits."""
+    """A layer that the check moved to 16 bits."""
 
     name: str
     """As recipes and reports call it."""
@@ -63,12 +54,12 @@ class KeptLayer:
     @property
     def reason(self) -> str:
         """For the recipe and the plan."""
-        return f"the guard keeps it: alone it leaves {self.psnr_db:.1f} dB"
+        return f"the accuracy check keeps it: alone it leaves {self.psnr_db:.1f} dB"
 
 
 @dataclass(frozen=True)
-class GuardResult:
-    """What the guard measured and decided."""
+class AccuracyResult:
+    """What the check measured and decided."""
 
     min_psnr_db: float
     """The limit that was asked for."""
@@ -86,7 +77,7 @@ class GuardResult:
     def applied_to(self, recipe: QuantRecipe) -> QuantRecipe:
         """The recipe with the kept layers in 16 bits."""
         for layer in self.kept:
-            recipe = recipe.keeping_high(layer.name, layer.reason)
+            recipe = recipe.keeping_in_16_bits(layer.name, layer.reason)
         return recipe
 
     def describe(self) -> str:
@@ -99,7 +90,7 @@ class GuardResult:
         return line
 
 
-def guard(
+def check_accuracy(
     vae: VideoVAE,
     recipe: QuantRecipe,
     build: Callable[[QuantRecipe, E | None], E],
@@ -108,28 +99,24 @@ def guard(
     costs: Mapping[str, float] | None = None,
     paired: Collection[str] = (),
     maxima: Mapping[str, Tensor] | None = None,
-    cache_file: Path | None = None,
     clip: Tensor | None = None,
-) -> tuple[GuardResult, E]:
+) -> tuple[AccuracyResult, E]:
     """Build an engine whose picture differs from the plain model's by `min_psnr_db` or less; return it and the figures.
 
     build: makes the engine for a recipe, if need be from the engine that was tried before, which is not used any more;
     it is called once for each recipe that is tried, rarely more than twice.
-    costs: layer -> what keeping it high takes (`sensitivity.decoder_shares`); None finds all equal.
+    costs: layer -> what keeping it in 16 bits takes (`sensitivity.decoder_shares`); None finds all equal.
     paired: layers that are computed in pairs of frames (`sensitivity.paired_layers`), which rounding costs more.
     maxima: of every layer's input channels, for INT8; None measures them.
-    cache_file: where the choice is kept (`cache_path`); None keeps nothing. If even 16 bits in every layer stay below
-    the limit, that engine is returned and the figure says so. clip: what is decoded, (N, 3, 4n+1, H, W) in [-1, 1];
-    the worst of them counts. None is `probe_clips()`.
+    clip: what is decoded, (N, 3, 4n+1, H, W) in [-1, 1]; the worst of them counts. None is `sample_clips()`.
+
+    If even 16 bits in every layer stay below the limit, that engine is returned and the figure says so.
     """
-    known = None if cache_file is None else _read(cache_file, min_psnr_db)
-    if known is not None:
-        return known, build(known.applied_to(recipe), None)
     began = time.monotonic()
-    clip = probe_clips() if clip is None else clip
+    clip = sample_clips() if clip is None else clip
     latent, decoded = _reconstruct(vae, clip)
     if not _is_finite(decoded):
-        log.info("The plain model overflows in %s; the guard compares with FP32.", vae.dtype)
+        log.info("The plain model overflows in %s; the accuracy check compares with FP32.", vae.dtype)
         vae = deepcopy(vae).float()
         latent, decoded = _reconstruct(vae, clip)
     exact = [picture(one) for one in decoded]
@@ -151,41 +138,14 @@ def guard(
         while measured > allowed and left:
             for name in _to_keep(left, costs or dict.fromkeys(left, 1.0), budget):
                 kept.append(KeptLayer(name, decibel(left.pop(name))))
-            engine = build(GuardResult(0, 0, 0, tuple(kept)).applied_to(recipe), engine)
+            engine = build(AccuracyResult(0, 0, 0, tuple(kept)).applied_to(recipe), engine)
             measured = max(errors(engine))
             # The engine errs more than the layers' figures say, above all where an outlier costs it more than the model
             # of it. How much more is known now.
             budget = sum(left.values()) * _HEADROOM * allowed / max(measured, allowed)
         kept.sort(key=lambda layer: layer.psnr_db)
     seconds = round(time.monotonic() - began, 2)
-    result = GuardResult(min_psnr_db, decibel(before), decibel(measured), tuple(kept), seconds)
-    if cache_file is not None:
-        _write(cache_file, result)
-    return result, engine
-
-
-def weights_digest(vae: VideoVAE) -> str:
-    """SHA-256 over names, formats, shapes and bytes of all weights: the same for one model in whatever file."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(vae.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def cache_path(vae: VideoVAE, recipe: QuantRecipe, architecture: str) -> Path | None:
-    """Where the choice for these weights, this recipe, architecture and version is kept: in the user's cache folder.
-
-    None where the user has none, as in many containers: then it is measured in every run.
-    """
-    try:
-        cache = user_cache()
-    except ModelFileError as error:
-        log.info("The guard's choice is not kept for the next run: %s", error)
-        return None
-    facts = (weights_digest(vae), repr(recipe), architecture, _METHOD, __version__, torch.__version__)
-    key = hashlib.sha256("\n".join(facts).encode()).hexdigest()
-    return cache.parent / "guard" / f"{key}.json"
+    return AccuracyResult(min_psnr_db, decibel(before), decibel(measured), tuple(kept), seconds), engine
 
 
 def _to_keep(left: Mapping[str, float], costs: Mapping[str, float], limit: float) -> list[str]:
@@ -214,27 +174,3 @@ def _reconstruct(vae: VideoVAE, clip: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 def _is_finite(decoded: list[Tensor]) -> bool:
     return all(bool(torch.isfinite(one).all()) for one in decoded)
-
-
-def _read(path: Path, min_psnr_db: float) -> GuardResult | None:
-    """The choice that an earlier run kept, if it was made for this limit."""
-    try:
-        facts = json.loads(path.read_text())
-        kept = tuple(KeptLayer(str(layer["name"]), float(layer["psnr_db"])) for layer in facts["kept"])
-        limit, before, now = (float(facts[key]) for key in ("min_psnr_db", "before_db", "psnr_db"))
-        result = GuardResult(limit, before, now, kept, from_cache=True)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        log.info("The guard measures again: %s cannot be read (%s).", path, error)
-        return None
-    return result if result.min_psnr_db == min_psnr_db else None
-
-
-def _write(path: Path, result: GuardResult) -> None:
-    facts = asdict(replace(result, from_cache=False))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, f"{json.dumps(facts, indent=1)}\n".encode(), overwrite=True)
-    except (OSError, OutputError) as error:
-        log.info("The guard's choice is not kept for the next run: %s (%s).", path, error)

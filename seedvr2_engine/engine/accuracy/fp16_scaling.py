@@ -21,9 +21,9 @@ from ...models.vae.causal import CausalConv3d
 from ...models.vae.config import VAEConfig
 from ...models.vae.model import VideoVAE
 from ...plan import VAEShape, compile_vae_plan
-from ...plan.execution_plan import Part, Step
+from ...plan.execution_plan import Operation, Part
 from ...quant import QuantRecipe
-from .sample_clips import probe_clips
+from .sample_clips import sample_clips
 
 FP16_LARGEST = 65504
 MARGIN = 16
@@ -36,7 +36,7 @@ _ANY_PX = 64
 
 
 @dataclass(frozen=True)
-class TensorExponents:
+class PowerOfTwoScaling:
     """Exponents that are not 0, which is nothing at all for most weights."""
 
     tensors: Mapping[str, int] = field(default_factory=dict)
@@ -74,20 +74,20 @@ class Extremes(NamedTuple):
     output: float
 
 
-def measure_exponents(vae: VideoVAE, spec: DeviceSpec, clips: Tensor | None = None) -> TensorExponents:
+def measure_scaling(vae: VideoVAE, spec: DeviceSpec, clips: Tensor | None = None) -> PowerOfTwoScaling:
     """The exponents for a VAE, from one reconstruction of small clips, where the model is.
 
-    clips (N, 3, 4n+1, H, W) in [-1, 1]; None is the first frame of each of `probe_clips()`. A model in 16 bits that
+    clips (N, 3, 4n+1, H, W) in [-1, 1]; None is the first frame of each of `sample_clips()`. A model in 16 bits that
     overflows itself is measured in FP32.
     """
-    clips = probe_clips()[:, :, :1] if clips is None else clips
+    clips = sample_clips()[:, :, :1] if clips is None else clips
     extremes = module_extremes(vae, clips)
     if vae.dtype != torch.float32 and not all(isfinite(value) for pair in extremes.values() for value in pair):
         extremes = module_extremes(deepcopy(vae).float(), clips)
-    return choose_exponents(extremes, plan_steps(vae.config, spec))
+    return choose_scaling(extremes, plan_operations(vae.config, spec))
 
 
-def choose_exponents(extremes: Mapping[str, Extremes], steps: Iterable[Step]) -> TensorExponents:
+def choose_scaling(extremes: Mapping[str, Extremes], operations: Iterable[Operation]) -> PowerOfTwoScaling:
     """The exponents that leave each tensor `MARGIN` times the room that it needs.
 
     extremes: by the modules' names. steps: those of an FP16 plan for every direction, whose layers these are.
@@ -97,29 +97,29 @@ def choose_exponents(extremes: Mapping[str, Extremes], steps: Iterable[Step]) ->
     copied: dict[str, str] = {}
     reached: list[float] = []
     exponents: dict[str, int] = {}
-    for step in steps:
-        layer = step.layer
-        if step.kernel == "attention":
+    for operation in operations:
+        layer = operation.layer
+        if operation.kernel == "attention":
             q, k, v = (extremes[f"{layer}.{name}"].output for name in ("to_q", "to_k", "to_v"))
-            tensors |= {f"{layer}.to_v": v, step.target: v}
+            tensors |= {f"{layer}.to_v": v, operation.target: v}
             projected = max(q, k)
             # Only products of the two count, so what the one loses the other gains.
             shift = round(log2(q / k) / 2) if smallest_exponent(projected) and min(q, k) > 0 else 0
             reached.append(projected)
             exponents |= {f"{layer}.to_q": shift, f"{layer}.to_k": -shift}
-        elif step.kernel == "norm" and not step.norm:
-            copied[layer] = step.source
-        elif step.kernel == "norm":
+        elif operation.kernel == "norm" and not operation.norm:
+            copied[layer] = operation.source
+        elif operation.kernel == "norm":
             inputs[layer] = extremes[layer.replace("to_qkv", "to_q")].input
-        elif step.problem is not None and step.problem.output != "fp32" and not layer.endswith(".to_qkv"):
+        elif operation.problem is not None and operation.problem.output != "fp32" and not layer.endswith(".to_qkv"):
             # A stream's last addition is the module's: `conv2` of a resnet, `to_out` of an attention.
             written = extremes[layer.removesuffix(".conv2").removesuffix(".to_out")].output
-            tensors[step.target] = max(written, tensors.get(step.target, 0.0))
+            tensors[operation.target] = max(written, tensors.get(operation.target, 0.0))
     exponents |= {name: smallest_exponent(value) for name, value in tensors.items()}
     read = {name: ceil(log2(value / _ENOUGH)) for name, value in inputs.items() if smallest_exponent(value)}
     read |= {layer: exponents[buffer] for layer, buffer in copied.items()}
     loud = [value for value in (*tensors.values(), *inputs.values(), *reached) if smallest_exponent(value)]
-    return TensorExponents(_not_0(exponents), _not_0(read), max(loud, default=0.0))
+    return PowerOfTwoScaling(_not_0(exponents), _not_0(read), max(loud, default=0.0))
 
 
 def smallest_exponent(largest: float) -> int:
@@ -156,12 +156,16 @@ def module_extremes(vae: VideoVAE, clips: Tensor) -> dict[str, Extremes]:
     return {name: Extremes(*pair) for name, pair in zip(found, values, strict=True)}
 
 
-def plan_steps(config: VAEConfig, spec: DeviceSpec) -> list[Step]:
+def plan_operations(config: VAEConfig, spec: DeviceSpec) -> list[Operation]:
     """The operations of an FP16 plan for each direction."""
     parts: tuple[Part, ...] = ("decode", "encode")
     recipe = QuantRecipe("fp16")
     shapes = [VAEShape(part, _ANY_PX, _ANY_PX) for part in parts]
-    return [step for shape in shapes for step in compile_vae_plan(config, recipe, spec, shape, 1 << 62).first.steps]
+    return [
+        operation
+        for shape in shapes
+        for operation in compile_vae_plan(config, recipe, spec, shape, 1 << 62).first.operations
+    ]
 
 
 def _not_0(exponents: Mapping[str, int]) -> dict[str, int]:

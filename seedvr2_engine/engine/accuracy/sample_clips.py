@@ -11,12 +11,12 @@ from torch import Tensor
 FRAMES = 5
 
 
-def probe_clips(size: int = 192) -> Tensor:
+def sample_clips(size: int = 192) -> Tensor:
     """Two procedural clips (2, 3, 5, size, size) in [-1, 1], FP32: a scene and a page."""
-    return torch.cat([probe_clip(size), probe_page(size)])
+    return torch.cat([sample_scene(size), sample_page(size)])
 
 
-def probe_clip(size: int = 192) -> Tensor:
+def sample_scene(size: int = 192) -> Tensor:
     """A procedural clip (1, 3, 5, size, size) in [-1, 1], FP32: gradients, edges, texture, a dark corner, motion."""
     rows, columns = np.mgrid[:size, :size]
     texture = np.repeat(np.repeat(_noise(0, 3, size // 2, size // 2), 2, 1), 2, 2)
@@ -33,7 +33,7 @@ def probe_clip(size: int = 192) -> Tensor:
     return _clip(np.stack(frames, axis=1))
 
 
-def probe_page(size: int = 192) -> Tensor:
+def sample_page(size: int = 192) -> Tensor:
     """A clip (1, 3, 5, size, size) in [-1, 1] like print: lines of dark strokes on white, of three sizes, scrolling."""
     page = np.ones((size, size + 8))
     top = 4

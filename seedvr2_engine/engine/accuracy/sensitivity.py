@@ -58,20 +58,20 @@ def mean_squared_error(actual: Tensor, exact: Tensor) -> Tensor:
 def decoder_shares(config: VAEConfig, device: DeviceSpec) -> dict[str, float]:
     """Each layer's share of the arithmetic of a later step of a decode, composed upsamplers as they are computed.
 
-    Twice as much time is what a share takes in 16 bits, so it is also what a layer costs that is kept high.
+    Twice as much time is what a share takes in 16 bits, so it is also what a layer costs that is kept in 16 bits.
     """
     plan = compile_vae_plan(config, QuantRecipe("fp16"), device, VAEShape("decode", *_NOMINAL_PX), 1 << 62)
     flops: dict[str, int] = {}
-    for step, _ in plan.steady.executions():
-        if step.problem is not None or step.kernel == "attention":
-            flops[step.layer] = flops.get(step.layer, 0) + step.flops
+    for operation, _ in plan.steady.executions():
+        if operation.problem is not None or operation.kernel == "attention":
+            flops[operation.layer] = flops.get(operation.layer, 0) + operation.flops
     return {name: value / sum(flops.values()) for name, value in flops.items()}
 
 
 def paired_layers(config: VAEConfig, recipe: QuantRecipe, device: DeviceSpec) -> frozenset[str]:
     """The resnets' convolutions of a decode that are computed in pairs of frames where memory allows it."""
     plan = compile_vae_plan(config, recipe, device, VAEShape("decode", *_NOMINAL_PX), 1 << 62)
-    problems = ((step.layer, step.problem) for step in plan.steady.steps)
+    problems = ((operation.layer, operation.problem) for operation in plan.steady.operations)
     return frozenset(
         layer for layer, problem in problems if problem is not None and problem.paired and problem.phases == 1
     )

@@ -1,4 +1,4 @@
-"""What computes between a transformer's matrix products: the Triton kernels, or their FP32 twins anywhere."""
+"""What computes between a transformer's matrix products: the Triton kernels, or their FP32 references anywhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StepTokens(Protocol):
 
 
 class TokenBackend(NamedTuple):
-    """The passes of the fused transformer; `kernels.tokens.gates.reference` says what each computes."""
+    """The passes of the fused transformer; `kernels.tokens.reference` says what each computes."""
 
     name: str
     step_tokens: StepTokens
@@ -38,10 +38,10 @@ class TokenBackend(NamedTuple):
     """Compiles what calls of the functions above need, side by side, and runs none of it but `project_gelu`."""
 
 
-def twin_tokens() -> TokenBackend:
-    """The FP32 twins: slow, and independent of any GPU."""
+def reference_tokens() -> TokenBackend:
+    """The FP32 references: slow, and independent of any GPU."""
     return TokenBackend(
-        "twins",
+        "reference",
         reference.step_tokens,
         reference.join_parts,
         reference.collect_rows,

@@ -1,4 +1,4 @@
-"""What computes: the Triton kernels on a GPU, or their FP32 twins anywhere."""
+"""What computes: the Triton kernels on a GPU, or their FP32 references anywhere."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -39,22 +39,22 @@ class Backend(NamedTuple):
     """Compiles what calls of the functions above need, all side by side, and runs none of it."""
 
 
-def twin_backend() -> Backend:
-    """The FP32 twins: slow, and independent of any GPU."""
+def reference_backend() -> Backend:
+    """The FP32 references: slow, and independent of any GPU."""
     return Backend(
-        "twins",
-        reference.conv3d,
-        reference.paired_conv3d,
-        reference.combine,
-        reference.finish_statistics,
-        reference.normalize,
-        reference.normalize_pair,
-        reference.attend,
-        reference.quantize_attention,
-        reference.attend_8bit,
-        reference.unfold,
-        reference.fold,
-        lambda calls: None,
+        name="reference",
+        conv3d=reference.conv3d,
+        paired_conv3d=reference.paired_conv3d,
+        combine=reference.combine,
+        finish_statistics=reference.finish_statistics,
+        normalize=reference.normalize,
+        normalize_pair=reference.normalize_pair,
+        attend=reference.attend,
+        quantize_attention=reference.quantize_attention,
+        attend_8bit=reference.attend_8bit,
+        unfold=reference.unfold,
+        fold=reference.fold,
+        compile=lambda calls: None,
     )
 
 
@@ -65,19 +65,19 @@ def triton_backend() -> Backend:
     from ...kernels.conv import conv3d, image, paired
 
     return Backend(
-        "Triton",
-        conv3d.conv3d,
-        paired.paired_conv3d,
-        groupnorm.combine,
-        groupnorm.finish_statistics,
-        groupnorm.normalize,
-        groupnorm.normalize_pair,
-        flash.attend,
-        quantize.quantize_attention,
-        eight_bit.attend_8bit,
-        image.unfold,
-        image.fold,
-        launch.compile_ahead,
+        name="Triton",
+        conv3d=conv3d.conv3d,
+        paired_conv3d=paired.paired_conv3d,
+        combine=groupnorm.combine,
+        finish_statistics=groupnorm.finish_statistics,
+        normalize=groupnorm.normalize,
+        normalize_pair=groupnorm.normalize_pair,
+        attend=flash.attend,
+        quantize_attention=quantize.quantize_attention,
+        attend_8bit=eight_bit.attend_8bit,
+        unfold=image.unfold,
+        fold=image.fold,
+        compile=launch.compile_ahead,
     )
 
 

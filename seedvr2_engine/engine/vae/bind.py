@@ -17,9 +17,9 @@ from ...kernels.conv.operands import (
     frame_scale,
     tile_counts,
 )
-from ...kernels.layout import DTYPES, OUTPUT_DTYPES, WIDTH, attention_operands, chunk_counts, tiles_per_chunk
+from ...kernels.layout import DTYPES, PICTURE_FORMAT, WIDTH, attention_operands, chunk_counts, tiles_per_chunk
 from ...models.vae.config import VAEConfig
-from ...plan.execution_plan import ExecutionPlan, Schedule, Step
+from ...plan.execution_plan import ExecutionPlan, Operation, Schedule
 from ...plan.lowering import FLOAT_BYTES
 from ...plan.tables import ROW, row_count
 from ...plan.target import exponents_buffer
@@ -28,9 +28,6 @@ from .backend import Backend, attend_with_torch
 from .host_rings import HostRings
 from .rings import Memory, RingTensors, ring_tensors
 from .weights import WeightStore
-
-PICTURE_DTYPE = torch.float16
-"""Of pictures on their way in and out: [-1, 1] in steps of 2^-11 at most."""
 
 
 @dataclass(frozen=True)
@@ -63,131 +60,133 @@ class Binder:
         """All launches of a step over `memory`."""
         device = memory.arena.device
         executions = list(schedule.executions())
-        rows = sum(row_count(step) for step, _ in executions)
+        rows = sum(row_count(operation) for operation, _ in executions)
         tables = torch.zeros(rows, ROW, dtype=torch.int32, device=device)
         rings = ring_tensors(self._plan, schedule, memory, exponents)
         space = _Space(schedule, memory, rings, tables)
-        frames = sum(step.frames for step, _ in executions if step.kernel in ("unfold", "fold"))
+        frames = sum(operation.frames for operation, _ in executions if operation.kernel in ("unfold", "fold"))
         pictures = (3, frames, self._plan_px()[0], self._plan_px()[1])
         decodes = self._plan.shape.part == "decode"
-        first, last = schedule.steps[0], schedule.steps[-1]
+        first, last = schedule.operations[0], schedule.operations[-1]
         if decodes:
             entry = space.view("input", (1, *first.size), DTYPES[first.format])
-            result = space.view("output", pictures, PICTURE_DTYPE)
+            result = space.view("output", pictures, DTYPES[PICTURE_FORMAT])
         else:
             assert last.problem is not None
-            entry = space.view("input", pictures, PICTURE_DTYPE)
+            entry = space.view("input", pictures, DTYPES[PICTURE_FORMAT])
             result = space.view("output", (1, *last.problem.output_px, last.problem.channels_out), torch.float32)
         launches: list[Launch] = []
         kernels: list[Launch] = []
         row = 0
-        for step, run in executions:
-            picture = (result if decodes else entry)[:, run : run + step.frames]
-            bound = self._launches(step, space, row, picture)
-            launches += bound if host is None else host.surround(step, bound, schedule, rings)
-            if step.kernel != "attention" or step.config is not None:
+        for operation, run in executions:
+            picture = (result if decodes else entry)[:, run : run + operation.frames]
+            bound = self._launches(operation, space, row, picture)
+            launches += bound if host is None else host.surround(operation, bound, schedule, rings)
+            if operation.kernel != "attention" or operation.config is not None:
                 kernels += bound
-            row += row_count(step)
+            row += row_count(operation)
         return BoundSchedule(tuple(launches), tuple(kernels), tables, entry, result)
 
     def _plan_px(self) -> tuple[int, int]:
-        step = self._plan.first.steps[-1 if self._plan.shape.part == "decode" else 0]
-        return step.size[0], step.size[1]
+        operation = self._plan.first.operations[-1 if self._plan.shape.part == "decode" else 0]
+        return operation.size[0], operation.size[1]
 
-    def _launches(self, step: Step, space: "_Space", row: int, picture: Tensor) -> list[Launch]:
+    def _launches(self, operation: Operation, space: "_Space", row: int, picture: Tensor) -> list[Launch]:
         backend = self._backend
-        if step.kernel == "unfold":
-            unfolded = space.view(step.target, (step.frames, *step.size), DTYPES[step.format])
+        if operation.kernel == "unfold":
+            unfolded = space.view(operation.target, (operation.frames, *operation.size), DTYPES[operation.format])
             return [partial(backend.unfold, picture, unfolded)]
-        if step.kernel == "fold":
-            taps = space.view(step.source, (step.frames, *step.size[:2], WIDTH), torch.float32)
+        if operation.kernel == "fold":
+            taps = space.view(operation.source, (operation.frames, *operation.size[:2], WIDTH), torch.float32)
             return [partial(backend.fold, taps, self._weights.picture_bias(), picture)]
-        if step.kernel == "load":
-            return [self._load(step, space, row)]
-        if step.kernel == "norm":
-            return self._norm(step, space, row)
-        if step.kernel == "attention":
-            return self._attention(step, space)
-        return [self._conv(step, space, row)]
+        if operation.kernel == "load":
+            return [self._load(operation, space, row)]
+        if operation.kernel == "norm":
+            return self._norm(operation, space, row)
+        if operation.kernel == "attention":
+            return self._attention(operation, space)
+        return [self._conv(operation, space, row)]
 
-    def _load(self, step: Step, space: "_Space", row: int) -> Launch:
-        frames, channels = step.frames, step.size[2]
+    def _load(self, operation: Operation, space: "_Space", row: int) -> Launch:
+        frames, channels = operation.frames, operation.size[2]
         nothing = torch.tensor([0.0, 1.0, 0.0, 0.0], device=space.device)[None, :, None]
         affine = nothing.expand(frames, 4, channels).contiguous()
-        x = space.view(step.source, (frames, *step.size), DTYPES[step.format])
+        x = space.view(operation.source, (frames, *operation.size), DTYPES[operation.format])
         spec = NormSpec(normalises=False, activates=False)
-        return partial(self._backend.normalize, x, affine, NormOperands(None, None), spec, space.target(step, row))
+        return partial(self._backend.normalize, x, affine, NormOperands(None, None), spec, space.target(operation, row))
 
-    def _norm(self, step: Step, space: "_Space", row: int) -> list[Launch]:
-        assert step.counts is not None
-        counts, chunks = self._tile_counts(step.counts, space.device)
-        frames, channels = step.frames, step.size[2]
-        x = space.view(step.source, (frames, *step.size), space.activation_dtype)
-        rows = space.bytes(step.partials) // (frames * FLOAT_BYTES * counts.numel() * channels)
-        partials = space.view(step.partials, (frames, counts.numel(), rows, channels), torch.float32)
-        combined = space.view(f"{step.layer}.combined", (frames, chunks.numel(), 4, channels), torch.float32)
-        affine = space.view(f"{step.layer}.affine", (frames, 4, channels), torch.float32)
-        operands, target = self._weights.norm(step), space.target(step, row)
+    def _norm(self, operation: Operation, space: "_Space", row: int) -> list[Launch]:
+        assert operation.counts is not None
+        counts, chunks = self._tile_counts(operation.counts, space.device)
+        frames, channels = operation.frames, operation.size[2]
+        x = space.view(operation.source, (frames, *operation.size), space.activation_dtype)
+        rows = space.bytes(operation.partials) // (frames * FLOAT_BYTES * counts.numel() * channels)
+        partials = space.view(operation.partials, (frames, counts.numel(), rows, channels), torch.float32)
+        combined = space.view(f"{operation.layer}.combined", (frames, chunks.numel(), 4, channels), torch.float32)
+        affine = space.view(f"{operation.layer}.affine", (frames, 4, channels), torch.float32)
+        operands, target = self._weights.norm(operation), space.target(operation, row)
         spec = NormSpec(
-            bool(step.norm),
-            step.activates,
-            *frame_scale(DTYPES[step.format], is_smoothed=self._weights.is_smoothed(step)),
+            bool(operation.norm),
+            operation.activates,
+            *frame_scale(DTYPES[operation.format], is_smoothed=self._weights.is_smoothed(operation)),
             groups=self._config.norm_groups,
             # The variance is that of the stored tensor.
-            eps=self._config.norm_eps * 4.0 ** -self._weights.exponents.of(step.source),
+            eps=self._config.norm_eps * 4.0 ** -self._weights.scaling.of(operation.source),
         )
         normalize = partial(self._backend.normalize, x, affine, operands, spec, target)
-        if step.makes_sums:
-            sums = FrameTarget(*space.sums(step.target, step), target.slots)
-            normalize = partial(self._backend.normalize_pair, x, affine, operands, spec, target, sums)
+        if operation.makes_winograd_inputs:
+            winograd = FrameTarget(*space.winograd(operation.target, operation), target.slots)
+            normalize = partial(self._backend.normalize_pair, x, affine, operands, spec, target, winograd)
         return [
             partial(self._backend.combine, partials, counts, combined),
             partial(self._backend.finish_statistics, combined, chunks, operands, spec, affine),
             normalize,
         ]
 
-    def _attention(self, step: Step, space: "_Space") -> list[Launch]:
-        rows, columns, width = step.size
-        qkv = space.view(step.source, (1, rows * columns, width), space.activation_dtype)
-        y = space.view(step.target, (1, rows * columns, width // 3), space.activation_dtype)
-        if step.config is None:
+    def _attention(self, operation: Operation, space: "_Space") -> list[Launch]:
+        rows, columns, width = operation.size
+        qkv = space.view(operation.source, (1, rows * columns, width), space.activation_dtype)
+        y = space.view(operation.target, (1, rows * columns, width // 3), space.activation_dtype)
+        if operation.config is None:
             return [partial(attend_with_torch, qkv, y)]
-        assert isinstance(step.config, AttentionConfig)
-        name = f"{step.layer}.operands"
+        assert isinstance(operation.config, AttentionConfig)
+        name = f"{operation.layer}.operands"
         if name not in space.schedule.places:
-            return [partial(self._backend.attend, qkv, y, step.config)]
+            return [partial(self._backend.attend, qkv, y, operation.config)]
         memory = space.view(name, (space.bytes(name),), torch.uint8)
-        operands = attention_operands(memory, rows * columns, width // 3, step.format)
+        operands = attention_operands(memory, rows * columns, width // 3, operation.format)
         return [
-            partial(self._backend.quantize_attention, qkv, operands, step.config),
-            partial(self._backend.attend_8bit, operands, y, step.config),
+            partial(self._backend.quantize_attention, qkv, operands, operation.config),
+            partial(self._backend.attend_8bit, operands, y, operation.config),
         ]
 
-    def _conv(self, step: Step, space: "_Space", row: int) -> Launch:
-        problem, config = step.problem, step.config
+    def _conv(self, operation: Operation, space: "_Space", row: int) -> Launch:
+        problem, config = operation.problem, operation.config
         assert problem is not None
         assert isinstance(config, ConvConfig)
-        frames, taps = step.frames, problem.kernel[0]
+        frames, taps = operation.frames, problem.kernel[0]
         first = row * ROW
         if problem.paired:
-            window = FrameWindow(*space.sums(step.source, step), space.tables)
-        elif step.slot is not None:
+            window = FrameWindow(*space.winograd(operation.source, operation), space.tables)
+        elif operation.slot is not None:
             table = space.tables.view(-1)[first : first + frames * (taps + 1)].view(frames, -1)
-            ring = space.rings[step.slot.ring]
+            ring = space.rings[operation.slot.ring]
             window = FrameWindow(ring.frames, ring.exponents, table)
         else:
             table = space.tables.view(-1)[first : first + taps + 1].view(1, -1)
-            window = FrameWindow(space.view(step.source, (1, *step.size), DTYPES[step.format]), None, table)
-        weights = self._weights.layer(step)
+            window = FrameWindow(
+                space.view(operation.source, (1, *operation.size), DTYPES[operation.format]), None, table
+            )
+        weights = self._weights.layer(operation)
         size = (frames, *problem.output_px, problem.channels_out)
-        y = space.view(step.target, size, OUTPUT_DTYPES[problem.output])
+        y = space.view(operation.target, size, DTYPES[problem.output])
         partials = shortcut = None
-        if step.shortcut:
-            shortcut = space.view(step.shortcut, (*size[:3], problem.shortcut_channels), OUTPUT_DTYPES[problem.output])
-        if step.partials:
+        if operation.shortcut:
+            shortcut = space.view(operation.shortcut, (*size[:3], problem.shortcut_channels), DTYPES[problem.output])
+        if operation.partials:
             tiles = tile_counts(problem.grid_px, (config.tile_h, config.tile_w), problem.phases).numel()
             partials = space.view(
-                step.partials, (frames, tiles, problem.statistic_rows, problem.channels_out), torch.float32
+                operation.partials, (frames, tiles, problem.statistic_rows, problem.channels_out), torch.float32
             )
         additions = Additions(y if problem.has_residual else None, shortcut, weights.shortcut)
         convolve = self._backend.paired_conv3d if problem.paired else self._backend.conv3d
@@ -218,7 +217,9 @@ class _Space:
     @property
     def activation_dtype(self) -> torch.dtype:
         """Of the tensors between the layers."""
-        return next(OUTPUT_DTYPES[step.problem.output] for step in self.schedule.steps if step.problem is not None)
+        return next(
+            DTYPES[operation.problem.output] for operation in self.schedule.operations if operation.problem is not None
+        )
 
     def view(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A buffer as a tensor."""
@@ -230,15 +231,15 @@ class _Space:
         """The size of a buffer."""
         return self.schedule.places[name].bytes
 
-    def sums(self, name: str, step: Step) -> tuple[Tensor, Tensor | None]:
-        """Four sums of frames of a step's size, and their exponents."""
-        dtype = DTYPES[step.format]
+    def winograd(self, name: str, operation: Operation) -> tuple[Tensor, Tensor | None]:
+        """The four Winograd inputs of an operation's size, and their exponents."""
+        dtype = DTYPES[operation.format]
         exponents = self.view(exponents_buffer(name), (4,), torch.int32) if dtype.itemsize == 1 else None
-        return self.view(name, (4, *step.size), dtype), exponents
+        return self.view(name, (4, *operation.size), dtype), exponents
 
-    def target(self, step: Step, row: int) -> FrameTarget:
-        """Where a step writes frames, behind the slots of those that it reads."""
-        assert step.slot is not None
-        ring = self.rings[step.slot.ring]
-        slots = step.frames * (2 if step.makes_sums else 1)
+    def target(self, operation: Operation, row: int) -> FrameTarget:
+        """Where an operation writes frames, behind the slots of those that it reads."""
+        assert operation.slot is not None
+        ring = self.rings[operation.slot.ring]
+        slots = operation.frames * (2 if operation.makes_winograd_inputs else 1)
         return FrameTarget(ring.frames, ring.exponents, self.tables.view(-1)[row * ROW : row * ROW + slots])

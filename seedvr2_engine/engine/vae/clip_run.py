@@ -10,7 +10,7 @@ from ...plan.execution_plan import FRAMES_PER_STEP, ExecutionPlan
 from .session import Clip, Session
 
 
-class Lane:
+class ClipRun:
     """One clip on its way, whole frames or all its tiles."""
 
     def __init__(self, session: Session, plans: list[ExecutionPlan], grid: TileGrid | None) -> None:

@@ -5,24 +5,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
 from ...device import DeviceSpec
 from ...errors import DeviceMemoryError, EngineUnsupportedError, InvalidArgumentError
+from ...kernels.layout import DTYPES, PICTURE_FORMAT
+from ...models.vae.inputs import batches, check_frames, check_input, check_slices
 from ...models.vae.model import VideoVAE
 from ...models.vae.tiling import TileGrid, TileSpec, decode_grid, encode_grid
 from ...plan.compile import PlanOptions, compile_vae_plan
-from ...plan.execution_plan import CELL_PX, FRAMES_PER_STEP, ExecutionPlan, Part, VAEShape
+from ...plan.execution_plan import FRAMES_PER_STEP, LATENT_CELL_PX, ExecutionPlan, Part, VAEShape
 from ...quant import QuantRecipe
 from ..accuracy.calibrate import calibrate_on
-from ..accuracy.fp16_scaling import TensorExponents
+from ..accuracy.fp16_scaling import PowerOfTwoScaling
 from .backend import Backend
-from .bind import PICTURE_DTYPE
-from .clip_run import Lane
-from .inputs import batches, check_frames, check_input, check_slices
+from .clip_run import ClipRun
 from .session import Session
 from .weights import WeightStore
 
@@ -42,8 +41,8 @@ class EngineOptions:
     """GPU memory that weights, working memory and one result may take; None is what is free when a plan is made."""
     uses_graphs: bool = True
     """Whether steps are recorded as CUDA graphs."""
-    exponents: TensorExponents = field(default_factory=TensorExponents)
-    """Of the tensors in 16 bits; `measure_exponents` finds those that keep a VAE within FP16."""
+    scaling: PowerOfTwoScaling = field(default_factory=PowerOfTwoScaling)
+    """Of the tensors in 16 bits; `measure_scaling` finds those that keep a VAE within FP16."""
     maxima: Mapping[str, Tensor] | None = None
     """Layer -> (C,), the largest input of every channel, for INT8; None measures them (`calibrate_on`)."""
 
@@ -77,7 +76,7 @@ class VAEEngine:
         maxima = self.options.maxima
         if maxima is None and recipe.precision == "int8":
             maxima = calibrate_on(vae, self.device)
-        self.weights = WeightStore(vae.state_dict(), self.device, maxima, self.options.exponents)
+        self.weights = WeightStore(vae.state_dict(), self.device, maxima, self.options.scaling)
         self.session = self._new_session()
         self._plans: dict[tuple[VAEShape, TileSpec | None], ExecutionPlan] = {}
         self._budget = self.options.budget_bytes
@@ -110,7 +109,12 @@ class VAEEngine:
     @property
     def dtype(self) -> torch.dtype:
         """Number format of decoded pictures."""
-        return PICTURE_DTYPE
+        return DTYPES[PICTURE_FORMAT]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on its device: packed weights and working memory."""
+        return self.weights.nbytes + self.session.memory_bytes
 
     def plan(self, shape: VAEShape, tile: TileSpec | None = None) -> ExecutionPlan:
         """The plan for a shape, made once. Raises EngineUnsupportedError, naming the reason, where there is none."""
@@ -129,6 +133,7 @@ class VAEEngine:
 
     def limit(self, budget_bytes: int) -> None:
         """Plan with so much GPU memory from now on; another figure than before drops the plans made until now."""
+        self.options = replace(self.options, budget_bytes=budget_bytes)
         if budget_bytes != self._budget:
             self._budget = budget_bytes
             self._plans.clear()
@@ -137,46 +142,24 @@ class VAEEngine:
         """Give working memory and graphs back; weights stay. Open streams go on afterwards."""
         self.session.release()
 
-    @overload
-    def encode(
-        self,
-        video: Tensor,
-        *,
-        slice_frames: int | None = ...,
-        tile: TileSpec | None = ...,
-        return_distribution: Literal[False] = ...,
-    ) -> Tensor: ...
-
-    @overload
-    def encode(
-        self,
-        video: Tensor,
-        *,
-        slice_frames: int | None = ...,
-        tile: TileSpec | None = ...,
-        return_distribution: Literal[True],
-    ) -> tuple[Tensor, Tensor]: ...
-
-    @torch.no_grad()
-    def encode(
-        self,
-        video: Tensor,
-        *,
-        slice_frames: int | None = None,
-        tile: TileSpec | None = None,
-        return_distribution: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    def encode(self, video: Tensor, *, slice_frames: int | None = None, tile: TileSpec | None = None) -> Tensor:
         """Encode (N, 3, 4n+1, H, W) in [-1, 1] to the posterior mean (N, 16, n+1, H//8, W//8), unscaled, FP32.
 
         tile: spatial tiles; None leaves it to the plan. slice_frames is checked, and changes nothing: the engine always
-        goes one latent frame at a time. return_distribution: (mean, log-variance clamped to [-30, 20]).
+        goes one latent frame at a time.
         """
-        check_slices(slice_frames)
+        return self.encode_distribution(video, slice_frames=slice_frames, tile=tile)[0]
+
+    @torch.no_grad()
+    def encode_distribution(
+        self, video: Tensor, *, slice_frames: int | None = None, tile: TileSpec | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `encode`: the posterior's mean, and its log-variance clamped to [-30, 20]."""
+        check_slices(slice_frames, FRAMES_PER_STEP)
         check_input("video", video, self.config.image_channels)
-        check_frames(video.shape[2])
-        moments = self._whole("encode", video, tile)
-        mean, logvar = moments.chunk(2, dim=1)
-        return (mean, logvar.clamp(-30, 20)) if return_distribution else mean
+        check_frames(video.shape[2], FRAMES_PER_STEP)
+        mean, logvar = self._whole("encode", video, tile).chunk(2, dim=1)
+        return mean, logvar.clamp(-30, 20)
 
     @torch.no_grad()
     def decode(self, latent: Tensor, *, slice_frames: int | None = None, tile: TileSpec | None = None) -> Tensor:
@@ -184,7 +167,7 @@ class VAEEngine:
 
         Arguments as in `encode`.
         """
-        check_slices(slice_frames)
+        check_slices(slice_frames, FRAMES_PER_STEP)
         check_input("latent", latent, self.config.latent_channels)
         return self._whole("decode", latent, tile)
 
@@ -196,23 +179,23 @@ class VAEEngine:
 
         Their number must be 4n+1 in the end (InvalidArgumentError otherwise). Arguments as in `encode`.
         """
-        check_slices(slice_frames)
-        lanes: list[Lane] = []
+        check_slices(slice_frames, FRAMES_PER_STEP)
+        runs: list[ClipRun] = []
         try:
-            for batch in batches(frames):
+            for batch in batches(frames, first=1, rest=FRAMES_PER_STEP):
                 video = torch.stack(batch, dim=2)
                 check_input("frame", video, self.config.image_channels)
-                if len(batch) not in (1, FRAMES_PER_STEP) or (lanes and len(batch) == 1):
+                if len(batch) not in (1, FRAMES_PER_STEP) or (runs and len(batch) == 1):
                     raise InvalidArgumentError(
                         "frames: expected 4n+1 (1, 5, 9, ...), and the last four are not complete; "
                         "repeat the last frame to fill up."
                     )
-                lanes = lanes or self._lanes("encode", video, None, tile)
-                moments = _step(lanes, video)
+                runs = runs or self._start_runs("encode", video, None, tile)
+                moments = _step(runs, video)
                 yield moments.chunk(2, dim=1)[0][:, :, 0]
         finally:
-            for lane in lanes:
-                lane.close()
+            for run in runs:
+                run.close()
 
     @torch.no_grad()
     def stream_decode(
@@ -222,29 +205,34 @@ class VAEEngine:
 
         Each latent frame's pictures come out before the next latent frame is asked for. Arguments as in `encode`.
         """
-        check_slices(slice_frames)
-        lanes: list[Lane] = []
+        check_slices(slice_frames, FRAMES_PER_STEP)
+        runs: list[ClipRun] = []
         try:
             for frame in latents:
                 latent = frame[:, :, None] if frame.ndim == 4 else frame
                 check_input("latent", latent, self.config.latent_channels)
-                lanes = lanes or self._lanes("decode", latent, None, tile)
-                yield from _step(lanes, latent).unbind(dim=2)
+                runs = runs or self._start_runs("decode", latent, None, tile)
+                yield from _step(runs, latent).unbind(dim=2)
         finally:
-            for lane in lanes:
-                lane.close()
+            for run in runs:
+                run.close()
 
     def _whole(self, part: Part, x: Tensor, tile: TileSpec | None) -> Tensor:
         """All clips of a batch, one after the other."""
         decodes = part == "decode"
         frames = (x.shape[2] - 1) * FRAMES_PER_STEP + 1 if decodes else x.shape[2]
-        lanes = self._lanes(part, x, frames, tile)
-        rows, columns = x.shape[-2] * CELL_PX, x.shape[-1] * CELL_PX
+        runs = self._start_runs(part, x, frames, tile)
+        rows, columns = x.shape[-2] * LATENT_CELL_PX, x.shape[-1] * LATENT_CELL_PX
         size: tuple[int, ...] = (self.config.image_channels, frames, rows, columns)
         if not decodes:
             latents = (frames - 1) // FRAMES_PER_STEP + 1
-            size = (2 * self.config.latent_channels, latents, x.shape[-2] // CELL_PX, x.shape[-1] // CELL_PX)
-        dtype = PICTURE_DTYPE if decodes else torch.float32
+            size = (
+                2 * self.config.latent_channels,
+                latents,
+                x.shape[-2] // LATENT_CELL_PX,
+                x.shape[-1] // LATENT_CELL_PX,
+            )
+        dtype = DTYPES[PICTURE_FORMAT] if decodes else torch.float32
         try:
             result = torch.empty(len(x), *size, dtype=dtype, device=self.device)
         except torch.cuda.OutOfMemoryError as error:
@@ -253,22 +241,22 @@ class VAEEngine:
                 f"engine: the result of this {part} takes {len(x) * prod(size) * dtype.itemsize / 1e9:.2f} GB of GPU "
                 f"memory and is not there; use stream_{part}, which gives it frame by frame."
             ) from error
-        for lane, clip, out in zip(lanes, x, result, strict=True):
+        for run, clip, out in zip(runs, x, result, strict=True):
             try:
-                lane.whole(clip, out)
+                run.whole(clip, out)
             finally:
-                lane.close()
+                run.close()
         return result
 
-    def _lanes(self, part: Part, x: Tensor, frames: int | None, tile: TileSpec | None) -> list[Lane]:
-        """A lane for every clip of a batch (N, C, T, H, W), with all memory that its steps need.
+    def _start_runs(self, part: Part, x: Tensor, frames: int | None, tile: TileSpec | None) -> list[ClipRun]:
+        """A run for every clip of a batch (N, C, T, H, W), with all memory that its steps need.
 
         Where there is less memory than was planned with, plans again with a smaller budget, once.
         """
-        scale = CELL_PX if part == "decode" else 1
+        scale = LATENT_CELL_PX if part == "decode" else 1
         shape = VAEShape(part, x.shape[-2] * scale, x.shape[-1] * scale, frames)
         try:
-            return self._reserve(x, shape, tile)
+            return self._prepare_runs(x, shape, tile)
         except torch.cuda.OutOfMemoryError:
             plan = self.plan(shape, tile)
         self._let_go()
@@ -281,7 +269,7 @@ class VAEEngine:
             stacklevel=4,
         )
         try:
-            return self._reserve(x, shape, tile)
+            return self._prepare_runs(x, shape, tile)
         except (torch.cuda.OutOfMemoryError, EngineUnsupportedError) as error:
             self._let_go()
             raise DeviceMemoryError(
@@ -295,22 +283,22 @@ class VAEEngine:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _reserve(self, x: Tensor, shape: VAEShape, tile: TileSpec | None) -> list[Lane]:
+    def _prepare_runs(self, x: Tensor, shape: VAEShape, tile: TileSpec | None) -> list[ClipRun]:
         plan = self.plan(shape, tile)
         grid = None
         if plan.tile_px is not None:
             make_grid = decode_grid if shape.part == "decode" else encode_grid
-            grid = make_grid(x.shape[-2], x.shape[-1], TileSpec(plan.tile_px, plan.overlap_px), CELL_PX)
+            grid = make_grid(x.shape[-2], x.shape[-1], TileSpec(plan.tile_px, plan.overlap_px), LATENT_CELL_PX)
         plans = self._tile_plans(shape, plan, grid)
         for one in sorted({id(one): one for one in plans}.values(), key=lambda one: -one.memory.peak):
-            self.session.reserve(one)
-        return [Lane(self.session, plans, grid) for _ in x]
+            self.session.prepare(one)
+        return [ClipRun(self.session, plans, grid) for _ in x]
 
     def _tile_plans(self, shape: VAEShape, plan: ExecutionPlan, grid: TileGrid | None) -> list[ExecutionPlan]:
         """The plan of each tile: a smaller whole frame."""
         if grid is None:
             return [plan]
-        scale = CELL_PX if shape.part == "decode" else 1
+        scale = LATENT_CELL_PX if shape.part == "decode" else 1
         plans = []
         for tile in grid:
             rows, columns = (part.stop - part.start for part in tile.source)
@@ -335,7 +323,7 @@ class VAEEngine:
         return max(0, free + cached + self.session.reusable_bytes(part) - RESERVE_BYTES)
 
 
-def _step(lanes: list[Lane], x: Tensor) -> Tensor:
+def _step(runs: list[ClipRun], x: Tensor) -> Tensor:
     """The next step of every clip of a batch."""
-    results = [lane.step(part) for lane, part in zip(lanes, x, strict=True)]
+    results = [run.step(part) for run, part in zip(runs, x, strict=True)]
     return torch.stack(results) if len(results) > 1 else results[0][None]

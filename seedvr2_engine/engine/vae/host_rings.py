@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...kernels.layout import DTYPES
-from ...plan.execution_plan import ExecutionPlan, Schedule, Step
+from ...plan.execution_plan import ExecutionPlan, Operation, Schedule
 from ..graphs import Launch
 from .rings import RingTensors
 
@@ -21,7 +21,7 @@ class HostRings:
 
     def __init__(self, plan: ExecutionPlan, device: torch.device) -> None:
         self._plan = plan
-        self._inward, self._outward = _Lane(device), _Lane(device)
+        self._inward, self._outward = _CopyStream(device), _CopyStream(device)
         self._frames = {
             index: torch.zeros(
                 ring.host_frames, *ring.size, dtype=DTYPES[ring.format], pin_memory=device.type == "cuda"
@@ -46,29 +46,30 @@ class HostRings:
         self._outward.finish()
 
     def surround(
-        self, step: Step, launches: Sequence[Launch], schedule: Schedule, rings: tuple[RingTensors, ...]
+        self, operation: Operation, launches: Sequence[Launch], schedule: Schedule, rings: tuple[RingTensors, ...]
     ) -> list[Launch]:
         """The launches of an operation, with the copies that belong to it."""
         users = [
             other.slot.ring
-            for other in schedule.steps
-            if other.segment == step.segment
+            for other in schedule.operations
+            if other.segment == operation.segment
             and other.problem is None
             and other.slot is not None
             and self._plan.rings[other.slot.ring].fetched_early
         ]
         around = list(launches)
-        ring = step.slot.ring if step.slot is not None else -1
-        if ring in self._frames and step.problem is None:
+        ring = operation.slot.ring if operation.slot is not None else -1
+        if ring in self._frames and operation.problem is None:
             late = ring not in users
             after = [ring] if late else users[users.index(ring) + 1 :][:1]
             fetches = [partial(self._fetch, other, rings[other]) for other in after]
-            arrives, leaves = partial(self._arrive, ring, rings[ring]), partial(self._leave, ring, rings[ring])
+            arrives, leaves = partial(self._arrive, rings[ring]), partial(self._leave, ring, rings[ring])
             before = [*fetches, arrives] if late else [arrives, *fetches]
             around = [*before, *launches, leaves]
         elif ring in self._frames:
-            around.append(partial(self._settle, ring))
-        if users and step is next(other for other in schedule.steps if other.segment == step.segment):
+            # What follows may overwrite the layer's frames once they have left.
+            around.append(self._outward.before_launches)
+        if users and operation is next(other for other in schedule.operations if other.segment == operation.segment):
             around.insert(0, partial(self._fetch, users[0], rings[users[0]]))
         return around
 
@@ -81,7 +82,7 @@ class HostRings:
         for past in range(1, min(frame, len(host)) + 1):
             self._inward.copy(tensors.frames[-1 - past], host[(frame - past) % len(host)])
 
-    def _arrive(self, ring: int, tensors: RingTensors) -> None:
+    def _arrive(self, tensors: RingTensors) -> None:
         """Before a layer's new frame is written: wait until its past is there."""
         self._inward.before_launches()
         if tensors.exponents is not None:
@@ -95,12 +96,8 @@ class HostRings:
         self._outward.copy(host[frame % len(host)], tensors.frames[-1])
         self._next[ring] += 1
 
-    def _settle(self, ring: int) -> None:
-        """After a layer has run: what follows may overwrite its frames once they have left."""
-        self._outward.before_launches()
 
-
-class _Lane:
+class _CopyStream:
     """Copies in one direction, in order, beside the launches; on a CPU they are done at once."""
 
     def __init__(self, device: torch.device) -> None:
@@ -116,8 +113,8 @@ class _Lane:
         if self._stream is not None:
             torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
 
-    def after(self, other: "_Lane") -> None:
-        """Copies from here on wait for those of the other lane so far."""
+    def after(self, other: "_CopyStream") -> None:
+        """Copies from here on wait for those of the other stream so far."""
         if self._stream is not None and other._stream is not None:
             self._stream.wait_stream(other._stream)
 

@@ -89,7 +89,7 @@ class Session:
             schedule = self._advance(clip, x)
         return schedule.output if part == "decode" else schedule.output[0].permute(2, 0, 1)
 
-    def reserve(self, plan: ExecutionPlan) -> None:
+    def prepare(self, plan: ExecutionPlan) -> None:
         """Pack the weights and allocate the memory that a plan needs; the steps themselves allocate nothing."""
         with self._on_device():
             self._bind(plan)
@@ -164,8 +164,8 @@ class Session:
             self._bound.move_to_end(id(plan))
             return self._bound[id(plan)][1]
         part = plan.shape.part
-        self._weights.prepare([*plan.first.steps, *plan.steady.steps])
-        self._reserve(plan)
+        self._weights.prepare([*plan.first.operations, *plan.steady.operations])
+        self._grow(plan)
         while len(self._bound) >= MOST_BOUND:
             # A clip that is under way keeps its plan bound.
             owned = {id(clip.plan) for clip in self._owners.values()}
@@ -175,7 +175,7 @@ class Session:
         memory = Memory(self._arena, self._rings[part])
         host = HostRings(plan, self._device) if plan.uses_host else None
         binder = Binder(plan, self._config, self._backend, self._weights)
-        steady = binder.bind(plan.steady, memory, exponents, host) if plan.steady.steps else None
+        steady = binder.bind(plan.steady, memory, exponents, host) if plan.steady.operations else None
         openings = [self._table(step_rows(plan, index)) for index in range(_openings(plan))]
         moves = None
         if steady is not None:
@@ -190,7 +190,7 @@ class Session:
     def _table(self, rows: list[Row]) -> Tensor:
         return torch.tensor(rows, dtype=torch.int32, device=self._device)
 
-    def _reserve(self, plan: ExecutionPlan) -> None:
+    def _grow(self, plan: ExecutionPlan) -> None:
         """Let arena and rings be large enough; where they must grow, everything bound to them is dropped first."""
         part, memory = plan.shape.part, plan.memory
         rings = self._rings.get(part)
@@ -242,4 +242,4 @@ class Session:
 
 
 def _openings(plan: ExecutionPlan) -> int:
-    return SETTLED + 1 if plan.steady.steps else 1
+    return SETTLED + 1 if plan.steady.operations else 1

@@ -92,4 +92,4 @@ class Architecture:
     """Registers that all threads of a block can have."""
     known_spills: Mapping[str, int] = field(default_factory=dict)
     """Kernels that keep registers in local memory, and how many bytes at most: format, layer and taps, as
-    `plan.describe.step_name` has them. A kernel that is not named here may not."""
+    `plan.describe.operation_name` has them. A kernel that is not named here may not."""

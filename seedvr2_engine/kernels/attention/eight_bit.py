@@ -1,9 +1,6 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803
-# mypy: allow-untyped-defs, no-check-untyped-defs
-"""Attention of one head with up to 512 dimensions in 8 bits, on what `attention_quantize` prepares.
+"""Attention of one head with up to 512 dimensions in 8 bits, on what `quantize` prepares.
 
-Since the keys' mean is zero, so is the mean of a query's scores, and the highest is not below zero: padding is keys of
+Since the keys' mean is zero, so is the mean of a query's scores, and the largest is not below zero: padding is keys of
 zero, whose score of zero is taken out of the sum of probabilities at the end. Probabilities are relative to a power of
 two, so a rescaled E4M3 number is the same number.
 
@@ -54,16 +51,16 @@ def multiply(q, k, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, INTEGER: tl.con
 
 
 @triton.jit
-def softmax_step(products, qs, ks, highest, BITS: tl.constexpr, INTEGER: tl.constexpr):
-    """A block's probabilities, what earlier ones are to be multiplied with, and the highest score's next power."""
+def softmax_step(products, qs, ks, running_max, BITS: tl.constexpr, INTEGER: tl.constexpr):
+    """A block's probabilities, what earlier ones are multiplied by, and the power of two above the largest score."""
     if INTEGER:
         s = products.to(tl.float32, bitcast=True) * ks[None, :] - (12582912.0 * ks)[None, :]
     else:
         s = products * ks[None, :]
-    higher = tl.maximum(highest, tl.ceil(tl.max(s, axis=1) * qs))
-    shrink = tl.exp2(highest - higher)
-    p = tl.exp2(s * qs[:, None] + (BITS - higher)[:, None])
-    return p, shrink, higher
+    new_max = tl.maximum(running_max, tl.ceil(tl.max(s, axis=1) * qs))
+    rescaling = tl.exp2(running_max - new_max)
+    p = tl.exp2(s * qs[:, None] + (BITS - new_max)[:, None])
+    return p, rescaling, new_max
 
 
 @triton.jit
@@ -73,7 +70,7 @@ def attend_in_turn(
     BITS: tl.constexpr, INTEGER: tl.constexpr, COMPILED: tl.constexpr,
 ):  # fmt: skip
     """Sums of weighed values [BLOCK_M, BLOCK_V], sums of probabilities and the power they are relative to [BLOCK_M]."""
-    highest = tl.zeros((BLOCK_M,), tl.float32)
+    running_max = tl.zeros((BLOCK_M,), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     acc = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
     for n in range(0, L, BLOCK_N):
@@ -81,13 +78,13 @@ def attend_in_turn(
         ks = tl.load(scales + column, mask=column < L, other=0.0)
         k = load_rows(keys, t, n, 0, L, D, BLOCK_N, D, TMA)
         products = multiply(q, k, BLOCK_M, BLOCK_N, INTEGER)
-        p, shrink, highest = softmax_step(products, qs, ks, highest, BITS, INTEGER)
-        total = total * shrink + tl.sum(p, axis=1)
+        p, rescaling, running_max = softmax_step(products, qs, ks, running_max, BITS, INTEGER)
+        total = total * rescaling + tl.sum(p, axis=1)
         v = load_values(values, t, n, part, PADDED, D, BLOCK_V, BLOCK_N, TMA)
-        acc = tl.dot(p.to(v.dtype), v.T, acc * shrink[:, None])
+        acc = tl.dot(p.to(v.dtype), v.T, acc * rescaling[:, None])
         if COMPILED:
             acc = finished(acc)
-    return acc, total, highest
+    return acc, total, running_max
 
 
 @triton.jit
@@ -108,27 +105,27 @@ def attend_overlapping(
 
     The first turn multiplies probabilities of zero; the last block's product is left for the end.
     """
-    highest = tl.zeros((BLOCK_M,), tl.float32)
+    running_max = tl.zeros((BLOCK_M,), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     acc = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
-    shrink = tl.full((BLOCK_M,), 1.0, tl.float32)
+    rescaling = tl.full((BLOCK_M,), 1.0, tl.float32)
     packed = pack_e4m3(tl.zeros((BLOCK_M, BLOCK_N), tl.float32), COMPILED)
     for n in range(0, L, BLOCK_N):
         column = n + tl.arange(0, BLOCK_N)
         ks = tl.load(scales + column, mask=column < L, other=0.0)
         k = load_rows(keys, t, n, 0, L, D, BLOCK_N, D, TMA)
         products = multiply(q, k, BLOCK_M, BLOCK_N, INTEGER)
-        acc = rescale(acc, shrink, COMPILED)
+        acc = rescale(acc, rescaling, COMPILED)
         before = tl.maximum(n - BLOCK_N, 0)
         acc = weigh(acc, packed, values, t, before, part, PADDED, D, BLOCK_M, BLOCK_N, BLOCK_V, TMA, COMPILED)
-        p, shrink, highest = softmax_step(products, qs, ks, highest, BITS, INTEGER)
-        total = total * shrink + tl.sum(p, axis=1)
+        p, rescaling, running_max = softmax_step(products, qs, ks, running_max, BITS, INTEGER)
+        total = total * rescaling + tl.sum(p, axis=1)
         packed = pack_e4m3(p, COMPILED)
     last = (L - 1) // BLOCK_N * BLOCK_N
     acc = weigh(
-        acc * shrink[:, None], packed, values, t, last, part, PADDED, D, BLOCK_M, BLOCK_N, BLOCK_V, TMA, COMPILED
+        acc * rescaling[:, None], packed, values, t, last, part, PADDED, D, BLOCK_M, BLOCK_N, BLOCK_V, TMA, COMPILED
     )
-    return acc, total, highest
+    return acc, total, running_max
 
 
 @triton.jit
@@ -146,15 +143,15 @@ def attention_8bit_kernel(
     qs = tl.load(q_scale + t.to(tl.int64) * L + rows, mask=rows < L, other=0.0)
     scales = k_scale + t.to(tl.int64) * L
     if OVERLAPS:
-        acc, total, highest = attend_overlapping(
+        acc, total, running_max = attend_overlapping(
             q, qs, keys, values, scales, t, part, L, PADDED, D, BLOCK_M, BLOCK_N, BLOCK_V, TMA, BITS, INTEGER, COMPILED
         )
     else:
-        acc, total, highest = attend_in_turn(
+        acc, total, running_max = attend_in_turn(
             q, qs, keys, values, scales, t, part, L, PADDED, D, BLOCK_M, BLOCK_N, BLOCK_V, TMA, BITS, INTEGER, COMPILED
         )
     padding = (L + BLOCK_N - 1) // BLOCK_N * BLOCK_N - L
-    total -= padding * tl.exp2(BITS - highest)
+    total -= padding * tl.exp2(BITS - running_max)
     out = acc / total[:, None]
     columns = part + tl.arange(0, BLOCK_V)
     at = common + t.to(tl.int64) * 3 * D + columns
@@ -164,7 +161,7 @@ def attention_8bit_kernel(
 
 
 def attend_8bit(operands: AttentionOperands, y: Tensor, config: AttentionConfig) -> None:
-    """softmax(q k^T / sqrt(D)) v for each frame on its own; `reference.attend_8bit` is the twin.
+    """softmax(q k^T / sqrt(D)) v for each frame on its own. Reference: `reference.attend_8bit`.
 
     operands: what `quantize_attention` made for the same config -> y (T, L, D), FP16 or BF16. Raises
     InvalidArgumentError for other shapes or dtypes.

@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """Exact attention of one head with up to 512 dimensions, over the positions of each frame.
 
 The output of a program is BLOCK_M queries by BLOCK_V of the value's dimensions: an accumulator of all 512 would take
@@ -44,20 +41,20 @@ def attention_kernel(
     part = tl.program_id(0) % (D // BLOCK_V) * BLOCK_V
     t = tl.program_id(1)
     q = load_rows(queries, t, row, 0, L, 3 * D, BLOCK_M, D, TMA)
-    highest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    running_max = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     acc = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
     for n in range(0, L, BLOCK_N):
         k = load_rows(keys, t, n, D, L, 3 * D, BLOCK_N, D, TMA)
         scores = tl.dot(q, k.T) * scale_log2
         scores = tl.where((n + tl.arange(0, BLOCK_N) < L)[None, :], scores, float("-inf"))
-        higher = tl.maximum(highest, tl.max(scores, axis=1))
-        shrink = tl.exp2(highest - higher)
-        p = tl.exp2(scores - higher[:, None])
-        total = total * shrink + tl.sum(p, axis=1)
-        highest = higher
+        new_max = tl.maximum(running_max, tl.max(scores, axis=1))
+        rescaling = tl.exp2(running_max - new_max)
+        p = tl.exp2(scores - new_max[:, None])
+        total = total * rescaling + tl.sum(p, axis=1)
+        running_max = new_max
         v = load_rows(values, t, n, 2 * D + part, L, 3 * D, BLOCK_N, BLOCK_V, TMA)
-        acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None])
+        acc = tl.dot(p.to(v.dtype), v, acc * rescaling[:, None])
     rows = row + tl.arange(0, BLOCK_M)
     offsets = rows[:, None] * D + part + tl.arange(0, BLOCK_V)[None, :]
     acc = acc / total[:, None]
@@ -68,7 +65,7 @@ LOG2_E = 1.4426950408889634
 
 
 def attend(qkv: Tensor, y: Tensor, config: AttentionConfig) -> None:
-    """softmax(q k^T / sqrt(D)) v for each frame on its own; `reference.attend` is the twin.
+    """softmax(q k^T / sqrt(D)) v for each frame on its own. Reference: `reference.attend`.
 
     qkv (T, L, 3 D): queries, keys and values side by side, FP16 or BF16, contiguous -> y (T, L, D), same dtype.
     Raises InvalidArgumentError for other shapes or dtypes.

@@ -1,7 +1,4 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803
-# mypy: allow-untyped-defs, no-check-untyped-defs
-"""Queries, keys and values of one attention head in 8 bits, for `attention_8bit`.
+"""Queries, keys and values of one attention head in 8 bits, for `eight_bit`.
 
 Queries and keys have one scale for each token. The keys' mean over all tokens is subtracted from them, and the values'
 mean from the values: the first changes no probability, the second is added to the result again, and both take away what
@@ -23,8 +20,8 @@ from .wgmma import token_at
 
 
 @triton.jit
-def survey_kernel(
-    qkv, survey, L, per_part, D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+def partial_statistics_kernel(
+    qkv, partials, L, per_part, D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Sum of the keys, sum, smallest and largest of the values, for one part of the tokens and some dimensions."""
     part, t = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -45,7 +42,7 @@ def survey_kernel(
         v_sum += tl.sum(v, axis=0)
         low = tl.minimum(low, tl.min(tl.where(there, v, float("inf")), axis=0))
         high = tl.maximum(high, tl.max(tl.where(there, v, float("-inf")), axis=0))
-    at = survey + (t * tl.num_programs(0) + part) * 4 * D + column
+    at = partials + (t * tl.num_programs(0) + part) * 4 * D + column
     tl.store(at, k_sum)
     tl.store(at + D, v_sum)
     tl.store(at + 2 * D, low)
@@ -53,13 +50,13 @@ def survey_kernel(
 
 
 @triton.jit
-def settle_kernel(survey, common, L, parts, D: tl.constexpr, PARTS: tl.constexpr, COLUMNS: tl.constexpr):
+def final_statistics_kernel(partials, common, L, parts, D: tl.constexpr, PARTS: tl.constexpr, COLUMNS: tl.constexpr):
     """Mean of the keys, mean of the values, and the values' scale, for some dimensions of a frame."""
     t = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     part = tl.arange(0, PARTS)
     there = (part < parts)[:, None]
-    at = survey + (t * parts + part)[:, None] * 4 * D + column[None, :]
+    at = partials + (t * parts + part)[:, None] * 4 * D + column[None, :]
     k_mean = tl.sum(tl.load(at, mask=there, other=0.0), axis=0) / L
     v_mean = tl.sum(tl.load(at + D, mask=there, other=0.0), axis=0) / L
     low = tl.min(tl.load(at + 2 * D, mask=there, other=float("inf")), axis=0)
@@ -120,21 +117,21 @@ def quantize_values_kernel(
 
 
 def quantize_attention(qkv: Tensor, operands: AttentionOperands, config: AttentionConfig) -> None:
-    """qkv (T, L, 3 D), FP16 or BF16 -> the operands of `attend_8bit`; `reference.quantize_attention` is the twin.
+    """qkv (T, L, 3 D), FP16 or BF16 -> the operands of `attend_8bit`. Reference: `reference.quantize_attention`.
 
     config: that of `attend_8bit`, which tells in what order it wants the values' tokens.
     """
     frames, length, width = qkv.shape
     dim = width // 3
-    parts = operands.survey.shape[1]
+    parts = operands.partials.shape[1]
     columns = min(dim, 64)
     launch(
-        survey_kernel, (parts, frames, dim // columns),
-        qkv, operands.survey, length, -(-length // parts), D=dim, ROWS=32, COLUMNS=columns, num_warps=4,
+        partial_statistics_kernel, (parts, frames, dim // columns),
+        qkv, operands.partials, length, -(-length // parts), D=dim, ROWS=32, COLUMNS=columns, num_warps=4,
     )  # fmt: skip
     launch(
-        settle_kernel, (frames, dim // min(dim, 16)),
-        operands.survey, operands.common, length, parts, D=dim, PARTS=CHUNKS, COLUMNS=min(dim, 16), num_warps=4,
+        final_statistics_kernel, (frames, dim // min(dim, 16)),
+        operands.partials, operands.common, length, parts, D=dim, PARTS=CHUNKS, COLUMNS=min(dim, 16), num_warps=4,
     )  # fmt: skip
     launch(
         quantize_tokens_kernel, (triton.cdiv(length, 8), frames, 2),

@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """What attention does with the registers of Hopper's `wgmma`, where Triton has no words for it.
 
 A thread holds of a product's sums pairs of two rows in turn: columns 2q and 2q + 1 of every 8, q being its place among
@@ -36,15 +33,15 @@ def finished(product):
 
 
 @triton.jit
-def rescale(acc, shrink, COMPILED: tl.constexpr):
-    """acc [M, V] times shrink [M]: a warp multiplies only where one of its factors is not 1."""
+def rescale(acc, rescaling, COMPILED: tl.constexpr):
+    """acc [M, V] times rescaling [M]: a warp multiplies only where one of its factors is not 1."""
     if COMPILED:
-        factors = tl.broadcast_to(shrink[:, None], acc.shape)
+        factors = tl.broadcast_to(rescaling[:, None], acc.shape)
         acc = tl.inline_asm_elementwise(
             RESCALE, RESCALE_OPERANDS, [acc, factors], dtype=tl.float32, is_pure=True, pack=64
         )
     else:
-        acc = acc * shrink[:, None]
+        acc = acc * rescaling[:, None]
     return acc
 
 

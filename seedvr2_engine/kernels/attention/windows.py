@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """Attention inside sequences of different lengths, which stand one after the other; results go where they are wanted.
 
 The softmax is computed online (Milakov, Gimelshein 2018) in FP32; only a sequence's last block of keys is masked.
@@ -31,7 +28,7 @@ def load_rows(x, row, end, head, D: tl.constexpr, HEADS: tl.constexpr, ROWS: tl.
 
 @triton.jit
 def attend_block(
-    acc, total, highest, q, k, v, row, end, head, scale_log2,
+    acc, total, running_max, q, k, v, row, end, head, scale_log2,
     D: tl.constexpr, HEADS: tl.constexpr, BLOCK_N: tl.constexpr, TMA: tl.constexpr, MASKS: tl.constexpr,
 ):  # fmt: skip
     """One step of the online softmax over BLOCK_N keys."""
@@ -39,13 +36,13 @@ def attend_block(
     scores = tl.dot(q, keys.T)
     if MASKS:
         scores = tl.where((row + tl.arange(0, BLOCK_N) < end)[None, :], scores, float("-inf"))
-    higher = tl.maximum(highest, tl.max(scores, axis=1) * scale_log2)
-    p = tl.exp2(scores * scale_log2 - higher[:, None])
-    shrink = tl.exp2(highest - higher)
-    total = total * shrink + tl.sum(p, axis=1)
+    new_max = tl.maximum(running_max, tl.max(scores, axis=1) * scale_log2)
+    p = tl.exp2(scores * scale_log2 - new_max[:, None])
+    rescaling = tl.exp2(running_max - new_max)
+    total = total * rescaling + tl.sum(p, axis=1)
     values = load_rows(v, row, end, head, D, HEADS, BLOCK_N, TMA)
-    acc = tl.dot(p.to(values.dtype), values, acc * shrink[:, None])
-    return acc, total, higher
+    acc = tl.dot(p.to(values.dtype), values, acc * rescaling[:, None])
+    return acc, total, new_max
 
 
 @triton.jit
@@ -59,17 +56,17 @@ def window_attention_kernel(
     first, last = tl.load(entry), tl.load(entry + 1)
     begin, end = tl.load(entry + 2), tl.load(entry + 3)
     queries = load_rows(q, first, last, head, D, HEADS, BLOCK_M, TMA)
-    highest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    running_max = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     acc = tl.zeros((BLOCK_M, D), tl.float32)
     whole = begin + (end - begin) // BLOCK_N * BLOCK_N
     for row in range(begin, whole, BLOCK_N):
-        acc, total, highest = attend_block(
-            acc, total, highest, queries, k, v, row, end, head, scale_log2, D, HEADS, BLOCK_N, TMA, False
+        acc, total, running_max = attend_block(
+            acc, total, running_max, queries, k, v, row, end, head, scale_log2, D, HEADS, BLOCK_N, TMA, False
         )
     if whole < end:
-        acc, total, highest = attend_block(
-            acc, total, highest, queries, k, v, whole, end, head, scale_log2, D, HEADS, BLOCK_N, TMA, True
+        acc, total, running_max = attend_block(
+            acc, total, running_max, queries, k, v, whole, end, head, scale_log2, D, HEADS, BLOCK_N, TMA, True
         )
     rows = first + tl.arange(0, BLOCK_M)
     place = tl.load(places + rows, mask=rows < last, other=0)
@@ -80,10 +77,10 @@ def window_attention_kernel(
 def attend_windows(
     qkv: tuple[Tensor, Tensor, Tensor], work: Tensor, places: Tensor, out: Tensor, config: WindowConfig
 ) -> None:
-    """softmax(q k^T / sqrt(D)) v inside every sequence; `reference_tokens.attend_windows` is the twin.
+    """softmax(q k^T / sqrt(D)) v inside every sequence. Reference: `tokens.reference.attend_windows`.
 
     qkv: (query rows, heads, D), and keys and values (key rows, heads, D), 16-bit, contiguous. work: of
-    `token_operands.plan_work` for the configuration's block. places (query rows,) int32: the row of out
+    `tokens.operands.plan_work` for the configuration's block. places (query rows,) int32: the row of out
     (rows, heads * D) for each query.
     """
     q, k, v = qkv

@@ -1,7 +1,4 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803
-# mypy: allow-untyped-defs, no-check-untyped-defs
-"""Colour correction in a few launches a frame; `color.reference` has the twins, step by step.
+"""Colour correction in a few launches a frame; `color.reference` has the references, step by step.
 
 Nothing here multiplies and adds in one rounding: a pixel has to fall into the same level when levels are counted and
 when they are looked up, in two kernels that a compiler would otherwise round in its own ways.
@@ -173,7 +170,7 @@ def transfer_detail(content: Tensor, style: Tensor, radii_px: tuple[int, ...]) -
     """The content's detail on the coarse colours of the style: content + blurred(style - content), clamped to [-1, 1].
 
     content, style (3, H, W), floating, of any strides; radii_px: two or more, one after another -> (3, H, W) FP32,
-    contiguous. `color_torch.wavelet` is the twin, to the last bit: one launch a radius, where it rounds.
+    contiguous. Reference: `color.reference.wavelet`, to the last bit: one launch a radius, where it rounds.
     """
     _, height, width = content.shape
     grid = (triton.cdiv(width, COLUMNS), triton.cdiv(height, ROWS), 3)
@@ -192,7 +189,7 @@ def transfer_detail(content: Tensor, style: Tensor, radii_px: tuple[int, ...]) -
 
 
 def count_lab(picture: Tensor, counts: Tensor, matching: LabMatching) -> None:
-    """Add how often each level of L, a and b occurs in a picture; `color_torch.count_lab` is the twin.
+    """Add how often each level of L, a and b occurs in a picture. Reference: `color.reference.count_lab`.
 
     picture (3, H, W), floating, of any strides, clamped to [-1, 1]; counts (3, levels) int32, contiguous.
     """
@@ -206,7 +203,7 @@ def count_lab(picture: Tensor, counts: Tensor, matching: LabMatching) -> None:
 
 
 def match_lab(picture: Tensor, curves: Tensor, matching: LabMatching) -> None:
-    """Give a picture the values of its levels, in place; `color_torch.match_lab` is the twin.
+    """Give a picture the values of its levels, in place. Reference: `color.reference.match_lab`.
 
     picture (3, H, W) FP32, contiguous, in [-1, 1] before and after; curves (3, levels) FP32, contiguous.
     """

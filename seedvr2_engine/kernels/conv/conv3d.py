@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803, N806
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """Causal convolution as an implicit matrix product: FP8, MXFP8, INT8, FP16 and BF16 from one source.
 
 A program computes a tile of `BLOCK_H x BLOCK_W` output pixels by `BLOCK_N` output channels of one frame: the product
@@ -19,7 +16,7 @@ from ...errors import InvalidArgumentError
 from ..configs import ConvConfig, ConvProblem
 from ..dispatch import shortcut_block_k
 from ..launch import launch
-from ..layout import DTYPES, OUTPUT_DTYPES
+from ..layout import DTYPES
 from .epilogue import finish
 from .operands import Additions, ConvOutput, ConvWeights, FrameWindow
 from .product import accumulate, accumulate_mixed, load_matrix, load_window
@@ -134,7 +131,7 @@ def conv3d(
     problem: ConvProblem,
     config: ConvConfig,
 ) -> None:
-    """Convolve the window into `out`; `reference.conv3d` is its twin.
+    """Convolve the window into `out`. Reference: `reference.conv3d`.
 
     y = window * weights (zero-padded in space) * weight scale + bias + shortcut * shortcut weight + residual.
     Nothing is allocated and nothing waits for the GPU. Raises InvalidArgumentError where a tensor does not fit the
@@ -188,7 +185,7 @@ def check_operands(
     window: FrameWindow, weights: ConvWeights, additions: Additions, out: ConvOutput, problem: ConvProblem
 ) -> None:
     """Raise InvalidArgumentError where a tensor is missing, is too many, or has not the problem's shape or dtype."""
-    dtype, output_dtype = DTYPES[problem.format], OUTPUT_DTYPES[problem.output]
+    dtype, output_dtype = DTYPES[problem.format], DTYPES[problem.output]
     output = (problem.frames, *problem.output_px, problem.channels_out)
     frames = (window.frames.shape[0], problem.height_px, problem.width_px, problem.channels_in)
     rows = weights.data.shape[0]

@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803, N806
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """The end of a convolution's tile: bias, residual, store, and statistics for the next GroupNorm.
 
 The statistics need no atomics and cannot cancel: each tile leaves mean and M2, which are combined in a fixed order.

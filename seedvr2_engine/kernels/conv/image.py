@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """The ends of the VAE, where a convolution has three channels on one side.
 
 A tile of such a convolution would fetch each pixel 27 times to do almost nothing with it. So before the first
@@ -63,7 +60,7 @@ def fold_kernel(
 def unfold(picture: Tensor, y: Tensor) -> None:
     """Frames (C, T, H, W), C <= 3, rows contiguous -> y (T, H, W, 32): channel (3 kh + kw) * C + c; the rest zero.
 
-    `reference.unfold` is the twin.
+    Reference: `reference.unfold`.
     """
     colors, frames, height, width = picture.shape
     launch(
@@ -76,7 +73,7 @@ def unfold(picture: Tensor, y: Tensor) -> None:
 def fold(taps: Tensor, bias: Tensor, picture: Tensor) -> None:
     """taps (T, H, W, 32) FP32, channel (3 kh + kw) * C + c, and bias (C,) FP32 -> picture (C, T, H, W).
 
-    `reference.fold` is the twin.
+    Reference: `reference.fold`.
     """
     colors, frames, height, width = picture.shape
     launch(

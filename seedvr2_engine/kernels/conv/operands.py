@@ -1,4 +1,4 @@
-"""What a convolution reads and writes: small value objects shared by the kernels and their twins.
+"""What a convolution reads and writes: small value objects shared by the kernels and their references.
 
 Everything is NDHWC. A *window* is a buffer of frames with a table that says which of them each output frame sees,
 so a ring buffer of cached frames, the repeated first frame of a clip and a whole clip are the same thing to a kernel,
@@ -20,11 +20,12 @@ CENTER, GAIN, OFFSET, BOUND = range(4)
 """Rows of a finished norm: y = (x - center) * gain + offset, and the largest magnitude that follows from it."""
 
 
-PAIRED_FRAMES = ((1.0, 0.0, -1.0, 0.0), (0.0, 0.5, 0.5, 0.0), (0.0, -0.5, 0.5, 0.0), (0.0, -1.0, 0.0, 1.0))
-"""The four sums of frames t-2 to t+1 whose products with sums of taps make frames t and t+1 (see `paired`)."""
-PAIRED_TAPS = ((1.0, 0.0, 0.0), (1.0, 1.0, 1.0), (1.0, -1.0, 1.0), (0.0, 0.0, 1.0))
+WINOGRAD_INPUTS = ((1.0, 0.0, -1.0, 0.0), (0.0, 0.5, 0.5, 0.0), (0.0, -0.5, 0.5, 0.0), (0.0, -1.0, 0.0, 1.0))
+"""The four Winograd inputs: sums of frames t-2 to t+1, whose products with sums of taps make frames t and t+1 (see
+`conv.paired`)."""
+WINOGRAD_TAPS = ((1.0, 0.0, 0.0), (1.0, 1.0, 1.0), (1.0, -1.0, 1.0), (0.0, 0.0, 1.0))
 """The sums of taps."""
-PAIRED_OUTPUTS = ((1.0, 1.0, 1.0, 0.0), (0.0, 1.0, -1.0, 1.0))
+WINOGRAD_OUTPUTS = ((1.0, 1.0, 1.0, 0.0), (0.0, 1.0, -1.0, 1.0))
 """The sums of products."""
 INT8_REACH = 2**0.25
 """`NormSpec.reach` of INT8. The 20 layers of the nano VAE that bear INT8, mean PSNR of five clips against FP32 with 1,
@@ -159,5 +160,5 @@ class AttentionOperands(NamedTuple):
     """(T, L) float32: key - mean = k * k_scale."""
     common: Tensor
     """(T, 3, D) float32: the keys' mean, the values' mean, the values' scale."""
-    survey: Tensor
+    partials: Tensor
     """(T, up to 128 parts of the tokens, 4, D) float32: keys' and values' sums, the values' smallest and largest."""

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from ...quant import quantize_rows
+from ...quant.recipe import EIGHT_BIT
 from ..configs import Format
-from .operands import PAIRED_TAPS, ConvWeights
-
-_HIGH: dict[Format, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
+from ..layout import DTYPES
+from .operands import WINOGRAD_TAPS, ConvWeights
 
 
 def fold_time(weight: Tensor) -> Tensor:
@@ -20,8 +20,8 @@ def fold_time(weight: Tensor) -> Tensor:
 
 def pair_taps(weight: Tensor) -> Tensor:
     """(..., Co, Ci, 3, kh, kw) -> (..., Co, Ci, 4, kh, kw): the sums of temporal taps of a paired convolution."""
-    sums = torch.tensor(PAIRED_TAPS, dtype=torch.float64, device=weight.device)
-    return torch.einsum("pt,...thw->...phw", sums, weight.double())
+    matrix = torch.tensor(WINOGRAD_TAPS, dtype=torch.float64, device=weight.device)
+    return torch.einsum("pt,...thw->...phw", matrix, weight.double())
 
 
 def pack_conv(weight: Tensor, bias: Tensor, format: Format, smoothing: Tensor | None = None) -> ConvWeights:
@@ -39,8 +39,8 @@ def pack_sets(weight: Tensor, bias: Tensor, format: Format, smoothing: Tensor | 
         weight = weight * smoothing.double()[:, None, None, None]
     rows = weight.permute(0, 1, 2, 4, 5, 6, 3).reshape(-1, weight[0, 0, 0].numel())
     packed_bias = bias.flatten(0, 1).float().contiguous()
-    if format in _HIGH:
-        return ConvWeights(rows.to(_HIGH[format]).contiguous(), None, packed_bias)
-    dtype = torch.int8 if format == "int8" else torch.float8_e4m3fn
+    dtype = DTYPES[format]
+    if format not in EIGHT_BIT:
+        return ConvWeights(rows.to(dtype).contiguous(), None, packed_bias)
     data, scale = quantize_rows(rows, dtype)
     return ConvWeights(data.contiguous(), scale, packed_bias)

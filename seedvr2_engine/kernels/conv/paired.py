@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803, N806
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """Two consecutive frames of a causal convolution from four products instead of six.
 
 Three temporal taps over two frames are Winograd's F(2, 3) (Winograd 1980; Lavin, Gray 2016) along time alone:
@@ -11,8 +8,8 @@ with inputs d0..d3 and taps g0..g2,
     m2 = (d2 - d1)/2 (g0 - g1 + g2)
     m3 = (d3 - d1) g2
 
-The sums of frames are made where they are normalised, those of taps when weights are packed. Along time, neighbouring
-frames are alike, so the differences are small and nothing is lost to cancellation.
+The Winograd inputs are made where frames are normalised, the taps' sums when weights are packed. Along time,
+neighbouring frames are alike, so the differences are small and nothing is lost to cancellation.
 """
 
 from typing import Any
@@ -115,9 +112,10 @@ def paired_conv3d(
     problem: ConvProblem,
     config: ConvConfig,
 ) -> None:
-    """Convolve two frames into `out`; `reference.paired_conv3d` is its twin.
+    """Convolve two frames into `out`. Reference: `reference.paired_conv3d`.
 
-    window: frames (4, H, W, Ci), the sums of `operands.PAIRED_FRAMES`, of one exponent; its table is not looked into.
+    window: frames (4, H, W, Ci), those of `operands.WINOGRAD_INPUTS`, of one exponent; its table is not looked
+    into.
     weights: as `pack.pair_taps` makes them. Raises InvalidArgumentError where a tensor does not fit the problem.
     """
     check_operands(window, weights, additions, out, problem)

@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803, N806
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """The product of a convolution's tile: its depth runs over taps and input channels.
 
 Each step reads the tile of the input shifted by one tap; positions outside the frame read as zero. Shapes in the

@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """What the transformer does to tokens between its matrix products, each pass reading and writing them once.
 
 Computed in float32 and rounded to the tokens' own format, at the places where the plain model rounds.
@@ -109,7 +106,7 @@ def halves(width: int) -> tuple[int, int]:
 
 
 def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Tensor | None) -> None:
-    """Add a gated change to tokens and normalise them; `reference_tokens.step_tokens` is the twin.
+    """Add a gated change to tokens and normalise them. Reference: `tokens.reference.step_tokens`.
 
     x (rows, width), 16 bits or float32; kept: the sum, may be x itself if the order stays; out: what is normalised.
     Both have the rows that are wanted, no more than x: leaving out the text's rows leaves the text out.
@@ -130,7 +127,7 @@ def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Tensor 
 
 
 def gate_silu(gate_up: Tensor, out: Tensor) -> None:
-    """(rows, 2 * width), gates before what they gate -> (rows, width); `reference_tokens.gate_silu` is the twin."""
+    """(rows, 2 * width), gates before what they gate -> (rows, width). Reference: `tokens.reference.gate_silu`."""
     rows, width = out.shape
     grid = (triton.cdiv(width, SILU_COLUMNS), triton.cdiv(rows, SILU_ROWS))
     launch(

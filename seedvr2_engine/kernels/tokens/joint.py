@@ -1,6 +1,3 @@
-# Names of kernels follow Triton: constants of a compilation are in capitals, and have no types of their own.
-# ruff: noqa: N803, N806
-# mypy: allow-untyped-defs, no-check-untyped-defs
 """From projections to joint sequences and back: norm, rotation and place of queries, keys and values in one pass."""
 
 import triton
@@ -101,7 +98,9 @@ def collect_rows_kernel(
 
 
 def join_parts(qkv: Tensor, step: JoinStep, outs: tuple[Tensor | None, Tensor | None, Tensor | None]) -> None:
-    """Normalise and rotate queries and keys, and place them and the values; `reference_tokens.join_parts` is the twin.
+    """Normalise and rotate queries and keys, and place them and the values.
+
+    Reference: `tokens.reference.join_parts`.
 
     qkv (rows, 3 * heads * head width) -> outs: queries, keys, values (joint rows, heads, head width) each. The
     queries, or both others, may be None.
@@ -119,7 +118,7 @@ def join_parts(qkv: Tensor, step: JoinStep, outs: tuple[Tensor | None, Tensor | 
 
 
 def collect_rows(joint: Tensor, places: Placement, out: Tensor) -> None:
-    """Bring what joint sequences gave back to the tokens' rows; `reference_tokens.collect_rows` is the twin.
+    """Bring what joint sequences gave back to the tokens' rows. Reference: `tokens.reference.collect_rows`.
 
     joint (joint rows, width) -> out (video rows + clips * text tokens, width): the video's rows, then the text's as
     the mean over its clip's windows, in float32 and rounded once.

@@ -1,4 +1,4 @@
-"""The twins of the transformer's kernels: the same signatures in FP32 PyTorch."""
+"""The references of the transformer's kernels: the same signatures in FP32 PyTorch."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from .operands import JoinStep, Placement, StreamVectors, TokenStep
 
 
 def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Tensor | None) -> None:
-    """Twin of `tokens.step_tokens`."""
+    """Reference of `gates.step_tokens`."""
     rows = torch.arange(_rows_out(kept, out), device=x.device)
     is_text = (rows >= step.video_rows)[:, None]
     if step.order is not None:
@@ -27,7 +27,7 @@ def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Tensor 
 
 
 def join_parts(qkv: Tensor, step: JoinStep, outs: tuple[Tensor | None, Tensor | None, Tensor | None]) -> None:
-    """Twin of `joint.join_parts`."""
+    """Reference of `joint.join_parts`."""
     count = next(len(out) for out in outs if out is not None)
     rows = torch.arange(count, device=qkv.device) if step.rows is None else step.rows
     is_text = (rows >= step.video_rows)[:, None, None]
@@ -45,14 +45,14 @@ def join_parts(qkv: Tensor, step: JoinStep, outs: tuple[Tensor | None, Tensor | 
 
 
 def collect_rows(joint: Tensor, places: Placement, out: Tensor) -> None:
-    """Twin of `joint.collect_rows`."""
+    """Reference of `joint.collect_rows`."""
     video = len(places.video_rows)
     out[:video] = joint[places.video_rows]
     out[video:] = joint[places.text_rows].float().mean(dim=1).flatten(0, 1).to(out.dtype)
 
 
 def gate_silu(gate_up: Tensor, out: Tensor) -> None:
-    """Twin of `tokens.gate_silu`."""
+    """Reference of `gates.gate_silu`."""
     gate, up = gate_up.float().chunk(2, dim=1)
     out.copy_(F.silu(gate) * up)
 
@@ -68,7 +68,7 @@ def _rows_out(kept: Tensor | None, out: Tensor | None) -> int:
 def attend_windows(
     qkv: tuple[Tensor, Tensor, Tensor], work: Tensor, places: Tensor, out: Tensor, _config: object = None
 ) -> None:
-    """Twin of `window_attention.attend_windows`."""
+    """Reference of `windows.attend_windows`."""
     for first, last, begin, end in work.tolist():
         q, k, v = (
             x[rows].float().transpose(0, 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import Literal, overload
+from typing import overload
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from ..precision import exact_float32
 from .blocks import Downsample, MidBlock, Resnet, Upsample, frame_norm
 from .causal import CausalCache, causal_conv3x3x3
 from .config import VAEConfig
+from .inputs import batches, check_frames, check_input, check_slices
 from .tiling import TileGrid, TileSpec, decode_grid, encode_grid
 
 
@@ -143,54 +144,30 @@ class VideoVAE(nn.Module):
         """The number format of weights and activations."""
         return self.encoder.conv_in.weight.dtype
 
-    @overload
-    def encode(
-        self,
-        video: Tensor,
-        *,
-        slice_frames: int | None = ...,
-        tile: TileSpec | None = ...,
-        return_distribution: Literal[False] = ...,
-    ) -> Tensor: ...
-
-    @overload
-    def encode(
-        self,
-        video: Tensor,
-        *,
-        slice_frames: int | None = ...,
-        tile: TileSpec | None = ...,
-        return_distribution: Literal[True],
-    ) -> tuple[Tensor, Tensor]: ...
-
     @torch.no_grad()
-    def encode(
-        self,
-        video: Tensor,
-        *,
-        slice_frames: int | None = None,
-        tile: TileSpec | None = None,
-        return_distribution: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    def encode(self, video: Tensor, *, slice_frames: int | None = None, tile: TileSpec | None = None) -> Tensor:
         """Encode (N, 3, 4n+1, H, W) in [-1, 1] to the posterior mean (N, 16, n+1, H//8, W//8), unscaled.
 
         slice_frames: picture frames a slice, a multiple of 4 (the first slice has one more); None is the whole clip.
         tile: spatial tiles; None is the whole frame.
-        return_distribution: give (mean, log-variance clamped to [-30, 20]) instead of the mean.
         """
-        self._check_input("video", video, self.config.image_channels)
+        return self.encode_distribution(video, slice_frames=slice_frames, tile=tile)[0]
+
+    @torch.no_grad()
+    def encode_distribution(
+        self, video: Tensor, *, slice_frames: int | None = None, tile: TileSpec | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `encode`: the posterior's mean, and its log-variance clamped to [-30, 20]."""
+        check_input("video", video, self.config.image_channels)
         frames, cell = video.shape[2], self.config.spatial_compression
-        if frames % self.config.temporal_compression != 1:
-            raise InvalidArgumentError(
-                f"video: expected 4n+1 frames (1, 5, 9, ...), got {frames}; repeat the last frame to fill up."
-            )
+        check_frames(frames, self.config.temporal_compression)
         if min(video.shape[3:]) < cell:
             raise InvalidArgumentError(f"video: expected at least {cell}x{cell} px, got {_size(video)}; pad it.")
         passage = _Passage(self, self.encoder, tile, sliced=slice_frames is not None)
         slices = time_slices(frames, self._slice_length(slice_frames))
         moments = torch.cat([passage(video[:, :, part]) for part in slices], dim=2)
         mean, logvar = moments.chunk(2, dim=1)
-        return (mean, logvar.clamp(-30, 20)) if return_distribution else mean
+        return mean, logvar.clamp(-30, 20)
 
     @torch.no_grad()
     def decode(self, latent: Tensor, *, slice_frames: int | None = None, tile: TileSpec | None = None) -> Tensor:
@@ -199,7 +176,7 @@ class VideoVAE(nn.Module):
         slice_frames: picture frames a slice, a multiple of 4 (the first slice has one more); None is the whole clip.
         tile: spatial tiles; None is the whole frame.
         """
-        self._check_input("latent", latent, self.config.latent_channels)
+        check_input("latent", latent, self.config.latent_channels)
         passage = _Passage(self, self.decoder, tile, sliced=slice_frames is not None)
         length = self._slice_length(slice_frames)
         slices = time_slices(latent.shape[2], length and length // self.config.temporal_compression)
@@ -217,10 +194,10 @@ class VideoVAE(nn.Module):
         length = self._slice_length(slice_frames)
         passage = _Passage(self, self.encoder, tile, sliced=True)
         count = 0
-        for batch in _batches(frames, first=1 + length, rest=length):
+        for batch in batches(frames, first=1 + length, rest=length):
             count += len(batch)
             video = torch.stack(batch, dim=2)
-            self._check_input("frame", video, self.config.image_channels)
+            check_input("frame", video, self.config.image_channels)
             if count % self.config.temporal_compression != 1:
                 raise InvalidArgumentError(
                     f"frames: expected 4n+1 (1, 5, 9, ...), got {count}; repeat the last frame to fill up."
@@ -238,18 +215,10 @@ class VideoVAE(nn.Module):
         """
         length = self._slice_length(slice_frames) // self.config.temporal_compression
         passage = _Passage(self, self.decoder, tile, sliced=True)
-        for batch in _batches(latents, first=1 + length, rest=length):
+        for batch in batches(latents, first=1 + length, rest=length):
             latent = torch.stack(batch, dim=2)
-            self._check_input("latent", latent, self.config.latent_channels)
+            check_input("latent", latent, self.config.latent_channels)
             yield from passage(latent).unbind(dim=2)
-
-    def _check_input(self, name: str, x: Tensor, channels: int) -> None:
-        if x.ndim != 5 or x.shape[1] != channels or 0 in x.shape:
-            raise InvalidArgumentError(
-                f"{name}: expected shape (N, {channels}, T, H, W) without empty axes, got {tuple(x.shape)}."
-            )
-        if not x.is_floating_point():
-            raise InvalidArgumentError(f"{name}: expected floating-point numbers, got {x.dtype}; convert it first.")
 
     @overload
     def _slice_length(self, slice_frames: int) -> int: ...
@@ -261,11 +230,7 @@ class VideoVAE(nn.Module):
     def _slice_length(self, slice_frames: int | None) -> int | None: ...
 
     def _slice_length(self, slice_frames: int | None) -> int | None:
-        step = self.config.temporal_compression
-        if slice_frames is not None and (slice_frames < step or slice_frames % step):
-            raise InvalidArgumentError(
-                f"slice_frames: expected a positive multiple of {step} (or None), got {slice_frames}."
-            )
+        check_slices(slice_frames, self.config.temporal_compression)
         return slice_frames
 
 
@@ -322,18 +287,6 @@ def time_slices(frames: int, length: int | None) -> list[slice]:
         return [slice(0, frames)]
     starts = [0, *range(1 + length, frames, length)]
     return [slice(a, min(b, frames)) for a, b in zip(starts, [*starts[1:], frames], strict=True)]
-
-
-def _batches(items: Iterable[Tensor], *, first: int, rest: int) -> Iterator[list[Tensor]]:
-    batch: list[Tensor] = []
-    size = first
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch, size = [], rest
-    if batch:
-        yield batch
 
 
 def _size(video: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""The guard finds the layers that an 8-bit format hurts, keeps as few of them as needed, and remembers its choice."""
+"""The accuracy check finds the layers that an 8-bit format hurts, keeps as few as needed, and remembers its choice."""
 
 import contextlib
 import copy
@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from seedvr2_engine.engine.accuracy import check as guard_module
+from seedvr2_engine.engine.accuracy import check as check_module
 from seedvr2_engine.engine.accuracy import sensitivity
+from seedvr2_engine.engine.accuracy.cache import cache_path, check_once, weights_digest
 from seedvr2_engine.engine.accuracy.calibrate import activation_maxima
-from seedvr2_engine.engine.accuracy.check import _to_keep, cache_path, guard, weights_digest
-from seedvr2_engine.engine.accuracy.fp16_scaling import TensorExponents, measure_exponents
-from seedvr2_engine.engine.accuracy.sample_clips import probe_clip, probe_clips, probe_page
+from seedvr2_engine.engine.accuracy.check import _to_keep, check_accuracy
+from seedvr2_engine.engine.accuracy.fp16_scaling import PowerOfTwoScaling, measure_scaling
+from seedvr2_engine.engine.accuracy.sample_clips import sample_clips, sample_page, sample_scene
 from seedvr2_engine.engine.accuracy.sensitivity import (
     PAIRED_NOISE,
     decoder_layers,
@@ -29,7 +30,7 @@ from seedvr2_engine.engine.accuracy.sensitivity import (
     smoothing_by_layer,
 )
 from seedvr2_engine.engine.vae import engine as engine_module
-from seedvr2_engine.engine.vae.backend import twin_backend
+from seedvr2_engine.engine.vae.backend import reference_backend
 from seedvr2_engine.engine.vae.engine import EngineOptions, VAEEngine
 from seedvr2_engine.loading import load_vae
 from seedvr2_engine.models.vae.config import VAEConfig
@@ -72,7 +73,7 @@ def outlier():
 
 @pytest.fixture(scope="module")
 def clip():
-    return probe_clip(24)[:, :, :1]
+    return sample_scene(24)[:, :, :1]
 
 
 class RoundedDecoder:
@@ -96,7 +97,11 @@ def run(vae, clip, limit, precision="fp8", cache_file=None):
         tried.append(recipe)
         return RoundedDecoder(vae, recipe)
 
-    result, engine = guard(vae, QuantRecipe(precision), build, min_psnr_db=limit, clip=clip, cache_file=cache_file)
+    def check():
+        return check_accuracy(vae, recipe, build, min_psnr_db=limit, clip=clip)
+
+    recipe = QuantRecipe(precision)
+    result, engine = check_once(cache_file, limit, recipe, build, check)
     assert engine.recipe == tried[-1]
     return result, tried
 
@@ -119,7 +124,7 @@ def test_a_planted_outlier_is_named_and_repaired(outlier, nano, clip, precision)
     assert len(tried) <= 3
     assert tried[-1].layer_precision(VICTIM)[0] == "fp16"
     assert VICTIM in result.describe()
-    assert "the guard keeps it" in tried[-1].layer_precision(VICTIM)[1]
+    assert "the accuracy check keeps it" in tried[-1].layer_precision(VICTIM)[1]
 
 
 @pytest.mark.parametrize("precision", ["fp8", "int8"])
@@ -136,7 +141,7 @@ def test_errors_of_layers_add_up(nano, nano_maxima, clip, precision):
 
 def test_a_layers_error_is_that_of_a_whole_decode(nano):
     """Only the blocks from the layer on are computed again."""
-    recipe, latent = QuantRecipe("fp8"), nano.encode(probe_clip(24))
+    recipe, latent = QuantRecipe("fp8"), nano.encode(sample_scene(24))
     exact = picture(nano.decode(latent))
     layers = decoder_layers(nano.decoder)
     names = [name for name in layers if name.endswith((".conv2", "attentions.0", "upsamplers.0"))]
@@ -151,12 +156,12 @@ def test_a_layers_error_is_that_of_a_whole_decode(nano):
 @pytest.mark.parametrize("name", ["decoder.up_blocks.3.resnets.0.conv2", "decoder.up_blocks.2.upsamplers.0"])
 def test_a_layers_error_is_what_it_costs_the_engine(nano, exact, precision, name):
     """In FP32 but for the one layer, as in `test_pairs_cost_the_engine_what_is_counted`."""
-    latent = nano.encode(probe_clip(40))
+    latent = nano.encode(sample_scene(40))
     recipe = QuantRecipe(precision)
     for other in decoder_layers(nano.decoder):
         if other != name:
-            recipe = recipe.keeping_high(other, "the test wants one layer")
-    engine = VAEEngine(nano, recipe, GPU, twin_backend(), device="cpu")
+            recipe = recipe.keeping_in_16_bits(other, "the test wants one layer")
+    engine = VAEEngine(nano, recipe, GPU, reference_backend(), device="cpu")
     actual = mean_squared_error(picture(engine.decode(latent)), picture(nano.decode(latent))).item()
     predicted = layer_errors(nano, latent, [name], recipe)[name]
     assert abs(10 * math.log10(predicted / actual)) < 1.5
@@ -187,7 +192,7 @@ def test_a_near_miss_moves_a_few_layers_more_and_not_all(nano, clip):
         tried.append(recipe)
         return Missing(nano, recipe)
 
-    result, _ = guard(nano, QuantRecipe("fp8"), build, min_psnr_db=limit, clip=clip)
+    result, _ = check_accuracy(nano, QuantRecipe("fp8"), build, min_psnr_db=limit, clip=clip)
     assert result.psnr_db >= limit
     assert len(quiet.kept) < len(result.kept) <= len(quiet.kept) + 4
     assert 3 <= len(tried) <= 4
@@ -211,7 +216,7 @@ def test_pairs_are_counted_in(nano):
     assert not any("upsamplers" in name or "encoder" in name for name in paired)
     assert not paired_layers(nano.config, recipe, GPU)
     assert not paired_layers(nano.config, QuantRecipe("int8"), HOPPER)
-    latent = nano.encode(probe_clip(24))
+    latent = nano.encode(sample_scene(24))
     name = "decoder.up_blocks.3.resnets.2.conv2"
     alone = layer_errors(nano, latent, [name], recipe)[name]
     assert layer_errors(nano, latent, [name], recipe, paired=paired)[name] == pytest.approx(5 / 3 * alone)
@@ -226,13 +231,13 @@ def test_pairs_cost_the_engine_what_is_counted(nano, exact, seen):
     """
     noise = np.random.Generator(np.random.PCG64(0)).random((1, 3, 5, 40, 40), dtype=np.float32) * 2 - 1
     paired, counted = errors_of_a_paired_layer(
-        nano, probe_clip(40) if seen == "a moving scene" else torch.from_numpy(noise)
+        nano, sample_scene(40) if seen == "a moving scene" else torch.from_numpy(noise)
     )
     assert abs(10 * math.log10(counted / paired)) < 1
 
 
 def test_pairs_cost_less_than_is_counted_where_frames_are_alike(nano, exact):
-    paired, counted = errors_of_a_paired_layer(nano, probe_page(40))
+    paired, counted = errors_of_a_paired_layer(nano, sample_page(40))
     assert 1 < 10 * math.log10(counted / paired) < 10 * math.log10(PAIRED_NOISE) + 1
 
 
@@ -243,8 +248,8 @@ def errors_of_a_paired_layer(vae, clip):
     recipe = QuantRecipe("fp8")
     for other in decoder_layers(vae.decoder):
         if other != name:
-            recipe = recipe.keeping_high(other, "the test wants one layer")
-    engine = VAEEngine(vae, recipe, HOPPER, twin_backend(), device="cpu")
+            recipe = recipe.keeping_in_16_bits(other, "the test wants one layer")
+    engine = VAEEngine(vae, recipe, HOPPER, reference_backend(), device="cpu")
     actual = mean_squared_error(picture(engine.decode(latent)), picture(vae.decode(latent))).item()
     return actual, layer_errors(vae, latent, [name], recipe, paired={name})[name]
 
@@ -266,7 +271,7 @@ def test_shares_count_composed_upsamplers_and_both_frame_rates():
 
 @pytest.mark.parametrize("wrong", [0, 1])
 def test_the_worst_of_several_clips_counts(nano, wrong):
-    clips = probe_clips(24)[:, :, :1]
+    clips = sample_clips(24)[:, :, :1]
     assert clips.shape == (2, 3, 1, 24, 24)
     latent = nano.encode(clips)[wrong]
 
@@ -278,7 +283,7 @@ def test_the_worst_of_several_clips_counts(nano, wrong):
             off = 0.2 * (decoded < 0).float() - 0.1
             return decoded + off * torch.equal(one[0], latent)
 
-    result, _ = guard(nano, QuantRecipe("fp16"), lambda recipe, _: Engine(), min_psnr_db=30, clip=clips)
+    result, _ = check_accuracy(nano, QuantRecipe("fp16"), lambda recipe, _: Engine(), min_psnr_db=30, clip=clips)
     assert result.before_db == result.psnr_db < 30
 
 
@@ -309,23 +314,23 @@ def loud(healthy):
 
 
 @pytest.mark.parametrize("precision", ["fp8", "int8", "fp16"])
-def test_weights_that_overflow_fp16_are_guarded_like_others(healthy, loud, clip, precision):
+def test_weights_that_overflow_fp16_are_checked_like_others(healthy, loud, clip, precision):
     """Within a decibel of the same weights without the factor; in BF16 FP16's figure would be 17 dB lower."""
-    exponents = measure_exponents(loud, GPU, clip)
+    scaling = measure_scaling(loud, GPU, clip)
 
-    def engine_with(exponents, vae=loud):
-        options = EngineOptions(exponents=exponents)
-        return VAEEngine(vae, QuantRecipe(precision), GPU, twin_backend(), device="cpu", options=options)
+    def engine_with(scaling, vae=loud):
+        options = EngineOptions(scaling=scaling)
+        return VAEEngine(vae, QuantRecipe(precision), GPU, reference_backend(), device="cpu", options=options)
 
-    wanted, _ = guard(
-        healthy, QuantRecipe(precision), lambda *_: engine_with(TensorExponents(), healthy), min_psnr_db=0, clip=clip
+    wanted, _ = check_accuracy(
+        healthy, QuantRecipe(precision), lambda *_: engine_with(PowerOfTwoScaling(), healthy), min_psnr_db=0, clip=clip
     )
     limit = wanted.psnr_db - 1
     latent = loud.encode(clip)
     assert loud.decode(latent).isfinite().all()
-    assert not engine_with(TensorExponents()).decode(latent).isfinite().all()
-    result, engine = guard(
-        loud, QuantRecipe(precision), lambda _recipe, _engine: engine_with(exponents), min_psnr_db=limit, clip=clip
+    assert not engine_with(PowerOfTwoScaling()).decode(latent).isfinite().all()
+    result, engine = check_accuracy(
+        loud, QuantRecipe(precision), lambda _recipe, _engine: engine_with(scaling), min_psnr_db=limit, clip=clip
     )
     assert engine.decode(latent).isfinite().all()
     assert result.kept == ()
@@ -335,7 +340,7 @@ def test_weights_that_overflow_fp16_are_guarded_like_others(healthy, loud, clip,
 def test_a_plain_model_that_overflows_is_compared_in_fp32(loud, clip):
     half = copy.deepcopy(loud).half()
     assert not half.decode(half.encode(clip)).isfinite().all()
-    result, _ = guard(half, QuantRecipe("bf16"), lambda _recipe, _engine: loud, min_psnr_db=40, clip=clip)
+    result, _ = check_accuracy(half, QuantRecipe("bf16"), lambda _recipe, _engine: loud, min_psnr_db=40, clip=clip)
     assert result.psnr_db > 40
 
 
@@ -369,12 +374,13 @@ def test_an_impossible_limit_keeps_everything_and_says_so(nano, clip):
 def test_a_picture_of_nan_never_passes(nano, clip):
     class Broken(RoundedDecoder):
         def decode(self, latent):
-            return super().decode(latent) * (math.nan if not self.recipe.kept_high.get(VICTIM) else 1)
+            return super().decode(latent) * (math.nan if not self.recipe.kept_in_16_bits.get(VICTIM) else 1)
 
-    result, engine = guard(nano, QuantRecipe("fp8"), lambda recipe, _: Broken(nano, recipe), min_psnr_db=30, clip=clip)
+    recipe = QuantRecipe("fp8")
+    result, engine = check_accuracy(nano, recipe, lambda recipe, _: Broken(nano, recipe), min_psnr_db=30, clip=clip)
     assert result.before_db == 0
     assert result.psnr_db > 30
-    assert engine.recipe.kept_high.get(VICTIM)
+    assert engine.recipe.kept_in_16_bits.get(VICTIM)
 
 
 def test_the_choice_is_kept_for_the_next_run(outlier, clip, tmp_path, monkeypatch):
@@ -382,8 +388,8 @@ def test_the_choice_is_kept_for_the_next_run(outlier, clip, tmp_path, monkeypatc
     file = cache_path(outlier, QuantRecipe("fp8"), "sm_90")
     assert tmp_path in file.parents
     first, _ = run(outlier, clip, limit=40, cache_file=file)
-    monkeypatch.setattr(guard_module, "layer_errors", None)
-    monkeypatch.setattr(guard_module, "probe_clips", None)
+    monkeypatch.setattr(check_module, "layer_errors", None)
+    monkeypatch.setattr(check_module, "sample_clips", None)
     second, tried = run(outlier, None, limit=40, cache_file=file)
     assert second.from_cache
     assert (second.kept, second.psnr_db) == (first.kept, first.psnr_db)
@@ -399,7 +405,7 @@ def test_other_weights_recipes_and_architectures_have_their_own_choice(nano, out
         cache_path(outlier, recipe, "sm_90"),
         cache_path(nano, recipe, "sm_89"),
         cache_path(nano, QuantRecipe("int8"), "sm_90"),
-        cache_path(nano, recipe.keeping_high(VICTIM, "a test"), "sm_90"),
+        cache_path(nano, recipe.keeping_in_16_bits(VICTIM, "a test"), "sm_90"),
     }
     assert len(paths) == 5
     assert cache_path(load_vae("nano"), recipe, "sm_90") in paths

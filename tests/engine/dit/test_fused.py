@@ -1,11 +1,11 @@
-"""The fused transformer gives the plain model's velocity, with the twins and with the kernels in the interpreter."""
+"""The fused transformer gives the plain model's velocity, with the references and the kernels in the interpreter."""
 
 import pytest
 import torch
 
 from seedvr2_engine.bench.random_models import random_dit
 from seedvr2_engine.engine.dit import layers
-from seedvr2_engine.engine.dit.backend import triton_tokens, twin_tokens
+from seedvr2_engine.engine.dit.backend import reference_tokens, triton_tokens
 from seedvr2_engine.engine.dit.fused import FusedDiT, reason_for_plain, serve_dit
 from seedvr2_engine.engine.dit.weights import streamed
 from seedvr2_engine.kernels.configs import WindowConfig
@@ -17,13 +17,13 @@ from ...models.dit.dit_cases import CASES, FAMILIES, TOLERANCE, build_tiny, gold
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("case", CASES)
 def test_twins_give_the_golden_velocity(family, case):
-    assert largest_error(FusedDiT(build_tiny(family), twin_tokens()), case) <= TOLERANCE
+    assert largest_error(FusedDiT(build_tiny(family), reference_tokens()), case) <= TOLERANCE
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("case", ["c2", "c3", "c5"])
 def test_the_attention_kernel_gives_the_golden_velocity(family, case):
-    dit = FusedDiT(build_tiny(family), twin_tokens(), windows=WindowConfig(32, 16, 4, 2, uses_tma=True))
+    dit = FusedDiT(build_tiny(family), reference_tokens(), windows=WindowConfig(32, 16, 4, 2, uses_tma=True))
     video, text, timestep = inputs(case)
     # Only geometries that leave the choice open use it.
     plan = dit.geometry(tuple(video.shape[:3]), len(text), attention="torch-varlen")
@@ -94,18 +94,18 @@ def test_several_clips():
         video, text, timestep = inputs("c3")
         clips = torch.stack([video, 0.5 * video.flip(1), -video])
         expected = dit(clips, text, timestep)
-        assert (FusedDiT(dit, twin_tokens())(clips, text, timestep) - expected).abs().max() <= TOLERANCE
+        assert (FusedDiT(dit, reference_tokens())(clips, text, timestep) - expected).abs().max() <= TOLERANCE
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_long_mlps_are_cut_into_rows(family, monkeypatch):
     monkeypatch.setattr(layers, "MLP_ROWS", 7)
-    assert largest_error(FusedDiT(build_tiny(family), twin_tokens()), "c0") <= TOLERANCE
+    assert largest_error(FusedDiT(build_tiny(family), reference_tokens()), "c0") <= TOLERANCE
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_weights_on_the_host(family):
-    fused = FusedDiT(streamed(build_tiny(family)), twin_tokens())
+    fused = FusedDiT(streamed(build_tiny(family)), reference_tokens())
     assert largest_error(fused, "c2") <= TOLERANCE
     assert fused.resident_bytes > 0
     assert fused.graphs.reason == "the weights come from the host"
@@ -115,7 +115,7 @@ def test_weights_on_the_host(family):
 def test_weights_keep_their_names_and_are_not_copied():
     dit = build_tiny("3b")
     before = {name: tensor.clone() for name, tensor in dit.state_dict().items()}
-    fused = FusedDiT(dit, twin_tokens())
+    fused = FusedDiT(dit, reference_tokens())
     after = fused.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
@@ -126,7 +126,7 @@ def test_weights_keep_their_names_and_are_not_copied():
 
 
 def test_geometries_are_kept_for_a_while():
-    fused = FusedDiT(build_tiny("3b"), twin_tokens())
+    fused = FusedDiT(build_tiny("3b"), reference_tokens())
     first = fused.geometry((1, 4, 4), 3)
     assert fused.geometry((1, 4, 4), 3) is first
     for height in range(4, 14, 2):

@@ -1,4 +1,4 @@
-"""Attention in 8 bits: its operands, then the product, against their twins, and the twin against exact attention."""
+"""Attention in 8 bits: operands, then product, against their references, and the reference against exact attention."""
 
 # mypy: allow-untyped-defs, no-check-untyped-defs
 # ruff: noqa: N803

@@ -1,4 +1,4 @@
-"""Attention against its twin, which is the textbook's formula."""
+"""Attention against its reference, which is the textbook's formula."""
 
 import pytest
 import torch

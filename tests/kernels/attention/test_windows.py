@@ -1,4 +1,4 @@
-"""Attention inside sequences of different lengths against its twin, and against PyTorch's."""
+"""Attention inside sequences of different lengths against its reference, and against PyTorch's."""
 
 from itertools import accumulate
 

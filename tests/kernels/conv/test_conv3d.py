@@ -1,4 +1,4 @@
-"""The convolution kernel against its twin: formats, loads, shapes, windows, epilogues."""
+"""The convolution kernel against its reference: formats, loads, shapes, windows, epilogues."""
 
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ def operands(problem: ConvProblem, exponents: tuple[int, ...] = (1, -2, 0, -3)) 
 
 def additions(problem: ConvProblem) -> Additions:
     generator = torch.Generator().manual_seed(2)
-    dtype = conv3d.OUTPUT_DTYPES[problem.output]
+    dtype = conv3d.DTYPES[problem.output]
     shape = (problem.frames, *problem.output_px)
 
     def random(*size: int) -> Tensor:
@@ -59,7 +59,7 @@ def additions(problem: ConvProblem) -> Additions:
 
 def poisoned(problem: ConvProblem, config: ConvConfig) -> ConvOutput:
     shape = (problem.frames, *problem.output_px, problem.channels_out)
-    y = torch.full(shape, float("nan"), dtype=conv3d.OUTPUT_DTYPES[problem.output])
+    y = torch.full(shape, float("nan"), dtype=conv3d.DTYPES[problem.output])
     if not problem.has_statistics:
         return ConvOutput(y, None)
     tiles = tile_counts(problem.grid_px, (config.tile_h, config.tile_w), problem.phases).numel()

@@ -1,4 +1,4 @@
-"""Two frames from four products: the algebra, and the kernels against their twins."""
+"""Two frames from four products: the algebra, and the kernels against their references."""
 
 from dataclasses import replace
 
@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from seedvr2_engine.device import DeviceSpec, MatrixRates
-from seedvr2_engine.doctor.kernel_checks import check_step
-from seedvr2_engine.engine.vae.backend import triton_backend, twin_backend
+from seedvr2_engine.doctor.kernel_checks import check_operation
+from seedvr2_engine.engine.vae.backend import reference_backend, triton_backend
 from seedvr2_engine.kernels import reference
 from seedvr2_engine.kernels.configs import ConvConfig, ConvProblem
 from seedvr2_engine.kernels.conv import paired
-from seedvr2_engine.kernels.conv.operands import PAIRED_FRAMES, PAIRED_OUTPUTS, PAIRED_TAPS
+from seedvr2_engine.kernels.conv.operands import WINOGRAD_INPUTS, WINOGRAD_OUTPUTS, WINOGRAD_TAPS
 from seedvr2_engine.kernels.conv.pack import pair_taps
 from seedvr2_engine.models.vae.config import VAEConfig
 from seedvr2_engine.plan import VAEShape, compile_vae_plan
-from seedvr2_engine.plan.execution_plan import Step
+from seedvr2_engine.plan.execution_plan import Operation
 from seedvr2_engine.plan.target import pair_problem
 from seedvr2_engine.quant import QuantRecipe
 
@@ -29,8 +29,10 @@ PROBLEM = pair_problem(ConvProblem(64, 64, (3, 3, 3), 1, 7, 9, "fp8"))
 def test_four_products_make_the_six() -> None:
     generator = torch.Generator().manual_seed(0)
     frames, taps = torch.randn(4, generator=generator).double(), torch.randn(3, generator=generator).double()
-    sums = [torch.tensor(matrix, dtype=torch.float64) for matrix in (PAIRED_FRAMES, PAIRED_TAPS, PAIRED_OUTPUTS)]
-    made = sums[2] @ ((sums[0] @ frames) * (sums[1] @ taps))
+    matrices = [
+        torch.tensor(matrix, dtype=torch.float64) for matrix in (WINOGRAD_INPUTS, WINOGRAD_TAPS, WINOGRAD_OUTPUTS)
+    ]
+    made = matrices[2] @ ((matrices[0] @ frames) * (matrices[1] @ taps))
     assert torch.allclose(made, torch.stack([frames[:3] @ taps, frames[1:] @ taps]))
 
 
@@ -74,28 +76,31 @@ def test_other_layers_equal_the_twin(change: str, uses_tma: bool) -> None:
     compare(problem, replace(TILE, transposed=True, epilogue_parts=1, uses_tma=uses_tma))
 
 
-def norms(precision: str) -> list[Step]:
+def norms(precision: str) -> list[Operation]:
     shape = VAEShape("decode", 48, 40, 9)
     config = VAEConfig(block_out_channels=(32, 64, 32, 32))
     plan = compile_vae_plan(config, QuantRecipe(precision), HOPPER, shape, 1 << 60)
-    steps = [step for step in plan.steady.steps if step.makes_sums]
+    operations = [operation for operation in plan.steady.operations if operation.makes_winograd_inputs]
     # One that normalises, and one that only quantises.
-    return [next(step for step in steps if bool(step.norm) == normalises) for normalises in (True, False)]
+    return [
+        next(operation for operation in operations if bool(operation.norm) == normalises)
+        for normalises in (True, False)
+    ]
 
 
 @pytest.mark.parametrize("precision", ["fp8", "int8", "fp16"])
 def test_sums_of_frames_equal_the_twin(precision: str) -> None:
-    for step in norms("fp8" if precision == "int8" else precision):
+    for operation in norms("fp8" if precision == "int8" else precision):
         # No plan has pairs in INT8; the kernel knows them.
-        check = check_step(replace(step, format=precision), triton_backend(), torch.device("cpu"))
+        check = check_operation(replace(operation, format=precision), triton_backend(), torch.device("cpu"))
         assert check.wrong == "", check
 
 
 @pytest.mark.parametrize("precision", ["fp8", "fp16"])
 def test_a_forgotten_frame_is_noticed(precision: str) -> None:
-    def forgetful(x, affine, operands, spec, target, sums) -> None:
-        reference.normalize_pair(x, affine, operands, spec, target, sums)
-        sums.frames[0].copy_(sums.frames[3])
+    def forgetful(x, affine, operands, spec, target, winograd) -> None:
+        reference.normalize_pair(x, affine, operands, spec, target, winograd)
+        winograd.frames[0].copy_(winograd.frames[3])
 
-    broken = twin_backend()._replace(normalize_pair=forgetful)
-    assert "relative error" in check_step(norms(precision)[0], broken, torch.device("cpu")).wrong
+    broken = reference_backend()._replace(normalize_pair=forgetful)
+    assert "relative error" in check_operation(norms(precision)[0], broken, torch.device("cpu")).wrong

@@ -36,7 +36,7 @@ def assert_close(actual: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 def encode_moments(vae: VideoVAE, x: torch.Tensor, **how) -> torch.Tensor:
-    return torch.cat(vae.encode(x, return_distribution=True, **how), dim=1)
+    return torch.cat(vae.encode_distribution(x, **how), dim=1)
 
 
 @pytest.mark.parametrize("case", DECODE)
@@ -64,7 +64,7 @@ def test_encode_in_slices(tiny_vae, tiny_cases, case):
 
 
 def test_posterior(tiny_vae, tiny_cases):
-    mean, logvar = tiny_vae.encode(tiny_cases["encode_5x48x72.x"], return_distribution=True)
+    mean, logvar = tiny_vae.encode_distribution(tiny_cases["encode_5x48x72.x"])
     assert_close(mean, tiny_cases["encode_5x48x72.posterior_mean"])
     assert_close(logvar, tiny_cases["encode_5x48x72.posterior_logvar"])
     assert_close((logvar / 2).exp(), tiny_cases["encode_5x48x72.posterior_std"])

@@ -1,8 +1,8 @@
-"""What the guard adds to the time until a VAE's first frames are decoded, on the GPU at hand.
+"""What the accuracy check adds to the time until a VAE's first frames are decoded, on the GPU at hand.
 
-python -m benchmarks.guard_cost --vae FILE
+python -m benchmarks.accuracy_check_cost --vae FILE
 
-Three ways, each in processes of their own, whose kernels were compiled before: without a guard, with one that measures,
+Three ways, each in processes of their own, whose kernels were compiled before: without a check, with one that measures,
 and with one whose choice is known. Medians; the check costs what the second takes beyond the third, whose engine is the
 same.
 """
@@ -53,8 +53,8 @@ def first_decode(name: str, mode: str, precision: str, device: torch.device) -> 
 
 
 def timed(options: argparse.Namespace, mode: str, cache: Path) -> tuple[float, int]:
-    """One process of its own, whose guard keeps its choices in `cache`."""
-    command = [sys.executable, "-m", "benchmarks.guard_cost", "--only", mode, "--vae", options.vae]
+    """One process of its own, whose check keeps its choices in `cache`."""
+    command = [sys.executable, "-m", "benchmarks.accuracy_check_cost", "--only", mode, "--vae", options.vae]
     command += ["--precision", options.precision, "--device", options.device]
     # PyTorch keeps compiled kernels there too, and warns where it finds no folder for them.
     (cache / "torch" / "kernels").mkdir(parents=True, exist_ok=True)
