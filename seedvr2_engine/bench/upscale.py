@@ -14,15 +14,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..engine.dit.fused import FusedDiT
-from ..engine.served_vae import ServedVAE
-from ..engine.vae.engine import VAEEngine
 from ..errors import InvalidArgumentError
 from ..models.dit.flop import velocity_flop
 from ..models.dit.noise import latent_noise
 from ..pipeline.clip_stages import Models
 from ..pipeline.forecast import matrix_rate
+from ..pipeline.memory import limit_engine
 from ..pipeline.prefetch import made_ahead
-from ..pipeline.reconstruct import VideoCodec
+from ..pipeline.reconstruct import VideoCodec, engine_of
 from ..pipeline.resize import ResizePlan
 from ..pipeline.upscaler import Upscaler
 from ..plan import VAEShape
@@ -121,6 +120,8 @@ class Stopwatch:
 def bench_upscale(upscaler: Upscaler, models: Models, resize: ResizePlan, frames: int, repeats: int) -> Iterator[Stage]:
     """Measure every stage on a clip of so many random frames, as soon as the models have passed their check."""
     check_models(upscaler)
+    # As much memory as the engine has in a run of `seedvr2 upscale`.
+    limit_engine(upscaler.vae, upscaler.plan(resize.source))
     device = upscaler.vae.device
     watch = Stopwatch(device, repeats)
     rate = matrix_rate(device, upscaler.dit.dtype)
@@ -194,8 +195,8 @@ class _Files:
 
 def _engine_work(vae: VideoCodec, part: Part, resize: ResizePlan, frames: int) -> Work | None:
     """What an engine computes by its plan, for no counter sees into its kernels; None for the plain model."""
-    engine = vae.server if isinstance(vae, ServedVAE) else vae
-    if not isinstance(engine, VAEEngine):
+    engine = engine_of(vae)
+    if engine is None:
         return None
     tflops = matrix_tflops(engine.recipe.precision, engine.device)
     flop = float(plan_flops(engine.plan(VAEShape(part, *resize.padded)), frames))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import InvalidArgumentError, ModelFileError, OutputError
 from .terminal.console import err
+
+if TYPE_CHECKING:
+    from ..pipeline.setup import ModelFiles
 
 PUBLIC_VAE = "ema_vae_fp16.safetensors"
 PUBLIC_DITS = (
@@ -55,21 +58,6 @@ def parse_rate(text: str) -> Fraction:
     return exact if "." in text and exact and abs(rate - exact) < Fraction(1, 200) else rate
 
 
-@dataclass(frozen=True)
-class UpscaleModels:
-    """The files of one upscaling."""
-
-    dit: Path
-    vae: Path
-    text: Path
-    """A checkpoint that carries a text embedding, or the public embedding."""
-
-    def describe(self) -> str:
-        """One line for people."""
-        text = "its own text embedding" if self.text == self.dit else f"text embedding {self.text.name}"
-        return f"transformer {self.dit.name} with {text}, VAE {self.vae.name}"
-
-
 def model_file(choice: str) -> Path:
     """The model file at this path, of this public name, or in this package."""
     from ..checkpoint.locating.hub import find_model
@@ -99,7 +87,7 @@ def choose_vae(choice: str) -> str | Path:
     return path
 
 
-def choose_models(dit: str, vae: str, text: str) -> UpscaleModels:
+def choose_models(dit: str, vae: str, text: str) -> ModelFiles:
     """The files that `--dit`, `--vae` and `--text` mean; raises ModelFileError that says what is missing, and more.
 
     The small transformer goes with the small VAE and the public ones with the public VAE: latents of one mean
@@ -107,6 +95,7 @@ def choose_models(dit: str, vae: str, text: str) -> UpscaleModels:
     """
     from ..loading import NANO_VAE
     from ..loading_dit import NANO_DIT, dit_file
+    from ..pipeline.setup import ModelFiles
 
     if dit == "auto":
         here = _first_here(PUBLIC_DITS)
@@ -138,7 +127,7 @@ def choose_models(dit: str, vae: str, text: str) -> UpscaleModels:
             f"--vae: expected the small VAE beside the small transformer (`--dit nano`), got {vae}; leave it out, or "
             "name another transformer."
         )
-    return UpscaleModels(dit_path, vae_path, dit_path if text == "auto" and has_text else _text_file(dit_path, text))
+    return ModelFiles(dit_path, vae_path, dit_path if text == "auto" and has_text else _text_file(dit_path, text))
 
 
 def _carries_text(dit: Path) -> bool:

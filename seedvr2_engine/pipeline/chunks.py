@@ -109,6 +109,11 @@ def padded_count(frames: int, unit: int = STEP_FRAMES) -> int:
     return frames + -(frames - 1) % unit
 
 
+def latent_count(frames: int) -> int:
+    """Latents of so many frames, 4n+1."""
+    return (frames - 1) // STEP_FRAMES + 1
+
+
 def pad_after(count: int, extra: int) -> list[int]:
     """Source frame of each frame when `count` frames are lengthened by `extra` at the end.
 

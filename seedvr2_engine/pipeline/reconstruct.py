@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..engine.served_vae import ServedVAE
+from ..engine.vae.engine import VAEEngine
 from ..errors import InvalidArgumentError
 from ..models.vae.config import VAEConfig
 from ..models.vae.tiling import TileSpec
@@ -39,6 +41,17 @@ class VideoCodec(Protocol):
         self, latents: Iterable[Tensor], *, slice_frames: int = ..., tile: TileSpec | None = ...
     ) -> Iterator[Tensor]:
         """Latent frames -> frames (N, 3, H, W)."""
+
+
+def server_of(vae: VideoCodec) -> VideoCodec:
+    """What computes behind a `ServedVAE`; anything else is that itself."""
+    return vae.server if isinstance(vae, ServedVAE) else vae
+
+
+def engine_of(vae: VideoCodec) -> VAEEngine | None:
+    """The engine that serves as this VAE; None where the plain model does."""
+    server = server_of(vae)
+    return server if isinstance(server, VAEEngine) else None
 
 
 def reconstruct(

@@ -13,8 +13,8 @@ from ..errors import InvalidArgumentError
 
 Size = tuple[int, int]
 
-CELL_PX = 16
-"""Edges of the model's pictures are multiples of this: 8 px a latent, 2 latents a token of the transformer."""
+TOKEN_PX = 16
+"""Edge of a token of the transformer, 2 latents of 8 px; the edges of the model's pictures are multiples of it."""
 MAX_EDGE_PX = 16384
 """The longest edge that a result may have."""
 
@@ -31,7 +31,7 @@ class ResizePlan:
     @property
     def padded(self) -> Size:
         """What the model sees: `resized` filled up to multiples of 16 to the right and below."""
-        height, width = (edge + -edge % CELL_PX for edge in self.resized)
+        height, width = (edge + -edge % TOKEN_PX for edge in self.resized)
         return height, width
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,10 +12,7 @@ from ..choices import choose_models, parse_rate
 from ..terminal.console import err, warn
 from ..upscaling.files import Cut, Request, jobs_for
 from ..upscaling.jobs import plan_jobs, run_jobs
-from ..upscaling.machine import plan_machine, print_plan
-
-if TYPE_CHECKING:
-    from ...pipeline.upscaler import Upscaler
+from ..upscaling.preview import print_plan
 
 _SIZE, _MODELS, _CHUNKS, _LOOK, _OUTPUT = "Size", "Models and machine", "Time", "Look", "Input and output"
 
@@ -156,6 +153,7 @@ def upscale(
     from ...device import resolve_device
     from ...models.vae.tiling import TileSpec
     from ...pipeline.options import UpscaleOptions
+    from ...pipeline.setup import plan_setup
     from ...video import SinkOptions
 
     if vae_span not in ("auto", "clip", "chunk"):
@@ -192,23 +190,15 @@ def upscale(
         deinterlace,  # type: ignore[arg-type]
         detelecine,  # type: ignore[arg-type]
     )
-    place = resolve_device(device)
+    resolved = resolve_device(device)
     jobs = jobs_for(source, target, each=each)
-    models = choose_models(dit, vae, text)
-    machine = plan_machine(models, place, precision, offload)
+    files = choose_models(dit, vae, text)
+    setup = plan_setup(files, resolved, precision=precision, offload=offload)
     for sentence in options.remarks:
         warn(sentence)
+    request = Request(setup, options, sink, cut)
     if plan:
-        plan_jobs(jobs, lambda job: print_plan(job, models, machine, options, cut, sink))
+        plan_jobs(jobs, lambda job: print_plan(job, request))
         return
-
-    loaded: list[Upscaler] = []
-
-    def load(size: tuple[int, int]) -> Upscaler:
-        if not loaded:
-            loaded.append(machine.load(models, options, size))
-        return loaded[0]
-
-    request = Request(load, options, sink, cut)
-    err.print(models.describe(), markup=False)
+    err.print(files.describe(), markup=False)
     run_jobs(jobs, request, as_json=json)
