@@ -9,8 +9,9 @@ from torch import Tensor
 from ..errors import InvalidArgumentError
 from ..models.vae.config import VAEConfig
 from ..models.vae.model import VideoVAE
+from ..pipeline.chunks import latent_count, padded_count
 from ..plan import VAEShape
-from ..plan.execution_plan import Part
+from ..plan.execution_plan import CELL_PX, Part
 
 CHECKED_FRAMES = 5
 """Frames that are compared with FP32: the first of a clip, and one later step."""
@@ -41,7 +42,7 @@ class Case:
 
     def halved(self) -> "Case":
         """Half the rows and columns, in multiples of 8."""
-        return replace(self, width_px=self.width_px // 16 * 8, height_px=self.height_px // 16 * 8)
+        return replace(self, width_px=_halved(self.width_px), height_px=_halved(self.height_px))
 
     def clip(self, frames: int, device: torch.device) -> Tensor:
         """Waves and noise, (1, 3, T, H, W) in [-1, 1], FP32."""
@@ -58,10 +59,14 @@ class Case:
             return self.clip(frames, device)
         generator = torch.Generator(device).manual_seed(0)
         cell = config.spatial_compression
-        size = (1, config.latent_channels, (frames - 1) // config.temporal_compression + 1)
+        size = (1, config.latent_channels, latent_count(frames))
         return torch.randn(
             *size, self.height_px // cell, self.width_px // cell, generator=generator, device=generator.device
         )
+
+
+def _halved(edge_px: int) -> int:
+    return edge_px // (2 * CELL_PX) * CELL_PX
 
 
 DEFAULT_CASES = (
@@ -79,8 +84,10 @@ def parse_case(text: str) -> Case:
         raise InvalidArgumentError(f"size: expected [decode:|encode:]WIDTHxHEIGHTxFRAMES, got {text!r}.")
     part: Part = "encode" if found[1] == "encode" else "decode"
     width, height, frames = (int(number) for number in found.groups()[1:])
-    if width % 8 or height % 8 or not width or not height or frames % 4 != 1:
-        raise InvalidArgumentError(f"size: expected multiples of 8 px and 4n+1 frames (1, 5, 9, ...), got {text!r}.")
+    if width % CELL_PX or height % CELL_PX or not width or not height or frames != padded_count(frames):
+        raise InvalidArgumentError(
+            f"size: expected multiples of {CELL_PX} px and 4n+1 frames (1, 5, 9, ...), got {text!r}."
+        )
     return Case(part, width, height, frames)
 
 

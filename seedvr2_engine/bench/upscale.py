@@ -17,6 +17,7 @@ from ..engine.dit.fused import FusedDiT
 from ..errors import InvalidArgumentError
 from ..models.dit.flop import velocity_flop
 from ..models.dit.noise import latent_noise
+from ..pipeline.chunks import latent_count
 from ..pipeline.clip_stages import Models
 from ..pipeline.forecast import matrix_rate
 from ..pipeline.memory import limit_engine
@@ -141,7 +142,8 @@ def bench_upscale(upscaler: Upscaler, models: Models, resize: ResizePlan, frames
     with torch.no_grad():
         encode, decode = coded("encode", runs.encode), coded("decode", runs.decode)
     # Kernels and CUDA graphs hide the transformer's products from the counter.
-    shape = ((frames - 1) // 4 + 1, resize.padded[0] // 8, resize.padded[1] // 8)
+    cell = upscaler.vae.config.spatial_compression
+    shape = latent_count(frames), resize.padded[0] // cell, resize.padded[1] // cell
     flop = velocity_flop(upscaler.dit.config, upscaler.dit.geometry(shape, models.text_tokens)).total
     transform = Work(flop, flop / rate)
     yield stage("encode", runs.encode, encode)

@@ -13,11 +13,12 @@ from ..color.methods import ColorMethod
 from ..device import is_out_of_memory
 from ..errors import DeviceMemoryError, InvalidArgumentError, SeedVR2Error
 from ..pipeline.chunks import padded_count
+from ..pipeline.clip_stages import STAGE_SHARES
 from ..pipeline.memory import ClipPlan, limit_engine
 from ..pipeline.options import UpscaleOptions
 from ..pipeline.upscaler import Progress, Upscaler
 from .dit_model import DiTRequest, ManagedDiT, find_dit_model
-from .progress import STAGE_SHARES, NodeProgress
+from .progress import NodeProgress
 from .residency import Resident, bring, make_room
 from .vae_model import ManagedVAE, VAERequest, load_vae_model
 

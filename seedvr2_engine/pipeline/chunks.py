@@ -13,6 +13,7 @@ from typing import Generic, Literal, TypeVar
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
+from ..models.vae.config import VAEConfig
 
 Frame = TypeVar("Frame")
 Weights = Callable[[int], list[float]]
@@ -24,7 +25,7 @@ Tail = Literal["context", "short", "uniform"]
 `short` and `uniform` are what the public reference does by default and with `uniform_batch_size`.
 """
 
-STEP_FRAMES = 4
+STEP_FRAMES = VAEConfig().temporal_compression
 """Frames of a latent, but for a chunk's first, which has one."""
 
 

@@ -9,6 +9,7 @@ from fractions import Fraction
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..color.space import from_rgb
 from ..errors import InvalidArgumentError
 
 Size = tuple[int, int]
@@ -99,7 +100,7 @@ def to_model_input(frames: Tensor, plan: ResizePlan) -> Tensor:
             f"picture: expected {plan.source[1]}x{plan.source[0]} like those before, got "
             f"{frames.shape[-1]}x{frames.shape[-2]}; a clip must keep its size."
         )
-    resized = resample(frames, plan.resized).clamp(0, 1) * 2 - 1
+    resized = from_rgb(resample(frames, plan.resized).clamp(0, 1))
     right, bottom = plan.padded[1] - plan.resized[1], plan.padded[0] - plan.resized[0]
     return F.pad(resized, (0, right, 0, bottom), mode="replicate")
 

@@ -48,10 +48,11 @@ def bench_upscale(
     from ...bench.upscale import bench_upscale as measure
     from ...device import resolve_device
     from ...engine.served_vae import ServedVAE
+    from ...pipeline.chunks import padded_count
     from ...pipeline.options import UpscaleOptions
     from ...pipeline.setup import choose_formats
 
-    if frames < 1 or frames % 4 != 1:
+    if frames < 1 or frames != padded_count(frames):
         raise InvalidArgumentError(f"frames: expected 4n+1 (1, 5, 9, ...), got {frames}.")
     if width < 32 or height < 32 or width % 2 or height % 2 or repeats < 1:
         raise InvalidArgumentError(
