@@ -16,7 +16,8 @@ from ..checkpoint.text_embedding import PUBLIC_TEXT, load_text_embedding
 from ..device import resolve_dit_dtype
 from ..models.dit.model import NaDiT
 from ..pipeline.setup import plan_dit
-from .choices import OnBytes, locate, place_of, resolve_offload
+from .devices import device_of, resolve_offload
+from .model_files import OnBytes, locate
 from .residency import Resident
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class ManagedDiT:
 def find_dit_model(request: DiTRequest, on_bytes: OnBytes | None = None) -> ManagedDiT:
     """Find or download a transformer and read its header; the weights are loaded when they are first used."""
     resolve_offload(request.offload_device, keeps=request.cache_model)
-    device = place_of(request.device)
+    device = device_of(request.device)
     path = locate(request.model, "dit", on_bytes)
     wants_offload = request.blocks_to_swap > 0 and device.type == "cuda"
     setup = plan_dit(path, device, resolve_dit_dtype("auto", device), "blocks" if wants_offload else "auto")

@@ -17,8 +17,8 @@ from ..checkpoint.locating.names import is_plain_name
 from ..errors import InvalidArgumentError, OutputError
 from ..pipeline.reconstruct import filled_frames, from_model_range
 from ..pipeline.to_host import staged
-from .choices import DEFAULT_VAE, check_model, download_folder, identity_of, locate, model_names
 from .loader_nodes import CATEGORY, VaeSocket
+from .model_files import DEFAULT_VAE, check_model, download_folder, identity_of, locate, model_names
 from .progress import NodeProgress
 from .upscaling import check_image, described, frames_of, managed_vae
 from .vae_model import ManagedVAE, prepare_for

@@ -12,7 +12,7 @@ from ...errors import InvalidArgumentError
 from ..terminal.console import err, out, readable_size
 
 if TYPE_CHECKING:
-    from ...bench.upscale import Stage
+    from ...bench.upscale import StageTime
 
 
 def bench_upscale(
@@ -70,7 +70,7 @@ def bench_upscale(
     # The public sizes take minutes on a CPU before the first line of the table.
     err.print(f"Making and checking transformer {dit} and VAE {vae} on {formats.device}.", markup=False)
     upscaler, models = bench_models(dit, vae, formats, options, offload=offload)
-    stages: list[Stage] = []
+    stages: list[StageTime] = []
     for stage in measure(upscaler, models, options.resize((height // 2, width // 2)), frames, repeats):
         stages.append(stage)
         if not json:
@@ -86,7 +86,7 @@ def bench_upscale(
     out.print(title.replace("torch.", ""), markup=False)
 
 
-def _print_stage(stage: Stage) -> None:
+def _print_stage(stage: StageTime) -> None:
     cells = [f"{stage.name:30}{stage.milliseconds:8.0f} ms{stage.frames_per_s:9.2f} frames/s"]
     if stage.peak_bytes is not None:
         cells.append(f"peak {readable_size(stage.peak_bytes)}")

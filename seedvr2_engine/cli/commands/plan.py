@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ...errors import InvalidArgumentError
-from ..choices import choose_vae, model_file
+from ..model_files import choose_vae, model_file
 from ..terminal.console import warn, wide
 
 if TYPE_CHECKING:
@@ -75,10 +75,10 @@ def _device(gpu: str | None) -> DeviceSpec:
 
     if gpu is not None:
         return find_gpu(gpu)
-    place = resolve_device("auto")
-    if place.type != "cuda":
+    device = resolve_device("auto")
+    if device.type != "cuda":
         raise InvalidArgumentError("gpu: there is no CUDA GPU here to plan for; name one, such as --gpu rtx5070ti.")
-    return with_known_rates(device_spec(place))
+    return with_known_rates(device_spec(device))
 
 
 def _config(vae: str | None) -> VAEConfig:

@@ -12,7 +12,7 @@ from .console import Bar, err
 from .shown import shown
 
 if TYPE_CHECKING:
-    from ...pipeline.upscaler import Progress as Step
+    from ...pipeline.clip_stages import Progress
 
 _STAGE_NAMES = {"encode": "encoding", "transform": "transformer", "decode": "decoding", "color": "colours"}
 
@@ -65,12 +65,12 @@ class UpscaleBar:
         """Leave the bar as it is; what is printed from here on comes below it."""
         self._bar.stop()
 
-    def step(self, step: Step) -> None:
+    def step(self, progress: Progress) -> None:
         """Show that a stage has come so far."""
         # Frames that chunks share pass the early stages twice; the bar does not go back for that.
-        self._passed[step.stage] = max(self._passed[step.stage], min(step.frames, self._total))
+        self._passed[progress.stage] = max(self._passed[progress.stage], min(progress.frames, self._total))
         done = sum(self._shares[stage] * frames for stage, frames in self._passed.items())
-        self._bar.update(self._task, completed=done, stage=_STAGE_NAMES[step.stage])
+        self._bar.update(self._task, completed=done, stage=_STAGE_NAMES[progress.stage])
 
     def written(self, frames: int) -> None:
         """Show how many frames are in the file."""

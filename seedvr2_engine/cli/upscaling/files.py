@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import DeviceMemoryError, InvalidArgumentError
-from ..choices import check_count
+from ..arguments import check_count
 from ..terminal.console import err, per_second, readable_size, warn
 from ..terminal.interruption import waiting
 from ..terminal.progress import UpscaleBar
@@ -232,7 +232,7 @@ def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, signals
     Signals are held back and looked for: an interruption anywhere would tear a frame that is being written, and lose
     those that are finished and wait for it.
     """
-    from ...pipeline.prefetch import made_ahead
+    from ...pipeline.prefetch import prefetched
 
     times: deque[_Passed] = deque()
     is_over = False
@@ -243,9 +243,9 @@ def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, signals
                 raise KeyboardInterrupt
             bar.step(progress)
 
-        pictures = made_ahead(_pictures(clip, times), READ_AHEAD_FRAMES)
+        pictures = prefetched(_pictures(clip, times), READ_AHEAD_FRAMES)
         frames = upscaler.upscale(pictures, step, transfer=clip.info.color.transfer)
-        upscaled = made_ahead(frames, WRITE_BEHIND_FRAMES, lambda: signals.is_pending)
+        upscaled = prefetched(frames, WRITE_BEHIND_FRAMES, lambda: signals.is_pending)
         # The source is closed when nobody reads any more, or what went wrong would be hidden behind that.
         with closing(pictures), closing(upscaled):
             try:

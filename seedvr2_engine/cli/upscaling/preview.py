@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from ..choices import check_count
+from ..arguments import check_count
 from ..terminal.console import out, readable_size, warn
 from .hdr import hdr_sentence
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InvalidArgumentError, ModelFileError, OutputError
+from ..errors import InvalidArgumentError, ModelFileError
 from .terminal.console import err
 
 if TYPE_CHECKING:
-    from ..pipeline.setup import ModelFiles
+    from ..pipeline.setup import ModelFiles, Setup
 
 PUBLIC_VAE = "ema_vae_fp16.safetensors"
 PUBLIC_DITS = (
@@ -29,33 +29,25 @@ PUBLIC_DITS = (
 NANO = "nano"
 
 
-def check_count(frames: int, target: Path) -> None:
-    """Raise OutputError for a clip that is to become one picture: found out later, the work would be lost."""
-    from ..video.reading.pictures.selection import is_picture
+@dataclass(frozen=True)
+class ModelChoice:
+    """What a command was told about models and the machine."""
 
-    is_one = is_picture(target) and target.suffix.lower() != ".webp"
-    if frames > 1 and is_one and "%" not in target.name and not target.is_dir():
-        raise OutputError(
-            f"{target}: expected one frame for a picture, found {frames}; name a clip, an animated picture (.apng, "
-            f".webp), a folder or a pattern such as %05d{target.suffix}, or take one with --frames 1."
-        )
+    dit: str
+    vae: str
+    text: str
+    device: str
+    precision: str
+    offload: str
 
+    def setup(self) -> Setup:
+        """What will run; raises ModelFileError, CheckpointError or InvalidArgumentError where nothing can."""
+        from ..device import resolve_device
+        from ..pipeline.setup import plan_setup
 
-def parse_rate(text: str) -> Fraction:
-    """Return a frame rate from `25`, `24000/1001` or `23.976`; the last and its like mean the exact NTSC rates.
-
-    Raises InvalidArgumentError if it is none, or not between 1/1000 and 1000 frames per second.
-    """
-    try:
-        rate = Fraction(text.strip())
-    except (ValueError, ZeroDivisionError) as error:
-        raise InvalidArgumentError(
-            f"rate: expected frames per second such as 25 or 24000/1001, got {text!r}."
-        ) from error
-    if not Fraction(1, 1000) <= rate <= 1000:
-        raise InvalidArgumentError(f"rate: expected 0.001 to 1000 frames per second, got {text}.")
-    exact = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
-    return exact if "." in text and exact and abs(rate - exact) < Fraction(1, 200) else rate
+        device = resolve_device(self.device)
+        files = choose_models(self.dit, self.vae, self.text)
+        return plan_setup(files, device, precision=self.precision, offload=self.offload)
 
 
 def model_file(choice: str) -> Path:
