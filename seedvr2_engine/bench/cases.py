@@ -51,7 +51,8 @@ class Case:
         columns = torch.linspace(0, 60, self.width_px, device=device)[None, :]
         noise = torch.rand(3, 1, self.height_px, self.width_px, generator=generator, device=device) - 0.5
         waves = [torch.sin(rows + (c + 1) * columns + 0.3 * t) for c in range(3) for t in range(frames)]
-        return (0.7 * torch.stack(waves).unflatten(0, (3, frames)) + 0.5 * noise)[None]
+        clip = torch.stack(waves).view(3, frames, self.height_px, self.width_px)
+        return (0.7 * clip + 0.5 * noise)[None]
 
     def input(self, frames: int, config: VAEConfig, device: torch.device) -> Tensor:
         """A clip (1, 3, T, H, W) for an encode or a latent (1, 16, t, h, w) for a decode, FP32, always the same."""

@@ -275,7 +275,7 @@ def matrix_tflops(format: str, device: torch.device, repeats: int = 10) -> float
 
 
 def _product_tflops(product: Callable[[], Tensor], n: int, repeats: int) -> float:
-    times_ms = []
+    times_ms: list[float] = []
     for index in range(repeats + 3):
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         begin.record()
