@@ -61,5 +61,5 @@ def test_closing_stops_the_thread_and_closes_its_source():
     stream = prefetched(items(), 2)
     next(stream)
     stream.close()
-    assert closed == ["made ahead"]
+    assert closed == ["prefetch"]
     assert threading.active_count() == before
