@@ -27,11 +27,11 @@ def load_vae(path: str | Path, *, device: str | torch.device = "cpu", dtype: tor
     dtype = torch.float32 if dtype is None else dtype
     if dtype not in _COMPUTE_DTYPES:
         raise InvalidArgumentError(f"dtype: expected torch.float32, float16, bfloat16 or float64, got {dtype!r}.")
-    place = as_device(device)
+    device = as_device(device)
     with open_checkpoint(NANO_VAE if str(path) == "nano" else path) as checkpoint:
         config, tensors = load_vae_tensors(checkpoint, dtype)
     # On the meta device nothing is allocated or initialised before the file's own tensors take their places.
     with torch.device("meta"):
         vae = VideoVAE(config)
     vae.load_state_dict(tensors, assign=True)
-    return vae.requires_grad_(False).eval().to(place)
+    return vae.requires_grad_(False).eval().to(device)

@@ -50,7 +50,6 @@ def load_dit(
     dtype: torch.dtype | None = None,
     offload: bool = False,
     packed: bool | None = None,
-    fused: bool = True,
 ) -> NaDiT:
     """Load a SeedVR2 transformer from a safetensors or GGUF file; all sizes follow from the tensors in it.
 
@@ -60,7 +59,7 @@ def load_dit(
     the block before computes.
     packed: keep what the file has quantised or in FP8 as it is, and unpack it block by block in every run; by default
     on GPUs. Neither changes a number.
-    fused: compute 16 bits on a GPU with the engine's kernels, which give the plain model's numbers up to rounding; why
+    16 bits on a GPU are computed with the engine's kernels, which give the plain model's numbers up to rounding; why
     they are not used where they are not is in the log.
     Each tensor moves to its place as soon as it is read. Raises ModelFileError if there is no such file,
     CheckpointError if it is not a complete, finite SeedVR2 transformer.
@@ -83,7 +82,7 @@ def load_dit(
     _check_frequencies(path, config, tensors)
     dit.load_state_dict(tensors, strict=not isinstance(dit, StreamedDiT), assign=True)
     dit.requires_grad_(False).eval()
-    return serve_dit(dit) if fused else dit
+    return serve_dit(dit)
 
 
 def _check_frequencies(path: Path, config: DiTConfig, tensors: dict[str, Tensor]) -> None:

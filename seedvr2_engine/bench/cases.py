@@ -9,8 +9,9 @@ from torch import Tensor
 from ..errors import InvalidArgumentError
 from ..models.vae.config import VAEConfig
 from ..models.vae.model import VideoVAE
+from ..pipeline.chunks import latent_count, padded_count
 from ..plan import VAEShape
-from ..plan.execution_plan import Part
+from ..plan.execution_plan import LATENT_CELL_PX, Part
 
 CHECKED_FRAMES = 5
 """Frames that are compared with FP32: the first of a clip, and one later step."""
@@ -41,7 +42,7 @@ class Case:
 
     def halved(self) -> "Case":
         """Half the rows and columns, in multiples of 8."""
-        return replace(self, width_px=self.width_px // 16 * 8, height_px=self.height_px // 16 * 8)
+        return replace(self, width_px=_halved(self.width_px), height_px=_halved(self.height_px))
 
     def clip(self, frames: int, device: torch.device) -> Tensor:
         """Waves and noise, (1, 3, T, H, W) in [-1, 1], FP32."""
@@ -50,7 +51,8 @@ class Case:
         columns = torch.linspace(0, 60, self.width_px, device=device)[None, :]
         noise = torch.rand(3, 1, self.height_px, self.width_px, generator=generator, device=device) - 0.5
         waves = [torch.sin(rows + (c + 1) * columns + 0.3 * t) for c in range(3) for t in range(frames)]
-        return (0.7 * torch.stack(waves).unflatten(0, (3, frames)) + 0.5 * noise)[None]
+        clip = torch.stack(waves).view(3, frames, self.height_px, self.width_px)
+        return (0.7 * clip + 0.5 * noise)[None]
 
     def input(self, frames: int, config: VAEConfig, device: torch.device) -> Tensor:
         """A clip (1, 3, T, H, W) for an encode or a latent (1, 16, t, h, w) for a decode, FP32, always the same."""
@@ -58,10 +60,14 @@ class Case:
             return self.clip(frames, device)
         generator = torch.Generator(device).manual_seed(0)
         cell = config.spatial_compression
-        size = (1, config.latent_channels, (frames - 1) // config.temporal_compression + 1)
+        size = (1, config.latent_channels, latent_count(frames))
         return torch.randn(
             *size, self.height_px // cell, self.width_px // cell, generator=generator, device=generator.device
         )
+
+
+def _halved(edge_px: int) -> int:
+    return edge_px // (2 * LATENT_CELL_PX) * LATENT_CELL_PX
 
 
 DEFAULT_CASES = (
@@ -79,8 +85,10 @@ def parse_case(text: str) -> Case:
         raise InvalidArgumentError(f"size: expected [decode:|encode:]WIDTHxHEIGHTxFRAMES, got {text!r}.")
     part: Part = "encode" if found[1] == "encode" else "decode"
     width, height, frames = (int(number) for number in found.groups()[1:])
-    if width % 8 or height % 8 or not width or not height or frames % 4 != 1:
-        raise InvalidArgumentError(f"size: expected multiples of 8 px and 4n+1 frames (1, 5, 9, ...), got {text!r}.")
+    if width % LATENT_CELL_PX or height % LATENT_CELL_PX or not width or not height or frames != padded_count(frames):
+        raise InvalidArgumentError(
+            f"size: expected multiples of {LATENT_CELL_PX} px and 4n+1 frames (1, 5, 9, ...), got {text!r}."
+        )
     return Case(part, width, height, frames)
 
 

@@ -18,6 +18,7 @@ from ..models.vae.model import VideoVAE
 from ..pipeline.clip_stages import Models
 from ..pipeline.options import UpscaleOptions
 from ..pipeline.reconstruct import VideoCodec
+from ..pipeline.setup import Formats
 from ..pipeline.upscaler import Upscaler
 from .cases import random_vae
 from .random_models import random_dit
@@ -26,26 +27,22 @@ PUBLIC_TEXT_TOKENS = 58
 
 
 def bench_models(
-    names: tuple[str, str],
-    device: torch.device,
-    dtypes: tuple[torch.dtype, torch.dtype],
-    options: UpscaleOptions,
-    *,
-    offload: bool,
-    precision: str | None = None,
+    dit_name: str, vae_name: str, formats: Formats, options: UpscaleOptions, *, offload: bool
 ) -> tuple[Upscaler, Models]:
-    """The upscaler, and its models by themselves. names, dtypes: of the transformer, and of the VAE.
+    """The upscaler, and its models by themselves.
 
-    precision: the engine's, or None for the plain VAE. With random weights no layer is kept in 16 bits for the sake of
-    the picture: there is none.
+    With random weights no layer is kept in 16 bits for the sake of the picture: there is none.
     """
-    dit = _dit(names[0], device, dtypes[0], offload=offload)
-    plain = _vae(names[1], device, dtypes[1])
+    device = formats.device
+    dit = _dit(dit_name, device, formats.dit_dtype, offload=offload)
+    plain = _vae(vae_name, device, formats.vae_dtype)
     vae: VideoCodec = plain
-    if precision is not None:
+    if formats.uses_engine:
         # The plain model is read once more for the accuracy check, which wants it where the engine is.
-        limit = None if names[1] == "public" else DEFAULT_MIN_PSNR_DB
-        vae = optimize_3d_vae_for_blackwell(plain, device=device, precision=precision, min_psnr_db=limit, verbose=False)
+        limit = None if vae_name == "public" else DEFAULT_MIN_PSNR_DB
+        vae = optimize_3d_vae_for_blackwell(
+            plain, device=device, precision=formats.precision, min_psnr_db=limit, verbose=False
+        )
     text = torch.randn(PUBLIC_TEXT_TOKENS, dit.config.text_width, generator=torch.manual_seed(0))
     models = Models(dit, vae, dit.conditioning(text, LAST_TIMESTEP), len(text))
     return Upscaler(dit, vae, options, text=text), models

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..pipeline.chunks import latent_count
 from ..pipeline.clip_stages import ClipStages, Models
 from ..pipeline.options import UpscaleOptions
 from ..pipeline.resize import ResizePlan
@@ -21,8 +22,9 @@ class StageRuns:
         """The source frames (3, H, W) in [0, 1]."""
         self._device = models.vae.device
         height, width = resize.padded
-        latents = (frames - 1) // 4 + 1
-        self._latents = list(torch.randn(latents, height // 8, width // 8, 16, generator=generator).to(self._device))
+        cell, channels = models.vae.config.spatial_compression, models.vae.config.latent_channels
+        shape = latent_count(frames), height // cell, width // cell, channels
+        self._latents = list(torch.randn(shape, generator=generator).to(self._device))
         self._pictures = [
             (torch.rand(3, *resize.output, generator=generator) * 2 - 1).to(self._device, models.vae.dtype)
         ] * frames

@@ -18,9 +18,11 @@ from ..engine.served_vae import engine_of
 from ..errors import InvalidArgumentError
 from ..models.dit.flop import velocity_flop
 from ..models.dit.noise import latent_noise
+from ..pipeline.chunks import latent_count
 from ..pipeline.clip_stages import Models
 from ..pipeline.forecast import matrix_rate
-from ..pipeline.prefetch import made_ahead
+from ..pipeline.memory import limit_engine
+from ..pipeline.prefetch import prefetched
 from ..pipeline.reconstruct import VideoCodec
 from ..pipeline.resize import ResizePlan
 from ..pipeline.upscaler import Upscaler
@@ -35,7 +37,7 @@ VELOCITY_TOLERANCE = 5e-2
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageTime:
     """What one stage took."""
 
     name: str
@@ -52,7 +54,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Work:
+class StageWork:
     """The arithmetic of a stage."""
 
     flop: float
@@ -60,8 +62,8 @@ class Work:
     least_seconds: float
     """What they would take at the rate of a large matrix product of their number format."""
 
-    def __add__(self, other: Work) -> Work:
-        return Work(self.flop + other.flop, self.least_seconds + other.least_seconds)
+    def __add__(self, other: StageWork) -> StageWork:
+        return StageWork(self.flop + other.flop, self.least_seconds + other.least_seconds)
 
 
 def check_models(upscaler: Upscaler) -> None:
@@ -117,31 +119,36 @@ class Stopwatch:
             torch.cuda.synchronize(self._device)
 
 
-def bench_upscale(upscaler: Upscaler, models: Models, resize: ResizePlan, frames: int, repeats: int) -> Iterator[Stage]:
+def bench_upscale(
+    upscaler: Upscaler, models: Models, resize: ResizePlan, frames: int, repeats: int
+) -> Iterator[StageTime]:
     """Measure every stage on a clip of so many random frames, as soon as the models have passed their check."""
     check_models(upscaler)
+    # As much memory as the engine has in a run of `seedvr2 upscale`.
+    limit_engine(upscaler.vae, upscaler.plan(resize.source))
     device = upscaler.vae.device
     watch = Stopwatch(device, repeats)
     rate = matrix_rate(device, upscaler.dit.dtype)
     runs = StageRuns(models, upscaler.options, resize, frames)
 
-    def stage(name: str, run: Callable[[], object], work: Work | None) -> Stage:
+    def stage(name: str, run: Callable[[], object], work: StageWork | None) -> StageTime:
         with torch.no_grad():
             milliseconds, peak = watch.measure(run)
         flop, share = None, None
         if work is not None:
             flop, share = work.flop, work.least_seconds / (milliseconds / 1e3)
-        return Stage(name, milliseconds, frames / milliseconds * 1e3, peak, flop, share)
+        return StageTime(name, milliseconds, frames / milliseconds * 1e3, peak, flop, share)
 
-    def coded(part: Part, run: Callable[[], object]) -> Work:
+    def coded(part: Part, run: Callable[[], object]) -> StageWork:
         return _engine_work(upscaler.vae, part, resize, frames) or _counted_work(run, rate)
 
     with torch.no_grad():
         encode, decode = coded("encode", runs.encode), coded("decode", runs.decode)
     # Kernels and CUDA graphs hide the transformer's products from the counter.
-    shape = ((frames - 1) // 4 + 1, resize.padded[0] // 8, resize.padded[1] // 8)
+    cell = upscaler.vae.config.spatial_compression
+    shape = latent_count(frames), resize.padded[0] // cell, resize.padded[1] // cell
     flop = velocity_flop(upscaler.dit.config, upscaler.dit.geometry(shape, models.text_tokens)).total
-    transform = Work(flop, flop / rate)
+    transform = StageWork(flop, flop / rate)
     yield stage("encode", runs.encode, encode)
     yield stage("transformer", runs.transform, transform)
     yield stage("decode", runs.decode, decode)
@@ -181,8 +188,8 @@ class _Files:
     def upscale(self, upscaler: Upscaler) -> None:
         """Read, upscale and write, each ahead of the next as `seedvr2 upscale` does it."""
         with open_source(self._source) as clip:
-            pictures = made_ahead((frame.rgb for frame in clip), 4)
-            self._write(made_ahead(upscaler.upscale(pictures), 4))
+            pictures = prefetched((frame.rgb for frame in clip), 4)
+            self._write(prefetched(upscaler.upscale(pictures), 4))
 
     def _write(self, frames: Iterable[Tensor]) -> None:
         height, width = self._resize.output
@@ -191,22 +198,22 @@ class _Files:
                 sink.write(frame)
 
 
-def _engine_work(vae: VideoCodec, part: Part, resize: ResizePlan, frames: int) -> Work | None:
+def _engine_work(vae: VideoCodec, part: Part, resize: ResizePlan, frames: int) -> StageWork | None:
     """What an engine computes by its plan, for no counter sees into its kernels; None for the plain model."""
     engine = engine_of(vae)
     if engine is None:
         return None
     tflops = matrix_tflops(engine.recipe.precision, engine.device)
     flop = float(plan_flops(engine.plan(VAEShape(part, *resize.padded)), frames))
-    return None if tflops is None else Work(flop, flop / (tflops * 1e12))
+    return None if tflops is None else StageWork(flop, flop / (tflops * 1e12))
 
 
-def _counted_work(run: Callable[[], object], rate: float) -> Work:
+def _counted_work(run: Callable[[], object], rate: float) -> StageWork:
     """Counted in a run that is not timed. rate: FLOP a second of a large matrix product."""
     with FlopCounterMode(display=False) as counter:
         run()
     flop = float(counter.get_total_flops())
-    return Work(flop, flop / rate)
+    return StageWork(flop, flop / rate)
 
 
 def _use_up(frames: Iterable[Tensor]) -> None:

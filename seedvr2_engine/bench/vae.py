@@ -166,9 +166,17 @@ class Bench:
         times_ms, peak = self._time(lambda: run(x))
         ms = statistics.median(times_ms)
         return Row(
-            case, precision, "", error, psnr_db, ms, max(times_ms) - min(times_ms), len(times_ms),
-            case.frames / ms * 1e3, peak_bytes=peak - before - x.nbytes if self.device.type == "cuda" else None,
-        )  # fmt: skip
+            case,
+            precision,
+            wrong="",
+            relative_error=error,
+            psnr_db=psnr_db,
+            ms=ms,
+            spread_ms=max(times_ms) - min(times_ms),
+            runs=len(times_ms),
+            frames_per_s=case.frames / ms * 1e3,
+            peak_bytes=peak - before - x.nbytes if self.device.type == "cuda" else None,
+        )
 
     def _check_kernels(self, case: Case, recipe: QuantRecipe) -> str:
         """The first kernel of the plan that is wrong; empty if none is."""
@@ -267,7 +275,7 @@ def matrix_tflops(format: str, device: torch.device, repeats: int = 10) -> float
 
 
 def _product_tflops(product: Callable[[], Tensor], n: int, repeats: int) -> float:
-    times_ms = []
+    times_ms: list[float] = []
     for index in range(repeats + 3):
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         begin.record()

@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
-from .backend import count_lab, match_lab
-from .backend import wavelet as wavelet
+from .backend import count_lab, match_lab, wavelet
 from .rank import LEVELS, ValueRange, count_levels, look_up, matching_curve, to_levels, unchanging_curve
-from .reference import LAB_RANGES, from_rgb, to_rgb
-from .reference import low_frequencies as low_frequencies
-from .space import hsv_to_rgb, rgb_to_hsv, saturation
+from .reference import LAB_RANGES
+from .space import from_rgb, hsv_to_rgb, rgb_to_hsv, saturation, to_rgb
 
 ColorMethod = Literal["lab", "wavelet", "wavelet_adaptive", "hsv", "adain", "none"]
 COLOR_METHODS: tuple[ColorMethod, ...] = get_args(ColorMethod)

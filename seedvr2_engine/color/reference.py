@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .rank import LEVELS, ValueRange, add_levels, look_up, to_levels
-from .space import lab_to_rgb, rgb_to_lab
+from .space import from_rgb, lab_to_rgb, rgb_to_lab, to_rgb
 
 BLUR_RADII_PX = (1, 2, 4, 8, 16)
 LAB_RANGES = (ValueRange(0, 100), ValueRange(-87, 99), ValueRange(-108, 95))
@@ -50,16 +50,6 @@ def match_lab(picture: Tensor, curves: Tensor) -> Tensor:
     matched = look_up(_lab_levels(lab), curves)
     matched[0].lerp_(lab[0], 1 - MATCHED_LIGHTNESS)
     return from_rgb(lab_to_rgb(matched))
-
-
-def to_rgb(picture: Tensor) -> Tensor:
-    """From [-1, 1] to [0, 1], clamped."""
-    return (picture * 0.5 + 0.5).clamp(0, 1)
-
-
-def from_rgb(rgb: Tensor) -> Tensor:
-    """From [0, 1] to [-1, 1]."""
-    return rgb * 2 - 1
 
 
 def _blur(picture: Tensor, axis: int, radius: int) -> Tensor:

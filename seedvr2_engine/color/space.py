@@ -1,4 +1,6 @@
-"""Lab and HSV of sRGB pictures. Pictures are (..., 3, H, W); RGB is in [0, 1], gamma-encoded as in files.
+"""Lab and HSV of sRGB pictures, and the models' range.
+
+Pictures are (..., 3, H, W); RGB is in [0, 1], gamma-encoded as in files.
 
 Source of Lab: CIE 1976 with the white D65, and IEC 61966-2-1 for sRGB.
 """
@@ -21,6 +23,16 @@ KNEE = 6 / 29
 """Below this value Lab's cube root is a line."""
 SLOPE = (29 / 3) ** 3
 """116 times the slope of that line."""
+
+
+def to_rgb(picture: Tensor) -> Tensor:
+    """From the models' range, [-1, 1], to [0, 1], clamped; in the picture's dtype, and NaN stays."""
+    return (picture * 0.5 + 0.5).clamp_(0, 1)
+
+
+def from_rgb(rgb: Tensor) -> Tensor:
+    """From [0, 1] to the models' range, [-1, 1]."""
+    return rgb * 2 - 1
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.detect import model_names
-from ..checkpoint.detect_dit import POSITIVE_TEXT, detect_dit
+from ..checkpoint.detect_dit import POSITIVE_TEXT
 from ..checkpoint.opening import open_checkpoint
 from ..checkpoint.text_embedding import PUBLIC_TEXT, load_text_embedding
-from ..device import resolve_dit_dtype, total_memory_bytes
-from ..engine.dit.weights import LARGEST_SHARE, device_bytes
-from ..loading_dit import load_dit
+from ..device import resolve_dit_dtype
 from ..models.dit.model import NaDiT
-from .choices import OnBytes, locate, place_of, resolve_offload
+from ..pipeline.setup import plan_dit
+from .devices import device_of, resolve_offload
+from .model_files import OnBytes, locate
 from .residency import Resident
 
 log = logging.getLogger(__name__)
@@ -73,24 +73,18 @@ class ManagedDiT:
 def find_dit_model(request: DiTRequest, on_bytes: OnBytes | None = None) -> ManagedDiT:
     """Find or download a transformer and read its header; the weights are loaded when they are first used."""
     resolve_offload(request.offload_device, keeps=request.cache_model)
-    device = place_of(request.device)
-    dtype = resolve_dit_dtype("auto", device)
+    device = device_of(request.device)
     path = locate(request.model, "dit", on_bytes)
-    packed = device.type == "cuda"
     wants_offload = request.blocks_to_swap > 0 and device.type == "cuda"
-    with open_checkpoint(path) as checkpoint:
-        config = detect_dit(checkpoint)
-        whole = device_bytes(checkpoint, config, dtype, offload=False, packed=packed)
-        offload = wants_offload or (packed and whole > LARGEST_SHARE * total_memory_bytes(device))
-        size_bytes = device_bytes(checkpoint, config, dtype, offload=True, packed=packed) if offload else whole
-    if offload:
+    setup = plan_dit(path, device, resolve_dit_dtype("auto", device), "blocks" if wants_offload else "auto")
+    if setup.offload:
         asked = f"{request.blocks_to_swap} were asked for" if wants_offload else "it is too large for this GPU"
-        log.info("[SeedVR2] %s: all %d blocks stay on the host (%s)", request.model, config.layers, asked)
+        log.info("[SeedVR2] %s: all %d blocks stay on the host (%s)", request.model, setup.config.layers, asked)
     if request.attention_mode != "sdpa":
         log.info("[SeedVR2] attention_mode %s: the fastest attention that is here is used", request.attention_mode)
 
     def build() -> NaDiT:
-        log.info("[SeedVR2] Loading %s on %s (%.2f GB)", request.model, device, size_bytes / 1e9)
-        return load_dit(path, device=device, dtype=dtype, offload=offload)
+        log.info("[SeedVR2] Loading %s on %s (%.2f GB)", request.model, device, setup.weights_bytes / 1e9)
+        return setup.load()
 
-    return ManagedDiT(ResidentDiT(device, size_bytes, build), path)
+    return ManagedDiT(ResidentDiT(device, setup.weights_bytes, build), path)

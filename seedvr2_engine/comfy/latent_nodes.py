@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from ..checkpoint.base import quoted
 from ..checkpoint.convert import WRITABLE_TYPES, convert_to_gguf
 from ..checkpoint.locating.names import is_plain_name
 from ..errors import InvalidArgumentError, OutputError
-from ..pipeline.reconstruct import filled_frames
-from .choices import DEFAULT_VAE, check_model, download_folder, identity_of, locate, model_names
-from .host_frames import write_frames
+from ..pipeline.reconstruct import filled_frames, from_model_range
+from ..pipeline.to_host import staged
 from .loader_nodes import CATEGORY, VaeSocket
+from .model_files import DEFAULT_VAE, check_model, download_folder, identity_of, locate, model_names
 from .progress import NodeProgress
 from .upscaling import check_image, described, frames_of, managed_vae
 from .vae_model import ManagedVAE, prepare_for
@@ -25,6 +26,8 @@ from .vae_model import ManagedVAE, prepare_for
 log = logging.getLogger(__name__)
 
 _LONGEST_NAME_BYTES = 200
+_STAGED_FRAMES = 8
+"""Pictures on their way from the GPU: two steps of the decoder."""
 
 SOURCE_KEY = "seedvr2_source"
 """Where a LATENT keeps (frames, height, width) of the IMAGE that it came from."""
@@ -177,7 +180,8 @@ def decode_latent(latent: dict[str, Any], vae: ManagedVAE) -> Tensor:
     # Other nodes may have cut or enlarged the latents, and keep what they like in this place.
     whole_numbers = isinstance(source, (tuple, list)) and [type(number) for number in source] == [int] * 3
     fits = whole_numbers and all(
-        0 <= length - own < unit for length, own, unit in zip(whole, source, (4, cell, cell), strict=True)
+        0 <= length - own < unit
+        for length, own, unit in zip(whole, source, (vae.config.temporal_compression, cell, cell), strict=True)
     )
     frames, height, width = source if fits else whole
     progress = NodeProgress(frames)
@@ -187,3 +191,23 @@ def decode_latent(latent: dict[str, Any], vae: ManagedVAE) -> Tensor:
     for index in write_frames((picture[0] for picture in served.stream_decode(slices)), result):
         progress.step(index + 1, picture=result[index].movedim(-1, 0))
     return result
+
+
+def write_frames(pictures: Iterable[Tensor], image: Tensor) -> Iterator[int]:
+    """Write pictures (3, H, W) in [-1, 1], any dtype, into `image` (N, h, w, 3), FP32 in [0, 1], trimmed to its size.
+
+    NaN becomes 0. Yields the index of each frame that is written; stops after N pictures.
+    """
+    count, height, width, _ = image.shape
+    written = 0
+
+    def touch(before: int) -> None:
+        # New memory has its pages only once it is written to. For the last pictures that is better done while the GPU
+        # still works on them; the others are copied while it works on the next.
+        image[written + before].zero_()
+
+    shown = (from_model_range(picture[:, :height, :width]).movedim(0, -1) for picture in islice(pictures, count))
+    for frame in staged(shown, _STAGED_FRAMES, while_waiting=touch):
+        image[written] = frame
+        written += 1
+        yield written - 1

@@ -6,18 +6,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..plan.choices import PRECISION_CHOICES
-from .choices import (
-    DEFAULT_DIT,
-    DEFAULT_VAE,
-    Kind,
-    check_device,
-    check_model,
-    devices,
-    identity_of,
-    model_names,
-    offload_devices,
-)
+from .devices import check_device, devices, offload_devices
 from .dit_model import DiTRequest, find_dit_model
+from .model_files import DEFAULT_DIT, DEFAULT_VAE, Kind, check_model, identity_of, model_names
 from .progress import NodeProgress
 from .vae_model import VAERequest, load_vae_model
 
@@ -53,7 +44,7 @@ class LoadDiT(io.ComfyNode):
                     optional=True,
                     tooltip="Accepted for old workflows; without effect.",
                 ),
-                *_place_inputs(),
+                *_offload_inputs(),
                 io.Combo.Input(
                     "attention_mode",
                     options=["sdpa", "flash_attn_2", "flash_attn_3", "sageattn_2", "sageattn_3"],
@@ -70,7 +61,7 @@ class LoadDiT(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, model: str, device: str, offload_device: str = "none") -> bool | str:
         """Accept what another machine saved; whether this one has the device shows when the node runs."""
-        return check_model(model, "dit") or check_device(device) or check_device(_place(offload_device)) or True
+        return check_model(model, "dit") or check_device(device) or check_device(_named(offload_device)) or True
 
     @classmethod
     def fingerprint_inputs(cls, model: str, **_: Any) -> Any:
@@ -122,7 +113,7 @@ class LoadVAE(io.ComfyNode):
                     optional=True,
                     tooltip="Accepted for old workflows; no borders are drawn.",
                 ),
-                *_place_inputs(),
+                *_offload_inputs(),
                 CompileSocket.Input("torch_compile_args", optional=True, tooltip=_NO_COMPILING),
                 io.Boolean.Input(
                     "enable_blackwell_optimization", default=True, optional=True, tooltip=_OPTIMIZATION_TIP
@@ -138,7 +129,7 @@ class LoadVAE(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, model: str, device: str, offload_device: str = "none") -> bool | str:
         """As for the transformer."""
-        return check_model(model, "vae") or check_device(device) or check_device(_place(offload_device)) or True
+        return check_model(model, "vae") or check_device(device) or check_device(_named(offload_device)) or True
 
     @classmethod
     def fingerprint_inputs(cls, model: str, **_: Any) -> Any:
@@ -224,7 +215,7 @@ def _tile_inputs(part: str) -> list[Any]:
     ]
 
 
-def _place_inputs() -> list[Any]:
+def _offload_inputs() -> list[Any]:
     return [
         io.Combo.Input(
             "offload_device",
@@ -242,5 +233,5 @@ def _place_inputs() -> list[Any]:
     ]
 
 
-def _place(offload_device: str) -> str | None:
+def _named(offload_device: str) -> str | None:
     return None if offload_device == "none" else offload_device

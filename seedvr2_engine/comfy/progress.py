@@ -13,9 +13,6 @@ PREVIEW_SECONDS = 0.5
 """The least time between two previews: each is a JPEG that every open browser gets."""
 _STEPS = 1000
 
-STAGE_SHARES = {"encode": 0.2, "transform": 0.25, "decode": 0.5, "color": 0.05}
-"""About what the stages of an upscaling take of its time on a GPU."""
-
 
 def check_interrupted() -> None:
     """Raise ComfyUI's exception if the user has pressed the button."""

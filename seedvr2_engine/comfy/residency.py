@@ -26,6 +26,10 @@ class Resident(ModelPatcher, Generic[T]):
     it again from its file.
     """
 
+    # ComfyUI's attributes, which it gives no types.
+    model: ModelBody
+    load_device: torch.device
+
     def __init__(self, device: torch.device, size_bytes: int, build: Callable[[], T]) -> None:
         """size_bytes: what the weights will take, for making room before they are there."""
         self._build = build

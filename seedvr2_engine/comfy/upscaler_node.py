@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from .choices import offload_devices
+from .devices import offload_devices
 from .loader_nodes import CATEGORY, DitSocket, VaeSocket
 from .upscaling import UpscaleRequest, managed_dit, managed_vae, upscale_image
 

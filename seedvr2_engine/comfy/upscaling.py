@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from ..color.methods import ColorMethod
-from ..device import is_out_of_memory, total_memory_bytes
+from ..device import is_out_of_memory
 from ..errors import DeviceMemoryError, InvalidArgumentError, SeedVR2Error
 from ..pipeline.chunks import padded_count
-from ..pipeline.memory import MemoryEstimate, engine_budget_bytes, estimate_memory, sizes_of
+from ..pipeline.clip_stages import STAGE_SHARES
+from ..pipeline.memory import ClipPlan, limit_engine
 from ..pipeline.options import UpscaleOptions
 from ..pipeline.upscaler import Progress, Upscaler
 from .dit_model import DiTRequest, ManagedDiT, find_dit_model
-from .progress import STAGE_SHARES, NodeProgress
+from .progress import NodeProgress
 from .residency import Resident, bring, make_room
 from .vae_model import ManagedVAE, VAERequest, load_vae_model
 
@@ -101,26 +102,26 @@ def upscale_image(image: Tensor, dit: ManagedDiT, vae: ManagedVAE, request: Upsc
     assert transformer is not None
     frames, height, width = image.shape[:3]
     upscaler = Upscaler(transformer, vae.served, options, text=dit.text(NodeProgress(1).on_bytes))
-    resize = options.resize((height, width))
-    division = upscaler.division((height, width))
-    memory = estimate_memory(sizes_of(transformer, vae.served), resize, options, division)
-    _make_room(dit, vae, memory)
+    plan = upscaler.plan((height, width))
+    limit_engine(upscaler.vae, plan)
+    _make_room(dit, vae, plan)
+    size, division = plan.resize.output, plan.division
     log.log(
         logging.INFO if request.enable_debug else logging.DEBUG,
         "[SeedVR2] %d frames, %dx%d to %dx%d, chunks of %d that share %d, the VAE sees the %s; about %.2f GB",
-        frames, width, height, *resize.output[::-1], division.chunks.chunk_frames, division.chunks.overlap,
-        division.vae_span, memory.peak_bytes / 1e9,
+        frames, width, height, *size[::-1], division.chunks.chunk_frames, division.chunks.overlap,
+        division.vae_span, plan.memory.peak_bytes / 1e9,
     )  # fmt: skip
     progress = NodeProgress(frames, STAGE_SHARES)
     began = time.perf_counter()
     try:
-        result = _collect(upscaler, image, resize.output, progress)
+        result = _collect(upscaler, image, size, progress)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         raise DeviceMemoryError(
             f"Video Upscaler: expected {vae.device} to have memory for {frames} frames of "
-            f"{resize.output[1]}x{resize.output[0]} in batches of {options.chunk_frames}, found too little; lower "
+            f"{size[1]}x{size[0]} in batches of {options.chunk_frames}, found too little; lower "
             "batch_size or resolution, or set blocks_to_swap in the DiT loader."
         ) from error
     seconds = time.perf_counter() - began
@@ -128,17 +129,11 @@ def upscale_image(image: Tensor, dit: ManagedDiT, vae: ManagedVAE, request: Upsc
     return result
 
 
-def _make_room(dit: ManagedDiT, vae: ManagedVAE, memory: MemoryEstimate) -> None:
-    """Other models leave the GPU as far as this clip needs it; the engine gets what the transformer leaves."""
-    needed, engine = memory.peak_bytes, vae.served.engine
-    if engine is not None:
-        whole = total_memory_bytes(vae.device)
-        budget = engine_budget_bytes(memory, whole)
-        engine.limit(budget)
-        needed = min(needed + budget, whole)
+def _make_room(dit: ManagedDiT, vae: ManagedVAE, plan: ClipPlan) -> None:
+    """Other models leave the GPU as far as this clip needs it."""
     residents: list[Resident[Any]] = [vae.resident, dit.resident]
     taken = sum(resident.loaded_size() for resident in residents if resident.load_device == vae.device)
-    make_room(residents, vae.device, max(0, needed - taken))
+    make_room(residents, vae.device, max(0, plan.needed_bytes - taken))
 
 
 def check_image(image: object) -> None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..color.space import to_rgb
 from ..errors import InvalidArgumentError
 from .resize import Size, resample
 
@@ -81,7 +82,7 @@ def guided_filter(guide: Tensor, values: Tensor, radius_px: int) -> Tensor:
 def _upscale_frame(alpha: Tensor, rgb: Tensor, resized: Size, mask: bool) -> Tensor:
     height, width = rgb.shape[-2:]
     coarse = resample(alpha, resized)[..., :height, :width].clamp(0, 1)
-    picture = (rgb.float() * 0.5 + 0.5).clamp(0, 1)
+    picture = to_rgb(rgb.float())
     guide = picture.mean(dim=1, keepdim=True)
     if not mask:
         return guided_filter(guide, coarse, _GRADIENT_RADIUS_PX).clamp(0, 1)

@@ -13,6 +13,7 @@ from typing import Generic, Literal, TypeVar
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
+from ..models.vae.config import VAEConfig
 
 Frame = TypeVar("Frame")
 Weights = Callable[[int], list[float]]
@@ -24,7 +25,7 @@ Tail = Literal["context", "short", "uniform"]
 `short` and `uniform` are what the public reference does by default and with `uniform_batch_size`.
 """
 
-STEP_FRAMES = 4
+STEP_FRAMES = VAEConfig().temporal_compression
 """Frames of a latent, but for a chunk's first, which has one."""
 
 
@@ -67,7 +68,7 @@ class ChunkPlan:
 
 
 @dataclass(frozen=True)
-class Span:
+class ChunkSpan:
     """Where a chunk lies in its clip."""
 
     start: int
@@ -87,7 +88,7 @@ class Span:
 class Chunk(Generic[Frame]):
     """The frames that go through the model together."""
 
-    span: Span
+    span: ChunkSpan
     """Where they lie."""
     frames: tuple[Frame, ...]
     """4n+1 frames: `span.lead` of context, `span.frames` of the clip, and padding."""
@@ -107,6 +108,11 @@ class Chunk(Generic[Frame]):
 def padded_count(frames: int, unit: int = STEP_FRAMES) -> int:
     """The least number of the form 4n+1 (or unit * n + 1) that is not below `frames` (at least 1)."""
     return frames + -(frames - 1) % unit
+
+
+def latent_count(frames: int) -> int:
+    """Latents of so many frames, 4n+1."""
+    return (frames - 1) // STEP_FRAMES + 1
 
 
 def pad_after(count: int, extra: int) -> list[int]:
@@ -149,7 +155,7 @@ def filled_up(frames: Iterable[Frame], unit: int = STEP_FRAMES) -> Iterator[Fram
         yield from (tail[i] for i in pad_after(len(tail), padded_count(count, unit) - count)[len(tail) :])
 
 
-def chunk_spans(total: int, plan: ChunkPlan) -> Iterator[Span]:
+def chunk_spans(total: int, plan: ChunkPlan) -> Iterator[ChunkSpan]:
     """Where the chunks of a clip of `total` frames lie."""
     for start in range(0, total, plan.step):
         stop = min(start + plan.chunk_frames, total)
@@ -180,7 +186,7 @@ def linear_weights(overlap: int) -> list[float]:
 
 
 def joined(
-    results: Iterable[tuple[Span, Iterable[Tensor]]], overlap: int, weights: Weights = linear_weights
+    results: Iterable[tuple[ChunkSpan, Iterable[Tensor]]], overlap: int, weights: Weights = linear_weights
 ) -> Iterator[Tensor]:
     """The frames of a clip from the results of its chunks, cross-faded where neighbours share frames.
 
@@ -209,12 +215,12 @@ def joined(
     yield from pending
 
 
-def _span(start: int, stop: int, plan: ChunkPlan) -> Span:
+def _span(start: int, stop: int, plan: ChunkPlan) -> ChunkSpan:
     lead = plan.chunk_frames - padded_count(stop - start, plan.unit) if start and plan.tail == "context" else 0
-    return Span(start, stop, lead)
+    return ChunkSpan(start, stop, lead)
 
 
-def _chunk(held: list[Frame], base: int, span: Span, plan: ChunkPlan) -> Chunk[Frame]:
+def _chunk(held: list[Frame], base: int, span: ChunkSpan, plan: ChunkPlan) -> Chunk[Frame]:
     frames = held[span.start - span.lead - base : span.stop - base]
     if plan.tail == "uniform":
         frames = [frames[i] for i in pad_after(len(frames), plan.chunk_frames - len(frames))]

@@ -3,7 +3,7 @@
 A stage takes and gives single frames or latents; who walks the clip decides how many go together.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,18 +14,21 @@ from ..color.methods import correct_frame, measure_curves
 from ..models.dit.geometry import Geometry
 from ..models.dit.model import Conditioning, NaDiT
 from ..models.dit.sampler import dit_input, noise_condition, sample
+from ..models.vae.config import VAEConfig
 from .alpha import is_mask, upscale_alpha
 from .clip_noise import ClipNoise
 from .options import UpscaleOptions
-from .reconstruct import VideoCodec
+from .reconstruct import VideoCodec, from_model_range
 from .resize import ResizePlan, crop_to_output, to_model_input
 
-LATENT_SCALE = 0.9152
-"""The transformer's latents are the VAE's times this. Source: ByteDance-Seed/SeedVR, `configs_3b/main.yaml`."""
+LATENT_SCALE = VAEConfig.scaling_factor
+"""The transformer's latents are the VAE's times this."""
 COLOR_FADE_FRAMES = 8
 """Frames over which one slice's colour curves become the next one's, where slices do not share frames."""
 
 Stage = Literal["encode", "transform", "decode", "color"]
+STAGE_SHARES: Mapping[str, float] = {"encode": 0.2, "transform": 0.25, "decode": 0.5, "color": 0.05}
+"""About what the stages take of an upscaling's time on a GPU, so that a bar moves evenly."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ class ClipStages:
             if before is not None and curves is not None and index < fading:
                 used = before.lerp(curves, (index + 1) / (fading + 1))
             colored = correct_frame(picture, self._style(frame), method, used)
-            out = (colored * 0.5 + 0.5).nan_to_num_(0).clamp_(0, 1)
+            out = from_model_range(colored)
             yield out if frame.shape[0] == 3 else torch.cat([out, self._alpha(frame, picture)])
 
     def _model_input(self, frame: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
-"""What an upscaling will take, before its models are loaded: memory from shapes, time from arithmetic to be done."""
+"""How long an upscaling will take, before its models are loaded: from the arithmetic that is to be done."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..models.dit.model import NaDiT
 from ..models.dit.sampler import LAST_TIMESTEP
 from ..models.vae.model import VideoVAE
-from .chunks import chunk_spans, padded_count
-from .memory import Division, MemoryEstimate, Sizes, estimate_memory, fitting_division
+from .chunks import chunk_spans, latent_count, padded_count
+from .memory import ClipPlan, Sizes
 from .options import UpscaleOptions
 from .resize import ResizePlan
 
@@ -39,34 +39,21 @@ class Work:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What one clip will take."""
+    """What a whole clip will take of a device's time."""
 
-    resize: ResizePlan
-    division: Division
     chunk_count: int
-    memory: MemoryEstimate
     work: Work
 
 
-def forecast(sizes: Sizes, resize: ResizePlan, options: UpscaleOptions, *, frames: int, memory_bytes: int) -> Forecast:
-    """What a clip of so many frames takes. memory_bytes: of the device, for the length of chunks if that is open."""
+def forecast(sizes: Sizes, plan: ClipPlan, options: UpscaleOptions, frames: int) -> Forecast:
+    """What a clip of so many frames takes when it is cut by this plan."""
     total = frames + options.prepend_frames
-    division = fitting_division(sizes, resize, options, memory_bytes)
-    plan = division.chunks
-    taken = padded_count(min(total, plan.chunk_frames))
-    chunk_frames = min(plan.chunk_frames, taken)
-    count = sum(1 for _ in chunk_spans(padded_count(total), plan))
-    one = _chunk_work(sizes, resize, chunk_frames)
+    chunk_frames = plan.division.shortened(total).chunks.chunk_frames
+    count = sum(1 for _ in chunk_spans(padded_count(total), plan.division.chunks))
+    one = _chunk_work(sizes, plan.resize, chunk_frames)
     # The VAE passes every frame once, or those that chunks share twice.
-    vae_chunks = count if division.vae_span == "chunk" else padded_count(total) / chunk_frames
-    fitted = replace(division, chunks=replace(plan, chunk_frames=chunk_frames, overlap=min(plan.overlap, taken - 1)))
-    return Forecast(
-        resize=resize,
-        division=division,
-        chunk_count=count,
-        memory=estimate_memory(sizes, resize, options, fitted),
-        work=Work(one.encode * vae_chunks, one.transform * count, one.decode * vae_chunks),
-    )
+    vae_chunks = count if plan.division.vae_span == "chunk" else padded_count(total) / chunk_frames
+    return Forecast(count, Work(one.encode * vae_chunks, one.transform * count, one.decode * vae_chunks))
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
@@ -93,12 +80,13 @@ def _finish(device: torch.device) -> None:
 def _chunk_work(sizes: Sizes, resize: ResizePlan, frames: int) -> Work:
     """Count on the meta device, where nothing is computed."""
     height, width = resize.padded
-    latents = (frames - 1) // 4 + 1
+    cell = sizes.vae.spatial_compression
+    latent_size = latent_count(frames), height // cell, width // cell
     with torch.device("meta"):
         vae, dit = VideoVAE(sizes.vae), NaDiT(sizes.dit)
         pictures = torch.empty(1, 3, frames, height, width)
-        latent = torch.empty(1, 16, latents, height // 8, width // 8)
-        video = torch.empty(latents, height // 8, width // 8, sizes.dit.in_channels)
+        latent = torch.empty(1, sizes.vae.latent_channels, *latent_size)
+        video = torch.empty(*latent_size, sizes.dit.in_channels)
         text = torch.empty(1, sizes.dit.text_width)
     return Work(
         encode=_count(lambda: vae.encode(pictures)),

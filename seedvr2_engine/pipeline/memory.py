@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 
 from ..color.methods import SLICE_METHODS
-from ..device import total_memory_bytes
 from ..engine.served_vae import engine_of, plain_weights
 from ..models.dit.config import DiTConfig
 from ..models.dit.model import NaDiT
 from ..models.vae.causal import CausalCache
 from ..models.vae.config import VAEConfig
 from ..models.vae.model import VideoVAE
-from .chunks import ChunkPlan, padded_count
+from .chunks import STEP_FRAMES, ChunkPlan, latent_count, padded_count
 from .options import UpscaleOptions, VaeSpan
 from .reconstruct import VideoCodec
-from .resize import CELL_PX, ResizePlan
+from .resize import TOKEN_PX, ResizePlan, Size
 
 LONGEST_CHUNK_FRAMES = 45
 """Longer chunks gain little: the frames that neighbours share are a ninth of these."""
@@ -58,12 +57,12 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class MemoryEstimate:
+class ClipMemory:
     """Bytes on the device of the VAE."""
 
     weights_bytes: int
     vae_bytes: int
-    """Activations of the encoder or decoder, for a slice of time; 0 for the engine, see `engine_budget_bytes`."""
+    """Activations of the encoder or decoder, for a slice of time; 0 for the engine, see `ClipPlan.engine_bytes`."""
     transformer_bytes: int
     """Activations of the transformer, for a chunk."""
     frames_bytes: int
@@ -97,20 +96,70 @@ class Division:
     vae_span: VaeSpan
     """What the VAE sees as one."""
 
+    def shortened(self, frames: int) -> Division:
+        """The same for a clip of so many frames, which may be fewer than a chunk has."""
+        length = min(self.chunks.chunk_frames, padded_count(max(1, frames)))
+        return replace(
+            self, chunks=replace(self.chunks, chunk_frames=length, overlap=min(self.chunks.overlap, length - 1))
+        )
 
-def divide(dit: NaDiT, vae: VideoCodec, resize: ResizePlan, options: UpscaleOptions) -> Division:
-    """Cut as asked for, and otherwise so that the estimate is within the memory of the VAE's device.
 
-    The device's whole memory counts and not what is free at the moment, so that results do not depend on what else
-    runs.
+@dataclass(frozen=True)
+class ClipPlan:
+    """How clips of one size are cut, and with which memory: what `--plan` says of a run, and what the run goes by."""
+
+    resize: ResizePlan
+    """The sizes of their frames."""
+    division: Division
+    """How they are cut; a short clip may be a part of a chunk."""
+    memory: ClipMemory
+    """What they are expected to take on the device."""
+    device_bytes: int
+    """The memory of the VAE's device, all of it."""
+    engine_bytes: int | None
+    """What the engine plans with beside a transformer with whole chunks; None where the plain VAE serves."""
+
+    @property
+    def needed_bytes(self) -> int:
+        """What is to be free on the device, the engine's part included."""
+        peak_bytes = self.memory.peak_bytes
+        return peak_bytes if self.engine_bytes is None else min(peak_bytes + self.engine_bytes, self.device_bytes)
+
+
+def plan_clip(
+    sizes: Sizes, options: UpscaleOptions, source: Size, device_bytes: int, frames: int | None = None
+) -> ClipPlan:
+    """Cut clips of (height, width) in pixels as asked for, and otherwise so that the estimate is within the memory.
+
+    device_bytes: the device's whole memory and not what is free at the moment, so that results do not depend on what
+    else runs. frames: how many a clip has, where the estimate is for one that may be shorter than a chunk.
     """
-    if options.chunk_frames is not None and options.vae_span is not None:
-        return Division(options.chunks(options.chunk_frames), options.vae_span)
-    return fitting_division(sizes_of(dit, vae), resize, options, total_memory_bytes(vae.device))
+    resize = options.resize(source)
+    division = fitting_division(sizes, resize, options, device_bytes)
+    whole = memory = estimate_memory(sizes, resize, options, division)
+    if frames is not None:
+        shortened = division.shortened(frames + options.prepend_frames)
+        memory = estimate_memory(sizes, resize, options, shortened)
+    engine_bytes = engine_budget_bytes(whole, device_bytes) if sizes.vae_plans_itself else None
+    return ClipPlan(resize, division, memory, device_bytes, engine_bytes)
+
+
+def limit_engine(vae: VideoCodec, plan: ClipPlan) -> None:
+    """Have the engine, if it serves, plan with what the transformer leaves of the memory."""
+    engine = engine_of(vae)
+    if engine is not None and plan.engine_bytes is not None:
+        engine.limit(plan.engine_bytes)
+
+
+def asked_division(options: UpscaleOptions) -> Division | None:
+    """The division where nothing is left open; None where it depends on the memory."""
+    if options.chunk_frames is None or options.vae_span is None:
+        return None
+    return Division(options.chunks(options.chunk_frames), options.vae_span)
 
 
 def fitting_division(sizes: Sizes, resize: ResizePlan, options: UpscaleOptions, memory_bytes: int) -> Division:
-    """As `divide`, for a device with so much memory.
+    """The division as asked for, and otherwise so that the estimate is within so much memory of the VAE's device.
 
     The plain VAE sees the whole clip if that leaves room for chunks as asked for, or of 21 frames; the engine always.
     What is left open takes its smallest value where nothing fits.
@@ -126,7 +175,7 @@ def fitting_division(sizes: Sizes, resize: ResizePlan, options: UpscaleOptions, 
     return _longest(sizes, resize, options, span, memory_bytes) or Division(options.chunks(smallest), span)
 
 
-def estimate_memory(sizes: Sizes, resize: ResizePlan, options: UpscaleOptions, division: Division) -> MemoryEstimate:
+def estimate_memory(sizes: Sizes, resize: ResizePlan, options: UpscaleOptions, division: Division) -> ClipMemory:
     """What clips of this size take when they are cut like this."""
     height, width = resize.padded
     pixels = height * width
@@ -138,7 +187,7 @@ def estimate_memory(sizes: Sizes, resize: ResizePlan, options: UpscaleOptions, d
     output = resize.output[0] * resize.output[1] * 3
     past_encoder, past_decoder = (n * pixels * sizes.vae_element_bytes for n in past_per_pixel(sizes.vae))
     keeps_past = division.vae_span == "clip" and not sizes.vae_plans_itself
-    return MemoryEstimate(
+    return ClipMemory(
         weights_bytes=sizes.weights_bytes,
         vae_bytes=0
         if sizes.vae_plans_itself
@@ -151,7 +200,7 @@ def estimate_memory(sizes: Sizes, resize: ResizePlan, options: UpscaleOptions, d
     )
 
 
-def engine_budget_bytes(estimate: MemoryEstimate, memory_bytes: int) -> int:
+def engine_budget_bytes(estimate: ClipMemory, memory_bytes: int) -> int:
     """What the engine may plan with beside a transformer that takes so much, on a device with so much memory."""
     taken = estimate.weights_bytes + estimate.transformer_bytes + estimate.frames_bytes
     return max(round(ENGINE_SHARE * memory_bytes), round(ENGINE_USABLE_SHARE * memory_bytes) - taken)
@@ -175,7 +224,7 @@ def _longest(
 ) -> Division | None:
     """The longest chunks that fit, from 45 frames down to 5, or those asked for; None if there are none."""
     least = max(SHORTEST_CHUNK_FRAMES, padded_count((options.overlap or 0) + 1))
-    lengths = range(max(LONGEST_CHUNK_FRAMES, least), least - 1, -4)
+    lengths = range(max(LONGEST_CHUNK_FRAMES, least), least - 1, -STEP_FRAMES)
     for frames in lengths if options.chunk_frames is None else (options.chunk_frames,):
         division = Division(options.chunks(frames), span)
         if _fits(sizes, estimate_memory(sizes, resize, options, division), span, memory_bytes):
@@ -187,7 +236,7 @@ def _worthwhile_frames(options: UpscaleOptions) -> int:
     return 1 if options.chunk_frames is not None else WORTHWHILE_CHUNK_FRAMES
 
 
-def _fits(sizes: Sizes, estimate: MemoryEstimate, span: VaeSpan, memory_bytes: int) -> bool:
+def _fits(sizes: Sizes, estimate: ClipMemory, span: VaeSpan, memory_bytes: int) -> bool:
     room = USABLE_SHARE * memory_bytes - estimate.weights_bytes - estimate.frames_bytes
     if sizes.vae_plans_itself:
         return estimate.transformer_bytes <= room - ENGINE_SHARE * memory_bytes
@@ -198,7 +247,7 @@ def _fits(sizes: Sizes, estimate: MemoryEstimate, span: VaeSpan, memory_bytes: i
 def _transformer_bytes(sizes: Sizes, pixels: int, chunk_frames: int) -> int:
     """Activations of one block: either attention's, with FP32 norms and rotations, or the MLP's."""
     config, size = sizes.dit, sizes.dit_element_bytes
-    tokens = ((chunk_frames - 1) // 4 + 1) * pixels // CELL_PX**2
+    tokens = latent_count(chunk_frames) * pixels // TOKEN_PX**2
     streams = 2 * config.width * size
     attention = config.attention_width * (5.3 * size + 16)
     mlp = config.mlp_width * size * (4 if config.family == "3b" else 3)

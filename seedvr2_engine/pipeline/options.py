@@ -7,7 +7,7 @@ from ..color.hdr import HDR_CHOICES, HdrChoice
 from ..color.methods import COLOR_METHODS, ColorMethod
 from ..errors import InvalidArgumentError
 from ..models.vae.tiling import TileSpec
-from .chunks import ChunkPlan, padded_count
+from .chunks import STEP_FRAMES, ChunkPlan, padded_count
 from .resize import MAX_EDGE_PX, ResizePlan, Size, plan_resize
 
 NoiseKind = Literal["position", "reference"]
@@ -53,7 +53,7 @@ class UpscaleOptions:
     """What the noise depends on."""
     vae_span: VaeSpan | None = None
     """What the VAE sees as one; the clip where its memory suffices, or else a chunk."""
-    slice_frames: int = 4
+    slice_frames: int = STEP_FRAMES
     """Frames that the VAE works on at a time, a multiple of 4; the result is the same at any value."""
     hdr: HdrChoice = "auto"
     """How PQ pictures pass through the models; others are not concerned."""
@@ -76,8 +76,10 @@ class UpscaleOptions:
         _check_whole("seed", self.seed, 0, (1 << 64) - 1)
         _check_share("input noise", self.input_noise)
         _check_share("latent noise", self.latent_noise)
-        if self.slice_frames < 4 or self.slice_frames % 4:
-            raise InvalidArgumentError(f"slice frames: expected a positive multiple of 4, got {self.slice_frames}.")
+        if self.slice_frames < 1 or self.slice_frames % STEP_FRAMES:
+            raise InvalidArgumentError(
+                f"slice frames: expected a positive multiple of {STEP_FRAMES}, got {self.slice_frames}."
+            )
         _check_choice("colour method", self.color, COLOR_METHODS)
         _check_choice("noise", self.noise, get_args(NoiseKind))
         _check_choice("hdr", self.hdr, HDR_CHOICES)

@@ -1,4 +1,4 @@
-"""Work done ahead of its use, in a thread: reading, computing and writing a clip overlap."""
+"""Prefetching in a thread: reading, computing and writing a clip overlap."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _End:
         self.error = error
 
 
-class made_ahead(Iterator[Item], Generic[Item]):  # noqa: N801  (it is used like a function)
+class prefetched(Iterator[Item], Generic[Item]):  # noqa: N801  (it is used like a function)
     """Yields `items`, which a thread of its own makes up to `depth` ahead; an error there is raised here, in its turn.
 
     The thread starts with the first item that is asked for. `close` has it stop at its next item and waits for it;
@@ -35,7 +35,7 @@ class made_ahead(Iterator[Item], Generic[Item]):  # noqa: N801  (it is used like
         self._thread: threading.Thread | None = None
         self._is_over = False
 
-    def __iter__(self) -> made_ahead[Item]:
+    def __iter__(self) -> prefetched[Item]:
         return self
 
     def __next__(self) -> Item:
@@ -44,7 +44,7 @@ class made_ahead(Iterator[Item], Generic[Item]):  # noqa: N801  (it is used like
         if self._thread is None:
             # It refers to the parts and not to this object, so that one which is forgotten can end its thread.
             work = (self._items, self._slots, self._stopped)
-            self._thread = threading.Thread(target=_work, args=work, name="made ahead", daemon=True)
+            self._thread = threading.Thread(target=_work, args=work, name="prefetch", daemon=True)
             self._thread.start()
         item = self._take()
         if isinstance(item, _End):

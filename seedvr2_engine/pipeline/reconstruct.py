@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..color.space import from_rgb, to_rgb
 from ..errors import InvalidArgumentError
 from ..models.vae.config import VAEConfig
 from ..models.vae.tiling import TileSpec
+from .chunks import padded_count
 from .to_host import on_host
 
 
@@ -88,12 +90,12 @@ def defined(frame: Tensor) -> Tensor:
 
 def to_model_range(rgb: Tensor) -> Tensor:
     """[0, 1] -> [-1, 1], in FP32."""
-    return rgb.float() * 2 - 1
+    return from_rgb(rgb.float())
 
 
 def from_model_range(x: Tensor) -> Tensor:
     """[-1, 1] -> [0, 1], clamped, in FP32; NaN becomes 0."""
-    return (x.float() * 0.5 + 0.5).nan_to_num_(0).clamp_(0, 1)
+    return to_rgb(x.float()).nan_to_num_(0)
 
 
 def _prepared(frames: Iterable[Tensor], cell: int, sizes: deque[tuple[int, int]]) -> Iterator[Tensor]:
@@ -118,5 +120,5 @@ def _fill_up(frames: Iterator[Tensor], step: int) -> Iterator[Tensor]:
         count += 1
         yield frame
     if count:
-        for _ in range(-(count - 1) % step):
+        for _ in range(padded_count(count, step) - count):
             yield frame

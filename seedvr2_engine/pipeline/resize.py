@@ -9,12 +9,13 @@ from fractions import Fraction
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..color.space import from_rgb
 from ..errors import InvalidArgumentError
 
 Size = tuple[int, int]
 
-CELL_PX = 16
-"""Edges of the model's pictures are multiples of this: 8 px a latent, 2 latents a token of the transformer."""
+TOKEN_PX = 16
+"""Edge of a token of the transformer, 2 latents of 8 px; the edges of the model's pictures are multiples of it."""
 MAX_EDGE_PX = 16384
 """The longest edge that a result may have."""
 
@@ -31,7 +32,7 @@ class ResizePlan:
     @property
     def padded(self) -> Size:
         """What the model sees: `resized` filled up to multiples of 16 to the right and below."""
-        height, width = (edge + -edge % CELL_PX for edge in self.resized)
+        height, width = (edge + -edge % TOKEN_PX for edge in self.resized)
         return height, width
 
     @property
@@ -99,7 +100,7 @@ def to_model_input(frames: Tensor, plan: ResizePlan) -> Tensor:
             f"picture: expected {plan.source[1]}x{plan.source[0]} like those before, got "
             f"{frames.shape[-1]}x{frames.shape[-2]}; a clip must keep its size."
         )
-    resized = resample(frames, plan.resized).clamp(0, 1) * 2 - 1
+    resized = from_rgb(resample(frames, plan.resized).clamp(0, 1))
     right, bottom = plan.padded[1] - plan.resized[1], plan.padded[0] - plan.resized[0]
     return F.pad(resized, (0, right, 0, bottom), mode="replicate")
 

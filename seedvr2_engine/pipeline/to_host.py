@@ -1,7 +1,7 @@
 """Results from the GPU to the host while the GPU goes on."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -13,31 +13,49 @@ STAGED_FRAMES = 2
 def on_host(frames: Iterable[Tensor]) -> Iterator[Tensor]:
     """Frames of any shape and dtype as they come, on the CPU, in memory of their own.
 
-    From a GPU a frame goes through page-locked memory, which a copy does not wait for, and is given out one frame
-    late; what is on the CPU already is given out as it is.
+    From a GPU a frame is given out one frame late; what is on the CPU already is given out as it is.
+    """
+    # Page-locked memory is scarce, and a caller may keep every frame.
+    return staged(frames, STAGED_FRAMES, kept=Tensor.clone)
+
+
+def staged(
+    frames: Iterable[Tensor],
+    depth: int,
+    *,
+    kept: Callable[[Tensor], Tensor] = lambda memory: memory,
+    while_waiting: Callable[[int], None] = lambda _: None,
+) -> Iterator[Tensor]:
+    """Frames of any shape and dtype on the CPU; those from a GPU are overwritten once the next one is asked for.
+
+    From a GPU a frame goes through page-locked memory, which a copy does not wait for, and is given out when `depth`
+    are on their way. kept: makes of that memory what is given out. while_waiting: called when all are on their way,
+    for each that has not arrived, with how many are before it.
     """
     waiting: deque[tuple[Tensor, torch.cuda.Event]] = deque()
     free: list[Tensor] = []
 
-    def take() -> Tensor:
-        staged, arrived = waiting.popleft()
+    def taken() -> Iterator[Tensor]:
+        memory, arrived = waiting.popleft()
         arrived.synchronize()
-        free.append(staged)
-        # Page-locked memory is scarce, and a caller may keep every frame.
-        return staged.clone()
+        yield kept(memory)
+        free.append(memory)
 
     for frame in frames:
         if frame.device.type != "cuda":
             yield frame.cpu()
             continue
-        staged = free.pop() if free else None
-        if staged is None or (staged.shape, staged.dtype) != (frame.shape, frame.dtype):
-            staged = torch.empty(frame.shape, dtype=frame.dtype, pin_memory=True)
-        staged.copy_(frame, non_blocking=True)
+        memory = free.pop() if free else None
+        if memory is None or (memory.shape, memory.dtype) != (frame.shape, frame.dtype):
+            memory = torch.empty(frame.shape, dtype=frame.dtype, pin_memory=True)
+        memory.copy_(frame, non_blocking=True)
         arrived = torch.cuda.Event()
         arrived.record(torch.cuda.current_stream(frame.device))
-        waiting.append((staged, arrived))
-        if len(waiting) == STAGED_FRAMES:
-            yield take()
+        waiting.append((memory, arrived))
+        if len(waiting) == depth:
+            yield from taken()
+    for before, (_, arrived) in enumerate(waiting):
+        if not arrived.query():
+            while_waiting(before)
     while waiting:
-        yield take()
+        yield from taken()

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from ..color.hdr import passage_for
 from ..color.methods import SLICE_METHODS
+from ..device import total_memory_bytes
 from ..errors import InvalidArgumentError
 from ..models.dit.model import NaDiT
 from ..models.dit.sampler import LAST_TIMESTEP
-from .chunks import Chunk, ChunkPlan, chunked, filled_up, joined, padded_count, prepend_mirrored
+from .chunks import Chunk, ChunkPlan, chunked, filled_up, joined, prepend_mirrored
 from .clip_stages import ClipStages, Models, Progress, ProgressCallback
-from .memory import Division, MemoryEstimate, divide, estimate_memory, sizes_of
+from .memory import ClipMemory, ClipPlan, Division, Sizes, asked_division, plan_clip, sizes_of
 from .options import UpscaleOptions
 from .reconstruct import VideoCodec, defined
 from .to_host import on_host
@@ -33,11 +34,19 @@ __all__ = ["Progress", "ProgressCallback", "Upscaler"]
 class Upscaler:
     """Upscales clips and pictures with one pair of models; keeps nothing of one clip for the next."""
 
-    def __init__(self, dit: NaDiT, vae: VideoCodec, options: UpscaleOptions | None = None, *, text: Tensor) -> None:
+    def __init__(
+        self,
+        dit: NaDiT,
+        vae: VideoCodec,
+        options: UpscaleOptions | None = None,
+        *,
+        text: Tensor,
+        sizes: Sizes | None = None,
+    ) -> None:
         """Compute what follows from the text alone. text: the embedding (tokens, text width) that the model runs with.
 
         dit, vae: models that belong together, each on its device and in its number format; InvalidArgumentError where
-        they are the wrong way round.
+        they are the wrong way round. sizes: those that a run was planned with; by default the models' own.
         """
         if not hasattr(dit, "velocity") or not hasattr(vae, "stream_decode"):
             raise InvalidArgumentError(
@@ -47,22 +56,24 @@ class Upscaler:
         self.dit = dit
         self.vae = vae
         self.options = options or UpscaleOptions()
+        self._sizes = sizes
         self._models = Models(dit, vae, dit.conditioning(text, LAST_TIMESTEP), len(text))
 
-    def division(self, source: tuple[int, int]) -> Division:
-        """How clips of (height, width) in pixels are cut: as asked for, or in the longest chunks that fit."""
-        return divide(self.dit, self.vae, self.options.resize(source), self.options)
-
-    def memory(self, source: tuple[int, int], frames: int | None = None) -> MemoryEstimate:
-        """What upscaling clips of (height, width) in pixels is expected to take on the VAE's device.
+    def plan(self, source: tuple[int, int], frames: int | None = None) -> ClipPlan:
+        """How clips of (height, width) in pixels are cut, and with which memory.
 
         frames: how many a clip has, where that may be fewer than a chunk.
         """
-        division = self.division(source)
-        if frames is not None and (length := padded_count(max(1, frames))) < division.chunks.chunk_frames:
-            chunks = replace(division.chunks, chunk_frames=length, overlap=min(division.chunks.overlap, length - 1))
-            division = replace(division, chunks=chunks)
-        return estimate_memory(sizes_of(self.dit, self.vae), self.options.resize(source), self.options, division)
+        sizes = self._sizes or sizes_of(self.dit, self.vae)
+        return plan_clip(sizes, self.options, source, total_memory_bytes(self.vae.device), frames)
+
+    def division(self, source: tuple[int, int]) -> Division:
+        """How clips of (height, width) in pixels are cut: as asked for, or in the longest chunks that fit."""
+        return asked_division(self.options) or self.plan(source).division
+
+    def memory(self, source: tuple[int, int], frames: int | None = None) -> ClipMemory:
+        """What upscaling clips of (height, width) in pixels is expected to take on the VAE's device."""
+        return self.plan(source, frames).memory
 
     @torch.no_grad()
     def upscale(

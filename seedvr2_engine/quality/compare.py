@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
-from ..pipeline.chunks import ChunkPlan, chunk_spans
+from ..pipeline.chunks import STEP_FRAMES, ChunkPlan, chunk_spans
 from .metrics import ClipQuality, QualityMeter
 
 PERCEPTUAL_LIBRARIES: dict[str, str] = {"lpips": "lpips", "dists": "DISTS_pytorch"}
 """Distance -> the library that computes it, which brings its network, and may download that network's weights."""
 
-SETTLING_FRAMES = 4
+SETTLING_FRAMES = STEP_FRAMES
 """Frames after a border that still count as its zone: one latent."""
 CODE_VALUES = 255
 

@@ -16,6 +16,7 @@ from seedvr2_engine.loading import load_vae
 from seedvr2_engine.models.dit.config import DiTConfig
 from seedvr2_engine.pipeline.options import UpscaleOptions
 from seedvr2_engine.pipeline.resize import plan_resize
+from seedvr2_engine.pipeline.setup import choose_formats
 from seedvr2_engine.pipeline.upscaler import Upscaler
 from seedvr2_engine.plan.gpus import find_gpu
 from seedvr2_engine.quant import QuantRecipe
@@ -62,8 +63,8 @@ def test_random_models_of_the_public_kind():
 
 
 def upscaler() -> Upscaler:
-    names, dtypes = (str(TINY_DIT), TINY_VAE), (torch.float32, torch.float32)
-    return bench_models(names, torch.device("cpu"), dtypes, UpscaleOptions(), offload=True)[0]
+    formats = choose_formats(torch.device("cpu"), "auto")
+    return bench_models(str(TINY_DIT), TINY_VAE, formats, UpscaleOptions(), offload=True)[0]
 
 
 def test_models_that_are_wrong_are_not_timed(monkeypatch):

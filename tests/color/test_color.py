@@ -14,11 +14,11 @@ from seedvr2_engine.color.methods import (
     COLOR_METHODS,
     correct_color,
     correct_frame,
-    low_frequencies,
     measure_curves,
     wavelet,
 )
 from seedvr2_engine.color.rank import LEVELS, ValueRange, count_levels, look_up, matching_curve, to_levels
+from seedvr2_engine.color.reference import low_frequencies
 from seedvr2_engine.color.space import hsv_to_rgb, lab_to_rgb, rgb_to_hsv, rgb_to_lab, saturation
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.pipeline.alpha import is_mask, upscale_alpha

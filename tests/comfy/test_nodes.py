@@ -164,7 +164,7 @@ def test_progress_rises_to_the_end_with_pictures(nodes, comfyui):
 
 
 def test_files_are_offered_by_what_they_hold(nodes, files, comfyui):
-    from seedvr2_engine.comfy.choices import model_names
+    from seedvr2_engine.comfy.model_files import model_names
 
     shared = comfyui.root / "models" / "vae"
     (shared / "sub").mkdir(exist_ok=True)

@@ -11,8 +11,8 @@ from seedvr2_engine.color import backend, reference
 from seedvr2_engine.color.backend import LAB_MATCHING, ColorKernels
 from seedvr2_engine.color.methods import correct_color
 from seedvr2_engine.color.rank import LEVELS, unchanging_curve
-from seedvr2_engine.color.reference import LAB_RANGES, blur_radii, from_rgb, to_rgb
-from seedvr2_engine.color.space import lab_to_rgb, rgb_to_lab
+from seedvr2_engine.color.reference import LAB_RANGES, blur_radii
+from seedvr2_engine.color.space import from_rgb, lab_to_rgb, rgb_to_lab, to_rgb
 from seedvr2_engine.kernels.color import correction
 
 KERNELS = ColorKernels(correction.transfer_detail, correction.count_lab, correction.match_lab, lambda calls: None)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.pipeline.chunks import (
     ChunkPlan,
-    Span,
+    ChunkSpan,
     chunk_spans,
     chunked,
     joined,
@@ -142,7 +142,7 @@ def test_reference_weights_can_be_used_instead(case):
 def test_blending_is_that_of_the_reference_with_its_weights():
     earlier, later, expected = (TEMPORAL[f"blend/{name}"] for name in ("prev", "cur", "out"))
     overlap = len(earlier)
-    results = [(Span(0, overlap), earlier), (Span(0, overlap + 1), torch.cat([later, later[-1:]]))]
+    results = [(ChunkSpan(0, overlap), earlier), (ChunkSpan(0, overlap + 1), torch.cat([later, later[-1:]]))]
     out = torch.stack(list(joined(results, overlap, reference_weights)))[:overlap]
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
 
@@ -174,7 +174,7 @@ def test_odd_starts_take_the_nearest_latent(start):
 def test_a_short_last_chunk(tail, expected):
     last = list(chunked(range(12), ChunkPlan(9, 1, tail)))[-1]
     assert list(last.frames) == expected
-    assert last.span == Span(8, 12, lead=4 if tail == "context" else 0)
+    assert last.span == ChunkSpan(8, 12, lead=4 if tail == "context" else 0)
 
 
 class Picture:
@@ -215,7 +215,7 @@ def test_frames_leave_as_soon_as_they_are_done():
 
 def test_too_few_results_are_noticed():
     with pytest.raises(InvalidArgumentError, match=r"chunk 0\.\.4: expected 5 frames, got 3 after 0 of context"):
-        list(joined([(Span(0, 5), torch.zeros(3, 1))], 1))
+        list(joined([(ChunkSpan(0, 5), torch.zeros(3, 1))], 1))
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ from seedvr2_engine.pipeline.memory import (
     LONGEST_CHUNK_FRAMES,
     USABLE_SHARE,
     Sizes,
-    engine_budget_bytes,
     estimate_memory,
     fitting_division,
     past_per_pixel,
+    plan_clip,
     sizes_of,
 )
 from seedvr2_engine.pipeline.options import UpscaleOptions
@@ -61,15 +61,16 @@ def test_more_memory_never_gives_shorter_chunks(span):
 def test_the_engine_gets_what_the_transformer_leaves():
     sizes = replace(PUBLIC, vae_plans_itself=True)
     options = UpscaleOptions(resolution=1080)
-    resize = options.resize((540, 960))
     for gb in (12, 16, 24, 80):
-        division = fitting_division(sizes, resize, options, gb * GB)
-        assert division.vae_span == "clip"
-        estimate = estimate_memory(sizes, resize, options, division)
-        budget = engine_budget_bytes(estimate, gb * GB)
-        assert budget >= 0.35 * gb * GB
+        plan = plan_clip(sizes, options, (540, 960), gb * GB)
+        assert plan.division.vae_span == "clip"
+        assert plan.engine_bytes >= 0.35 * gb * GB
+        assert plan.needed_bytes == min(plan.engine_bytes + plan.memory.peak_bytes, gb * GB)
         if gb > 16:
-            assert budget + estimate.peak_bytes <= 0.91 * gb * GB
+            assert plan.needed_bytes <= 0.91 * gb * GB
+        # The engine is loaded for clips of any length.
+        assert plan_clip(sizes, options, (540, 960), gb * GB, 1).engine_bytes == plan.engine_bytes
+    assert plan_clip(PUBLIC, options, (540, 960), 80 * GB).engine_bytes is None
 
 
 def test_what_was_asked_for_is_kept():
@@ -94,13 +95,14 @@ def test_a_larger_picture_and_a_longer_chunk_take_more():
 
 def test_work_is_that_of_the_public_models():
     options = UpscaleOptions(resolution=720, chunk_frames=21, overlap=0, vae_span="clip")
-    seen = forecast(PUBLIC, options.resize((360, 640)), options, frames=21, memory_bytes=0)
+    plan = plan_clip(PUBLIC, options, (360, 640), 0)
+    seen = forecast(PUBLIC, plan, options, 21)
     assert seen.chunk_count == 1
     # 5.08 GFLOP a token in matrix products, and attention.
     assert seen.work.transform / 21_600 == pytest.approx(5.3e9, rel=0.02)
     assert seen.work.decode == pytest.approx(463e12, rel=0.01)
     assert seen.work.seconds(700e12) == pytest.approx((463 + 178) / 0.35 / 700 + 115 / 0.5 / 700, rel=0.05)
-    twice = forecast(PUBLIC, options.resize((360, 640)), options, frames=41, memory_bytes=0)
+    twice = forecast(PUBLIC, plan, options, 41)
     assert twice.chunk_count == 2
     assert twice.work.transform == 2 * seen.work.transform
     assert twice.work.decode == pytest.approx(seen.work.decode * 41 / 21)

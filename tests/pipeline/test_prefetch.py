@@ -5,12 +5,12 @@ import time
 
 import pytest
 
-from seedvr2_engine.pipeline.prefetch import made_ahead
+from seedvr2_engine.pipeline.prefetch import prefetched
 
 
 def test_order_is_kept():
-    assert list(made_ahead(iter(range(100)), 3)) == list(range(100))
-    assert list(made_ahead([], 1)) == []
+    assert list(prefetched(iter(range(100)), 3)) == list(range(100))
+    assert list(prefetched([], 1)) == []
 
 
 def test_it_works_in_another_thread_and_no_further_ahead_than_asked():
@@ -25,7 +25,7 @@ def test_it_works_in_another_thread_and_no_further_ahead_than_asked():
                 enough.set()
             yield index
 
-    stream = made_ahead(items(), 4)
+    stream = prefetched(items(), 4)
     assert next(stream) == 0
     # One in use, four waiting, one that finds no place.
     assert enough.wait(60)
@@ -41,7 +41,7 @@ def test_errors_arrive_after_what_was_made_before_them():
         yield 2
         raise ValueError("three")
 
-    stream = made_ahead(items(), 8)
+    stream = prefetched(items(), 8)
     assert [next(stream), next(stream)] == [1, 2]
     with pytest.raises(ValueError, match="three"):
         next(stream)
@@ -58,8 +58,8 @@ def test_closing_stops_the_thread_and_closes_its_source():
             closed.append(threading.current_thread().name)
 
     before = threading.active_count()
-    stream = made_ahead(items(), 2)
+    stream = prefetched(items(), 2)
     next(stream)
     stream.close()
-    assert closed == ["made ahead"]
+    assert closed == ["prefetch"]
     assert threading.active_count() == before

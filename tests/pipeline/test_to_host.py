@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from seedvr2_engine.pipeline.to_host import on_host
+from seedvr2_engine.pipeline.to_host import on_host, staged
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
@@ -29,3 +29,22 @@ def test_frames_arrive_in_order_as_they_were(device):
 
 def test_nothing_is_nothing():
     assert list(on_host([])) == []
+
+
+def test_frames_on_the_cpu_are_given_out_as_they_are():
+    frames = [torch.rand(3, 4, 6) for _ in range(3)]
+    assert all(a is b for a, b in zip(on_host(frames), frames, strict=True))
+    assert all(a is b for a, b in zip(staged(frames, 8), frames, strict=True))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+def test_staged_memory_is_used_again_and_the_last_frames_are_announced():
+    exact = [torch.full((3, 40, 60), float(i)) for i in range(9)]
+    announced, places = [], set()
+
+    for index, frame in enumerate(staged((frame.cuda() for frame in exact), 4, while_waiting=announced.append)):
+        places.add(frame.data_ptr())
+        assert torch.equal(frame, exact[index])
+    assert len(places) == 4
+    assert all(0 <= before < 3 for before in announced)

@@ -9,12 +9,10 @@ import typer
 from rich.table import Table
 
 from ...errors import InvalidArgumentError
-from ..choices import choose_vae
+from ..model_files import choose_vae
 from ..terminal.console import EXIT_INTERRUPTED, err, fail, wide
 
 if TYPE_CHECKING:
-    import torch
-
     from ...bench.results import Results
     from ...bench.vae import Row
     from ...models.vae.model import VideoVAE
@@ -62,14 +60,14 @@ def vae(
             "bench vae: expected an NVIDIA GPU that PyTorch can use, found none; `seedvr2 plan --gpu NAME` says what "
             "one would do."
         )
-    place = resolve_device(device)
-    spec = device_spec(place)
+    gpu = resolve_device(device)
+    spec = device_spec(gpu)
     precisions = _precisions(precision, spec.sm)
-    machine = inspect_machine(place)
-    model, described = _model(weights, place)
+    machine = inspect_machine(gpu)
+    model, described = _model(weights)
     budget = None if vram_gb is None else memory_budget_bytes(spec, vram_gb)
-    bench = Bench(model, spec, place, triton_backend(), repeats, budget)
-    rates = {format: matrix_tflops(format, place) for format in precisions}
+    bench = Bench(model, spec, gpu, triton_backend(), repeats, budget)
+    rates = {format: matrix_tflops(format, gpu) for format in precisions}
     rows: list[Row] = []
     is_whole = True
     try:
@@ -108,7 +106,7 @@ def _precisions(wanted: list[str] | None, sm: str) -> list[str]:
     return list(dict.fromkeys(wanted)) if wanted else offered
 
 
-def _model(weights: str | None, place: torch.device) -> tuple[VideoVAE, str]:
+def _model(weights: str | None) -> tuple[VideoVAE, str]:
     import torch as t
 
     from ...bench.cases import random_vae

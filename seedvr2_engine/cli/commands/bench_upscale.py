@@ -10,10 +10,9 @@ import typer
 
 from ...errors import InvalidArgumentError
 from ..terminal.console import err, out, readable_size
-from ..upscaling.machine import PLAIN_DTYPES
 
 if TYPE_CHECKING:
-    from ...bench.upscale import Stage
+    from ...bench.upscale import StageTime
 
 
 def bench_upscale(
@@ -47,20 +46,20 @@ def bench_upscale(
 
     from ...bench.loading import bench_models
     from ...bench.upscale import bench_upscale as measure
-    from ...device import resolve_device, resolve_dit_dtype, resolve_dtype
+    from ...device import resolve_device
     from ...engine.served_vae import ServedVAE
+    from ...pipeline.chunks import padded_count
     from ...pipeline.options import UpscaleOptions
+    from ...pipeline.setup import choose_formats
 
-    if frames < 1 or frames % 4 != 1:
+    if frames < 1 or frames != padded_count(frames):
         raise InvalidArgumentError(f"frames: expected 4n+1 (1, 5, 9, ...), got {frames}.")
     if width < 32 or height < 32 or width % 2 or height % 2 or repeats < 1:
         raise InvalidArgumentError(
             f"size and repeats: expected even edges of at least 32 px and at least one run, got {width}x{height} and "
             f"{repeats}."
         )
-    place = resolve_device(device)
-    is_plain = precision in PLAIN_DTYPES or (precision == "auto" and place.type != "cuda")
-    dtypes = resolve_dit_dtype(precision, place), resolve_dtype(precision if is_plain else "auto", place)
+    formats = choose_formats(resolve_device(device), precision)
     options = UpscaleOptions(
         scale=2,
         chunk_frames=frames,
@@ -68,26 +67,26 @@ def bench_upscale(
         vae_span="clip",
         color=color,  # type: ignore[arg-type]
     )
-    engine = None if is_plain else precision
     # The public sizes take minutes on a CPU before the first line of the table.
-    err.print(f"Making and checking transformer {dit} and VAE {vae} on {place}.", markup=False)
-    upscaler, models = bench_models((dit, vae), place, dtypes, options, offload=offload, precision=engine)
-    stages: list[Stage] = []
+    err.print(f"Making and checking transformer {dit} and VAE {vae} on {formats.device}.", markup=False)
+    upscaler, models = bench_models(dit, vae, formats, options, offload=offload)
+    stages: list[StageTime] = []
     for stage in measure(upscaler, models, options.resize((height // 2, width // 2)), frames, repeats):
         stages.append(stage)
         if not json:
             _print_stage(stage)
-    served = upscaler.vae.report.precision if isinstance(upscaler.vae, ServedVAE) else str(dtypes[1])
-    title = f"{width}x{height}, {frames} frames, transformer {dit} in {dtypes[0]}, VAE {vae} in {served}, {place}"
+    served = upscaler.vae.report.precision if isinstance(upscaler.vae, ServedVAE) else str(formats.vae_dtype)
+    title = f"{width}x{height}, {frames} frames, transformer {dit} in {formats.dit_dtype}, VAE {vae} in {served}, "
+    title += str(formats.device)
     if json:
-        gpu = torch.cuda.get_device_name(place) if place.type == "cuda" else None
+        gpu = torch.cuda.get_device_name(formats.device) if formats.device.type == "cuda" else None
         facts = {"what": title, "gpu": gpu, "torch": torch.__version__, "stages": [asdict(stage) for stage in stages]}
         typer.echo(dumps(facts, indent=2))
         return
     out.print(title.replace("torch.", ""), markup=False)
 
 
-def _print_stage(stage: Stage) -> None:
+def _print_stage(stage: StageTime) -> None:
     cells = [f"{stage.name:30}{stage.milliseconds:8.0f} ms{stage.frames_per_s:9.2f} frames/s"]
     if stage.peak_bytes is not None:
         cells.append(f"peak {readable_size(stage.peak_bytes)}")

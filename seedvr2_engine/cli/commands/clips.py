@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import InvalidArgumentError
-from ..choices import check_count, choose_vae
+from ..arguments import check_count
+from ..model_files import choose_vae
 from ..terminal.console import err, frame_progress, out, per_second
 from ..terminal.shown import shown
 from ..upscaling.outputs import kept_output
@@ -75,8 +76,8 @@ def reconstruct(
 
     spec = None if tile is None else TileSpec(tile, tile_overlap)
     options = SinkOptions(codec=codec, quality=quality, bit_depth=bit_depth, overwrite=overwrite)  # type: ignore[arg-type]
-    place = resolve_device(device)
-    number_format = resolve_dtype(dtype, place)
+    resolved = resolve_device(device)
+    number_format = resolve_dtype(dtype, resolved)
     if dtype != "auto":
         precision = _plain_precision(precision, dtype)
     with open_source(
@@ -99,7 +100,7 @@ def reconstruct(
         with kept_output(open_output) as (sink, signals), signals.let_through():
             told.also(sink)
             told.tell()
-            model = _load(vae, place, number_format, precision, vram_gb)
+            model = _load(vae, resolved, number_format, precision, vram_gb)
             began = time.perf_counter()
             restored = _paired(clip, lambda pictures: run(pictures, model, slice_frames=slice_frames, tile=spec))
             _write(restored, sink, meter, total=len(clip))
@@ -117,15 +118,15 @@ def _plain_precision(precision: str, dtype: str) -> str:
     return "reference"
 
 
-def _load(vae: str, place: torch.device, dtype: torch.dtype, precision: str, vram_gb: float | None) -> VideoCodec:
+def _load(vae: str, device: torch.device, dtype: torch.dtype, precision: str, vram_gb: float | None) -> VideoCodec:
     """The engine on a GPU, the plain model on the CPU."""
     from ...engine.optimize import optimize_3d_vae_for_blackwell
     from ...loading import load_vae
 
-    model = load_vae(choose_vae(vae), device=place, dtype=dtype)
-    if place.type != "cuda" and precision in ("auto", "reference"):
+    model = load_vae(choose_vae(vae), device=device, dtype=dtype)
+    if device.type != "cuda" and precision in ("auto", "reference"):
         return model
-    served = optimize_3d_vae_for_blackwell(model, device=place, precision=precision, vram_gb=vram_gb, verbose=False)
+    served = optimize_3d_vae_for_blackwell(model, device=device, precision=precision, vram_gb=vram_gb, verbose=False)
     report = served.report
     err.print(f"VAE engine: {report.precision} on {report.device} ({report.reason})", markup=False)
     if report.guard is not None:

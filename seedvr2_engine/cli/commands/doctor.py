@@ -37,8 +37,8 @@ def doctor(
 
     if report is not None:
         check_target(report, overwrite=False)
-    place = resolve_device(device)
-    machine = inspect_machine(place)
+    resolved = resolve_device(device)
+    machine = inspect_machine(resolved)
     _print_machine(machine, what_is_used(machine))
     began = time.monotonic()
     checks: tuple[Check, ...] = ()

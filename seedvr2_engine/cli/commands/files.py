@@ -17,7 +17,7 @@ from rich.progress import (
 from rich.table import Table
 
 from ...errors import InvalidArgumentError
-from ..choices import NANO, model_file
+from ..model_files import NANO, model_file
 from ..terminal.console import Bar, err, out, readable_size, wide
 from ..terminal.shown import shown
 

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ...errors import InvalidArgumentError
-from ..choices import choose_vae, model_file
+from ..model_files import choose_vae, model_file
 from ..terminal.console import warn, wide
 
 if TYPE_CHECKING:
@@ -38,9 +38,10 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="Print the whole plan as JSON.")] = False,
 ) -> None:
     """Print the plan of a decode or encode: layers, formats, reasons, memory, tiles, and a roofline time."""
+    from ...pipeline.chunks import padded_count
     from ...plan import VAEShape, compile_vae_plan
     from ...plan.choices import choose_precision, memory_budget_bytes
-    from ...plan.execution_plan import Part
+    from ...plan.execution_plan import LATENT_CELL_PX, Part
     from ...plan.roofline import roofline
     from ...quant import QuantRecipe
 
@@ -52,7 +53,7 @@ def plan(
         raise InvalidArgumentError(f"plan: expected positive sizes, got {width}x{height} px and {frames} frames.")
     # What reconstruct does to a clip: edges are repeated up to whole latent cells, the last frame up to 4n+1 frames.
     part: Part = "encode" if encode else "decode"
-    shape = VAEShape(part, height + -height % 8, width + -width % 8, frames + (1 - frames) % 4)
+    shape = VAEShape(part, height + -height % LATENT_CELL_PX, width + -width % LATENT_CELL_PX, padded_count(frames))
     recipe = QuantRecipe(decision.format)
     budget = memory_budget_bytes(device, vram_gb)
     compiled = compile_vae_plan(_config(vae), recipe, device, shape, budget)
@@ -74,10 +75,10 @@ def _device(gpu: str | None) -> DeviceSpec:
 
     if gpu is not None:
         return find_gpu(gpu)
-    place = resolve_device("auto")
-    if place.type != "cuda":
+    device = resolve_device("auto")
+    if device.type != "cuda":
         raise InvalidArgumentError("gpu: there is no CUDA GPU here to plan for; name one, such as --gpu rtx5070ti.")
-    return with_known_rates(device_spec(place))
+    return with_known_rates(device_spec(device))
 
 
 def _config(vae: str | None) -> VAEConfig:

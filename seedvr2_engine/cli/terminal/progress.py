@@ -12,10 +12,8 @@ from .console import Bar, err
 from .shown import shown
 
 if TYPE_CHECKING:
-    from ...pipeline.upscaler import Progress as Step
+    from ...pipeline.clip_stages import Progress
 
-# Rough shares of a frame's time, so that the bar moves evenly though whole chunks pass one stage after the other.
-STAGE_SHARES = {"encode": 0.25, "transform": 0.25, "decode": 0.4, "color": 0.1}
 _STAGE_NAMES = {"encode": "encoding", "transform": "transformer", "decode": "decoding", "color": "colours"}
 
 
@@ -35,6 +33,8 @@ class UpscaleBar:
     """Shows how far a clip has come; use it in a `with` statement. Its methods may be called from any thread."""
 
     def __init__(self, name: str, total: int) -> None:
+        from ...pipeline.clip_stages import STAGE_SHARES
+
         # In a narrow terminal the bar gives way, and a long name, but no number.
         self._bar = Bar(
             TextColumn(
@@ -51,6 +51,7 @@ class UpscaleBar:
         )
         self._total = total
         self._task = self._bar.add_task(shown(name), total=total, stage="reading", frames=0)
+        self._shares = STAGE_SHARES
         self._passed = dict.fromkeys(STAGE_SHARES, 0)
 
     def __enter__(self) -> UpscaleBar:
@@ -64,12 +65,12 @@ class UpscaleBar:
         """Leave the bar as it is; what is printed from here on comes below it."""
         self._bar.stop()
 
-    def step(self, step: Step) -> None:
+    def step(self, progress: Progress) -> None:
         """Show that a stage has come so far."""
         # Frames that chunks share pass the early stages twice; the bar does not go back for that.
-        self._passed[step.stage] = max(self._passed[step.stage], min(step.frames, self._total))
-        done = sum(STAGE_SHARES[stage] * frames for stage, frames in self._passed.items())
-        self._bar.update(self._task, completed=done, stage=_STAGE_NAMES[step.stage])
+        self._passed[progress.stage] = max(self._passed[progress.stage], min(progress.frames, self._total))
+        done = sum(self._shares[stage] * frames for stage, frames in self._passed.items())
+        self._bar.update(self._task, completed=done, stage=_STAGE_NAMES[progress.stage])
 
     def written(self, frames: int) -> None:
         """Show how many frames are in the file."""

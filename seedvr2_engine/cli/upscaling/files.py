@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import DeviceMemoryError, InvalidArgumentError
-from ..choices import check_count
+from ..arguments import check_count
 from ..terminal.console import err, per_second, readable_size, warn
 from ..terminal.interruption import waiting
 from ..terminal.progress import UpscaleBar
@@ -21,12 +22,15 @@ from .outputs import keep, kept_output
 from .told import Told
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from ...output.signals import HeldSignals
+    from ...pipeline.memory import ClipPlan
     from ...pipeline.options import UpscaleOptions
+    from ...pipeline.setup import Setup
     from ...pipeline.upscaler import Progress, Upscaler
-    from ...video import Frame, FrameSink, FrameSource, PictureMetadata, SinkOptions, SourceInfo
+    from ...video import Frame, FrameSink, FrameSource, PictureMetadata, SinkOptions
     from ...video.reading.fields.decide import Deinterlace, Detelecine
     from ...video.reading.source import Damaged
 
@@ -120,11 +124,15 @@ class Cut:
 class Request:
     """What all jobs of a command share."""
 
-    upscaler: Callable[[tuple[int, int]], Upscaler]
-    """Gives the models for a (height, width), loaded when the first job has found its files in order."""
+    setup: Setup
     options: UpscaleOptions
     sink: SinkOptions
     cut: Cut
+
+    @cached_property
+    def upscaler(self) -> Upscaler:
+        """The models, loaded when the first job has found its files in order."""
+        return self.setup.load(self.options)
 
 
 def jobs_for(source: str, target: Path, *, each: bool = False) -> list[Job]:
@@ -163,6 +171,7 @@ def jobs_for(source: str, target: Path, *, each: bool = False) -> list[Job]:
 
 def run_job(job: Job, request: Request) -> Result:
     """Upscale one input into one output; whatever it ends with, what was finished is kept and named."""
+    from ...pipeline.memory import limit_engine
     from ...video import open_sink
 
     with request.cut.open(job.source) as clip:
@@ -183,11 +192,12 @@ def run_job(job: Job, request: Request) -> Result:
             told.also(sink)
             told.tell()  # What is known now is said before the work, not after.
             with signals.let_through():
-                upscaler = request.upscaler((info.height, info.width))
-                plan = upscaler.division((info.height, info.width)).chunks
+                upscaler = request.upscaler
+                plan = upscaler.plan((info.height, info.width), info.selected_frames)
+                limit_engine(upscaler.vae, plan)
             began = time.perf_counter()
             try:
-                with _memory_errors(upscaler, job, info):
+                with _memory_errors(job, plan, upscaler.vae.device):
                     _pass_frames(clip, upscaler, sink, signals, job)
             finally:
                 seconds = time.perf_counter() - began
@@ -198,8 +208,8 @@ def run_job(job: Job, request: Request) -> Result:
         frames=sink.frames_written,
         source_size=(info.width, info.height),
         size=(width, height),
-        chunk_frames=plan.chunk_frames,
-        overlap=plan.overlap,
+        chunk_frames=plan.division.chunks.chunk_frames,
+        overlap=plan.division.chunks.overlap,
         seconds=seconds,
         missing_frames=clip.missing_frames,
         is_incomplete=clip.is_incomplete,
@@ -207,7 +217,7 @@ def run_job(job: Job, request: Request) -> Result:
 
 
 @contextmanager
-def _memory_errors(upscaler: Upscaler, job: Job, info: SourceInfo) -> Iterator[None]:
+def _memory_errors(job: Job, plan: ClipPlan, device: torch.device) -> Iterator[None]:
     """Say what was missing, with the estimate."""
     from ...device import is_out_of_memory
 
@@ -216,12 +226,10 @@ def _memory_errors(upscaler: Upscaler, job: Job, info: SourceInfo) -> Iterator[N
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        size = info.height, info.width
-        chunk = upscaler.division(size).chunks.chunk_frames
-        needed = readable_size(upscaler.memory(size, info.selected_frames).peak_bytes)
-        device = "this machine" if upscaler.vae.device.type == "cpu" else str(upscaler.vae.device)
+        chunk, needed = plan.division.chunks.chunk_frames, readable_size(plan.memory.peak_bytes)
+        where = "this machine" if device.type == "cpu" else str(device)
         raise DeviceMemoryError(
-            f"{job.source}: expected {device} to have about {needed} of memory free for chunks of up to {chunk} "
+            f"{job.source}: expected {where} to have about {needed} of memory free for chunks of up to {chunk} "
             "frames, found too little; try fewer --chunk-frames, --offload blocks, a smaller size, or --tile 512."
         ) from error
 
@@ -232,7 +240,7 @@ def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, signals
     Signals are held back and looked for: an interruption anywhere would tear a frame that is being written, and lose
     those that are finished and wait for it.
     """
-    from ...pipeline.prefetch import made_ahead
+    from ...pipeline.prefetch import prefetched
 
     times: deque[_Passed] = deque()
     is_over = False
@@ -243,9 +251,9 @@ def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, signals
                 raise KeyboardInterrupt
             bar.step(progress)
 
-        pictures = made_ahead(_pictures(clip, times), READ_AHEAD_FRAMES)
+        pictures = prefetched(_pictures(clip, times), READ_AHEAD_FRAMES)
         frames = upscaler.upscale(pictures, step, transfer=clip.info.color.transfer)
-        upscaled = made_ahead(frames, WRITE_BEHIND_FRAMES, lambda: signals.is_pending)
+        upscaled = prefetched(frames, WRITE_BEHIND_FRAMES, lambda: signals.is_pending)
         # The source is closed when nobody reads any more, or what went wrong would be hidden behind that.
         with closing(pictures), closing(upscaled):
             try:

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from seedvr2_engine.checkpoint.text_embedding import load_text_embedding
 from seedvr2_engine.cli import app
-from seedvr2_engine.cli.upscaling import machine
 from seedvr2_engine.loading import load_vae
 from seedvr2_engine.loading_dit import load_dit
 from seedvr2_engine.pipeline.options import UpscaleOptions
+from seedvr2_engine.pipeline.setup import Setup
 from seedvr2_engine.pipeline.upscaler import Upscaler
 from seedvr2_engine.video.writing.sink import FrameSink
 
@@ -167,10 +167,10 @@ def load_models_once(dit: Path, vae: Path) -> None:
     models = load_dit(dit), load_vae(vae)
     text = load_text_embedding(dit)
 
-    def load(self: machine.Machine, named: object, options: UpscaleOptions, source: tuple[int, int]) -> Upscaler:
+    def load(self: Setup, options: UpscaleOptions) -> Upscaler:
         return Upscaler(*models, options, text=text)
 
-    machine.Machine.load = load  # type: ignore[assignment, method-assign]
+    Setup.load = load  # type: ignore[method-assign]
 
 
 def is_available() -> bool:

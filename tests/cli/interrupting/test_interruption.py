@@ -18,6 +18,7 @@ import typer
 
 from seedvr2_engine.cli.terminal import console, interruption, streams
 from seedvr2_engine.cli.upscaling.files import Cut, Job, Request, run_job
+from seedvr2_engine.cli.upscaling.jobs import run_jobs
 from seedvr2_engine.errors import DeviceMemoryError, OutputError, VideoError
 from seedvr2_engine.pipeline.options import UpscaleOptions
 from seedvr2_engine.pipeline.upscaler import Progress
@@ -34,11 +35,9 @@ class Models:
         self.at, self.happening = at, happening
         self.vae = SimpleNamespace(device=torch.device("cpu"))
 
-    def division(self, _):
-        return SimpleNamespace(chunks=SimpleNamespace(chunk_frames=5, overlap=0))
-
-    def memory(self, *_):
-        return SimpleNamespace(peak_bytes=3_000_000)
+    def plan(self, *_):
+        division = SimpleNamespace(chunks=SimpleNamespace(chunk_frames=5, overlap=0))
+        return SimpleNamespace(division=division, memory=SimpleNamespace(peak_bytes=3_000_000), engine_bytes=None)
 
     def upscale(self, pictures, step, transfer=None):
         for index, picture in enumerate(pictures):
@@ -64,9 +63,13 @@ def requests_to_end_are_keyboard_interrupts():
     signal.signal(signal.SIGTERM, before)
 
 
+def request_of(load, **options) -> Request:
+    """What a command asks for; `load` gives the models."""
+    return Request(SimpleNamespace(load=lambda _: load()), UpscaleOptions(scale=1), SinkOptions(**options), Cut())
+
+
 def job(clip, target, models=None, **options):
-    request = Request(lambda _: models or Models(), UpscaleOptions(scale=1), SinkOptions(**options), Cut())
-    return run_job(Job(str(clip), target), request)
+    return run_job(Job(str(clip), target), request_of(lambda: models or Models(), **options))
 
 
 def kept_in(folder: Path) -> Path:
@@ -161,7 +164,7 @@ def test_an_interruption_while_finishing_waits_for_it(clip, tmp_path, capsys, mo
 
 
 def test_an_interruption_while_models_load_leaves_nothing(clip, tmp_path, capsys):
-    request = Request(lambda _: signal.raise_signal(signal.SIGINT), UpscaleOptions(scale=1), SinkOptions(), Cut())
+    request = request_of(lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(typer.Exit):
         run_job(Job(str(clip), tmp_path / "o.mp4"), request)
     assert "nothing was finished" in capsys.readouterr().err
@@ -227,10 +230,10 @@ def test_standard_error_may_go_away(clip, tmp_path, monkeypatch, code):
 
 def test_a_result_that_nobody_takes_keeps_no_other_job_from_running(clip, tmp_path, monkeypatch):
     jobs = [Job(str(clip), tmp_path / name) for name in ("o.mp4", "p.mp4")]
-    request = Request(lambda _: Models(), UpscaleOptions(scale=1), SinkOptions(), Cut())
+    request = request_of(Models)
     monkeypatch.setattr(sys, "stdout", Gone(errno.EPIPE))
     with pytest.raises(typer.Exit) as ending:
-        jobs.run_jobs(jobs, request, as_json=False)
+        run_jobs(jobs, request, as_json=False)
     assert ending.value.exit_code == console.EXIT_UNTOLD
     assert [count(job.target) for job in jobs] == [FRAMES] * 2
 
@@ -238,14 +241,14 @@ def test_a_result_that_nobody_takes_keeps_no_other_job_from_running(clip, tmp_pa
 def test_what_is_known_at_the_start_is_said_before_the_models_load(clip, tmp_path, capsys):
     said = []
 
-    def load(_):
+    def load():
         said.append(capsys.readouterr().err)
         return Models()
 
     deep = tmp_path / "deep.mkv"
     with open_sink(deep, width=32, height=24, options=SinkOptions(codec="ffv1", bit_depth=16)) as sink:
         sink.write(torch.zeros(3, 24, 32))
-    run_job(Job(str(deep), tmp_path / "o.mp4"), Request(load, UpscaleOptions(scale=1), SinkOptions(), Cut()))
+    run_job(Job(str(deep), tmp_path / "o.mp4"), request_of(load))
     assert "16 bits per sample" in said[0]
     assert "16 bits" not in capsys.readouterr().err
 

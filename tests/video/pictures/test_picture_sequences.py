@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seedvr2_engine.cli.choices import parse_rate
+from seedvr2_engine.cli.arguments import parse_rate
 from seedvr2_engine.errors import InvalidArgumentError, OutputError, VideoError
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..errors import InvalidArgumentError, ModelFileError, OutputError
+from ..errors import InvalidArgumentError, ModelFileError
 from .terminal.console import err
+
+if TYPE_CHECKING:
+    from ..pipeline.setup import ModelFiles, Setup
 
 PUBLIC_VAE = "ema_vae_fp16.safetensors"
 PUBLIC_DITS = (
@@ -26,48 +29,25 @@ PUBLIC_DITS = (
 NANO = "nano"
 
 
-def check_count(frames: int, target: Path) -> None:
-    """Raise OutputError for a clip that is to become one picture: found out later, the work would be lost."""
-    from ..video.reading.pictures.selection import is_picture
-
-    is_one = is_picture(target) and target.suffix.lower() != ".webp"
-    if frames > 1 and is_one and "%" not in target.name and not target.is_dir():
-        raise OutputError(
-            f"{target}: expected one frame for a picture, found {frames}; name a clip, an animated picture (.apng, "
-            f".webp), a folder or a pattern such as %05d{target.suffix}, or take one with --frames 1."
-        )
-
-
-def parse_rate(text: str) -> Fraction:
-    """Return a frame rate from `25`, `24000/1001` or `23.976`; the last and its like mean the exact NTSC rates.
-
-    Raises InvalidArgumentError if it is none, or not between 1/1000 and 1000 frames per second.
-    """
-    try:
-        rate = Fraction(text.strip())
-    except (ValueError, ZeroDivisionError) as error:
-        raise InvalidArgumentError(
-            f"rate: expected frames per second such as 25 or 24000/1001, got {text!r}."
-        ) from error
-    if not Fraction(1, 1000) <= rate <= 1000:
-        raise InvalidArgumentError(f"rate: expected 0.001 to 1000 frames per second, got {text}.")
-    exact = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
-    return exact if "." in text and exact and abs(rate - exact) < Fraction(1, 200) else rate
-
-
 @dataclass(frozen=True)
-class UpscaleModels:
-    """The files of one upscaling."""
+class ModelChoice:
+    """What a command was told about models and the machine."""
 
-    dit: Path
-    vae: Path
-    text: Path
-    """A checkpoint that carries a text embedding, or the public embedding."""
+    dit: str
+    vae: str
+    text: str
+    device: str
+    precision: str
+    offload: str
 
-    def describe(self) -> str:
-        """One line for people."""
-        text = "its own text embedding" if self.text == self.dit else f"text embedding {self.text.name}"
-        return f"transformer {self.dit.name} with {text}, VAE {self.vae.name}"
+    def setup(self) -> Setup:
+        """What will run; raises ModelFileError, CheckpointError or InvalidArgumentError where nothing can."""
+        from ..device import resolve_device
+        from ..pipeline.setup import plan_setup
+
+        device = resolve_device(self.device)
+        files = choose_models(self.dit, self.vae, self.text)
+        return plan_setup(files, device, precision=self.precision, offload=self.offload)
 
 
 def model_file(choice: str) -> Path:
@@ -99,7 +79,7 @@ def choose_vae(choice: str) -> str | Path:
     return path
 
 
-def choose_models(dit: str, vae: str, text: str) -> UpscaleModels:
+def choose_models(dit: str, vae: str, text: str) -> ModelFiles:
     """The files that `--dit`, `--vae` and `--text` mean; raises ModelFileError that says what is missing, and more.
 
     The small transformer goes with the small VAE and the public ones with the public VAE: latents of one mean
@@ -107,6 +87,7 @@ def choose_models(dit: str, vae: str, text: str) -> UpscaleModels:
     """
     from ..loading import NANO_VAE
     from ..loading_dit import NANO_DIT, dit_file
+    from ..pipeline.setup import ModelFiles
 
     if dit == "auto":
         here = _first_here(PUBLIC_DITS)
@@ -138,7 +119,7 @@ def choose_models(dit: str, vae: str, text: str) -> UpscaleModels:
             f"--vae: expected the small VAE beside the small transformer (`--dit nano`), got {vae}; leave it out, or "
             "name another transformer."
         )
-    return UpscaleModels(dit_path, vae_path, dit_path if text == "auto" and has_text else _text_file(dit_path, text))
+    return ModelFiles(dit_path, vae_path, dit_path if text == "auto" and has_text else _text_file(dit_path, text))
 
 
 def _carries_text(dit: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What the nodes offer and where it lies: devices, model names, folders, and the file that a name means."""
+"""The models that the nodes offer: names, folders, and the file that a name means."""
 
 import logging
 from collections.abc import Callable
@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import folder_paths
-import torch
 
 from ..checkpoint.detect import is_dit, is_vae
 from ..checkpoint.locating.hub import download, has_content_of
 from ..checkpoint.locating.names import MODEL_SUFFIXES, model_paths, stays_inside
 from ..checkpoint.locating.registry import MODEL_FILES, ModelFile
 from ..checkpoint.opening import open_checkpoint
-from ..device import resolve_device
-from ..errors import CheckpointError, InvalidArgumentError, ModelFileError
+from ..errors import CheckpointError, ModelFileError
 from ..loading import NANO_VAE
 from ..loading_dit import NANO_DIT, dit_file
 
@@ -31,25 +29,6 @@ NANO = "nano"
 """The small models that come with the package."""
 
 _SHARED_TYPES = {"vae": "vae", "dit": "diffusion_models"}
-
-
-def devices() -> list[str]:
-    """Devices that models can run on, the best first."""
-    found = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    if torch.backends.mps.is_available():
-        found.append("mps")
-    return [*found, "cpu"]
-
-
-def offload_devices() -> list[str]:
-    """Devices where something can wait, and `none`."""
-    return ["none", "cpu", *(name for name in devices() if name.startswith("cuda"))]
-
-
-def place_of(name: str) -> torch.device:
-    """The device of this name, with its number, by which ComfyUI's books know it; raises InvalidArgumentError."""
-    device = resolve_device(name)
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def own_folders() -> list[Path]:
@@ -121,31 +100,6 @@ def check_model(name: object, kind: Kind) -> str | None:
     if not isinstance(name, str) or name in model_names(kind) or _local(name, kind) is not None:
         return None
     return _unknown(name)
-
-
-def check_device(name: object) -> str | None:
-    """Why a name is no device, in one sentence; whether this machine has it shows when the node runs."""
-    if not isinstance(name, str):
-        return None
-    try:
-        torch.device(name)
-    except RuntimeError:
-        return f"device: expected one of {', '.join(devices())}, got {name!r}."
-    return None
-
-
-def resolve_offload(name: str, *, keeps: bool) -> str:
-    """`offload_device` as it is; raises InvalidArgumentError where a model is to be kept (`cache_model`) nowhere."""
-    if keeps and name == "none":
-        raise InvalidArgumentError(
-            "cache_model: expected an offload_device to keep the model on, got none; choose `cpu`, or switch "
-            "cache_model off."
-        )
-    if name not in offload_devices():
-        raise InvalidArgumentError(
-            f"offload_device: expected one of {', '.join(offload_devices())}, got {name!r}; choose another."
-        )
-    return name
 
 
 def _shared_folders(kind: Kind) -> list[Path]:

@@ -1,0 +1,83 @@
+"""What an upscaling would do, in how much memory and about how long: `seedvr2 upscale --plan`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from ..arguments import check_count
+from ..terminal.console import out, readable_size, warn
+from .hdr import hdr_sentence
+
+if TYPE_CHECKING:
+    from .files import Job, Request
+
+
+def print_plan(job: Job, request: Request) -> None:
+    """Print what a job would do, in how much memory and about how long, and what cannot be kept; nothing is written."""
+    from ...pipeline.forecast import forecast, matrix_rate
+    from ...video.writing.output_plan import plan_output
+
+    setup, options = request.setup, request.options
+    with request.cut.open(job.source) as clip:
+        check_count(len(clip), job.target)
+        info, warnings = clip.info, list(clip.warnings)
+    plan = setup.plan(options, (info.height, info.width), info.selected_frames)
+    resize, chunks, memory = plan.resize, plan.division.chunks, plan.memory
+    output = plan_output(job.target, (resize.output[1], resize.output[0]), info, request.sink)
+    seen = forecast(setup.sizes, plan, options, info.selected_frames)
+    work = seen.work
+    vae = readable_size(memory.vae_bytes)
+    if plan.engine_bytes is not None:
+        vae = f"up to {readable_size(plan.engine_bytes)}"
+    seconds = work.seconds(matrix_rate(setup.formats.device, setup.formats.dit_dtype))
+    height, width = resize.output
+    size = f"{info.width}x{info.height} to {width}x{height}, {info.selected_frames} frames"
+    if resize.padded != resize.output:
+        size += f" (the models see {resize.padded[1]}x{resize.padded[0]})"
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in (
+        ("clip", f"{job.source} to {job.target}"),
+        ("size", size),
+        *(("input", sentence) for sentence in info.remarks),
+        ("output", output.describe()),
+        ("models", setup.files.describe()),
+        ("machine", setup.describe()),
+        (
+            "chunks",
+            f"{seen.chunk_count} of up to {chunks.chunk_frames} frames; neighbours share {chunks.overlap}; "
+            f"the VAE sees {'the clip as one' if plan.division.vae_span == 'clip' else 'each on its own'}",
+        ),
+        ("colours", options.color),
+        *((("HDR", hdr),) if (hdr := hdr_sentence(info, options.hdr)) else ()),
+        (
+            "memory",
+            f"about {readable_size(memory.peak_bytes)} of {readable_size(plan.device_bytes)}: weights "
+            f"{readable_size(memory.weights_bytes)}, VAE {vae} or transformer "
+            f"{readable_size(memory.transformer_bytes)}, frames {readable_size(memory.frames_bytes)}",
+        ),
+        (
+            "work",
+            f"{(work.encode + work.transform + work.decode) / 1e12:.2f} TFLOP: encode {work.encode / 1e12:.2f}, "
+            f"transformer {work.transform / 1e12:.2f}, decode {work.decode / 1e12:.2f}",
+        ),
+        ("time", f"about {readable_time(seconds)}"),
+    ):
+        table.add_row(name, value)
+    out.print(table, markup=False)
+    for sentence in (*warnings, *output.losses):
+        warn(sentence)
+    if memory.peak_bytes > plan.device_bytes:
+        warn(
+            f"this takes more memory than {setup.formats.device} has; a smaller size, fewer --chunk-frames or "
+            "--tile 512 takes less."
+        )
+
+
+def readable_time(seconds: float) -> str:
+    """95 -> "1.6 minutes"."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return "a second or less" if seconds < 1.5 else f"{seconds:.0f} seconds"
