@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from seedvr2_engine.device import DeviceSpec, MatrixRates
 from seedvr2_engine.kernels.architectures import ARCHITECTURES
-from seedvr2_engine.kernels.configs import BYTES_PER_ELEMENT, FORMATS, Format
+from seedvr2_engine.kernels.configs import BYTES_PER_ELEMENT, FORMATS, Format, Refusal
 from seedvr2_engine.kernels.dispatch import choose_window_config
 from seedvr2_engine.models.vae.config import VAEConfig
 from seedvr2_engine.plan import VAEShape, compile_vae_plan
@@ -29,15 +29,17 @@ HEAD_CHANNELS = 128
 
 INTRODUCTION = f"""# Layers, number formats and generations of GPUs
 
-Generated from the dispatch by `python -m benchmarks.formats`; a test compares. The VAE has the public widths, the picture is
-{COLUMNS_PX}x{ROWS_PX}, the clip has many frames, and memory is not short: with less of it frames are computed one by one
-where this says "in pairs". Other sizes get other cuts (`kernels/dispatch.py`, `kernels/architectures/`), the same formats.
-What a layer is computed in can still change when weights are loaded: the accuracy check moves to 16 bits what 8 bits would
-spoil. The transformer is computed in 16 bits everywhere.
+Generated from the dispatch by `python -m benchmarks.formats`; a test compares. The VAE has the public widths, the
+picture is {COLUMNS_PX}x{ROWS_PX}, the clip has many frames, and memory is not short: with less of it frames are
+computed one by one where this says "in pairs". Other sizes get other cuts (`kernels/dispatch.py`,
+`kernels/architectures/`) and the same formats. What a layer is computed in can still change when weights are loaded: the
+accuracy check moves to 16 bits what 8 bits would spoil. The transformer is computed in 16 bits everywhere.
 
 How to read a cut: a tile is rows x columns of the picture, N its output channels, K the input channels of one step;
 "descriptors" are those of the tensor memory accelerator, "pointers" plain loads.
 """
+
+HEADING = "| layers | computed in | kernel | cut | why this format |\n|---|---|---|---|---|"
 
 
 class Row(NamedTuple):
@@ -111,7 +113,7 @@ def overview() -> Iterator[str]:
                 cells.append("yes, `auto`" if format == automatic else "yes")
             else:
                 cells.append(f"no: {architecture.left_out[format]}" if format in architecture.left_out else "no units")
-        windows = "our kernel" if not hasattr(choose_window_config(HEAD_CHANNELS, sm), "reason") else "PyTorch"
+        windows = "PyTorch" if isinstance(choose_window_config(HEAD_CHANNELS, sm), Refusal) else "our kernel"
         yield f"| {sm} | {' | '.join(cells)} | {windows} |"
 
 
@@ -129,7 +131,7 @@ def tables(sm: str) -> Iterator[str]:
         if same is not None:
             yield f"\n`{format}`: as `{same}`, in {format}."
             continue
-        yield f"\n`{format}`\n\n| layers | computed in | kernel | cut | why this format |\n|---|---|---|---|---|\n{text}"
+        yield f"\n`{format}`\n\n{HEADING}\n{text}"
 
 
 def document() -> str:

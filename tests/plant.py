@@ -1,10 +1,11 @@
 """Plant one fault in a copy of the repository and see whether tests notice it.
 
     python -m tests.plant FILE OLD NEW TESTS...
-    python -m tests.plant seedvr2_engine/pipeline/resize.py "% 16" "% 8" tests/pipeline/test_resize.py
+    python -m tests.plant seedvr2_engine/pipeline/resize.py "CELL_PX = 16" "CELL_PX = 8" tests/pipeline/test_resize.py
 
-FILE has OLD exactly once, which becomes NEW. TESTS are what pytest takes; they must be green as it is. The working tree is
-copied as it stands, what git ignores left out, and never written to. Exits with 0 where a test failed, 1 where none did.
+FILE has OLD exactly once, which becomes NEW. TESTS are what pytest takes; they must be green as it is. The working tree
+is copied as it stands, what git ignores left out, and never written to. Exits with 0 where a test failed, 1 where none
+did.
 """
 
 import os
