@@ -32,8 +32,8 @@ INTRODUCTION = f"""# Layers, number formats and generations of GPUs
 Generated from the dispatch by `python -m benchmarks.formats`; a test compares. The VAE has the public widths, the
 picture is {COLUMNS_PX}x{ROWS_PX}, the clip has many frames, and memory is not short: with less of it frames are
 computed one by one where this says "in pairs". Other sizes get other cuts (`kernels/dispatch.py`,
-`kernels/architectures/`) and the same formats. What a layer is computed in can still change when weights are loaded: the
-accuracy check moves to 16 bits what 8 bits would spoil. The transformer is computed in 16 bits everywhere.
+`kernels/architectures/`) and the same formats. What a layer is computed in can still change when weights are loaded:
+the accuracy check moves to 16 bits what 8 bits would spoil. The transformer is computed in 16 bits everywhere.
 
 How to read a cut: a tile is rows x columns of the picture, N its output channels, K the input channels of one step;
 "descriptors" are those of the tensor memory accelerator, "pointers" plain loads.

@@ -44,11 +44,21 @@ def test_paths_that_a_document_names_are_there(name: str) -> None:
     assert not missing
 
 
+def anchors(text: str) -> set[str]:
+    """What the headings of a document are called in links, by GitHub's rule."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
-        if "://" not in target and not target.startswith("#"):
-            assert (path.parent / target.split("#")[0]).exists(), target
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if "://" in link:
+            continue
+        target, _, anchor = link.partition("#")
+        file = path.parent / target if target else path
+        assert file.exists(), link
+        assert not anchor or anchor in anchors(file.read_text()), link
 
 
 def test_the_table_of_formats_is_fresh() -> None:
