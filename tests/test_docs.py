@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 import typer
 
 from benchmarks import formats
@@ -84,3 +85,14 @@ def test_commands_of_a_document_exist(name: str) -> None:
             command = command.commands[words.pop(0)]  # type: ignore[attr-defined]
         known = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known | {"--help"}
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/package.md"])
+def test_examples_of_a_document_run(name: str) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+    assert blocks
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, name, "exec"), names)
+    assert isinstance(names["frame"], torch.Tensor)
+    assert names["frame"].shape == (3, 64, 96)
