@@ -1,3 +1,3 @@
-"""The version of this software: its only place."""
+"""The version of this software. `pyproject.toml` repeats it for ComfyUI's Manager, and a test compares the two."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

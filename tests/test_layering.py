@@ -35,6 +35,24 @@ LEVEL = {
 }
 # Between rooms of one level only these modules may be imported.
 EXCEPTIONS = {("checkpoint", "models.vae.config"), ("checkpoint", "models.dit.config"), ("kernels", "quant")}
+# Packages that only one room may know, so that the others run without them.
+OWNERS = {
+    "av": ("video",),
+    "comfy": ("comfy",),
+    "comfy_api": ("comfy",),
+    "folder_paths": ("comfy",),
+    "nodes": ("comfy",),
+    "filelock": ("checkpoint",),
+    "gguf": ("checkpoint",),
+    "huggingface_hub": ("checkpoint",),
+    "safetensors": ("checkpoint",),
+    "yaml": ("checkpoint",),
+    "matplotlib": ("bench",),
+    "PIL": ("video", "comfy"),
+    "rich": ("cli",),
+    "typer": ("cli",),
+    "triton": ("kernels",),
+}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -114,3 +132,20 @@ def test_imports_stay_light(module, absent):
 def test_no_file_is_two_rooms():
     for path in MODULES:
         assert len(path.read_text().splitlines()) <= 350, f"{path} is long enough to be split"
+
+
+def test_packages_stay_in_their_rooms():
+    for path in MODULES:
+        room = path.relative_to(PACKAGE).parts[0]
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for name in names:
+                assert room in OWNERS.get(name.split(".")[0], (room,)), f"{path}: {name} belongs to another room"
+
+
+def test_only_the_command_line_prints():
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            prints = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+            assert not prints or path.relative_to(PACKAGE).parts[0] == "cli", f"{path}:{node.lineno} prints"
