@@ -34,7 +34,12 @@ LEVEL = {
     "comfy": 9,
 }
 # Between rooms of one level only these modules may be imported.
-EXCEPTIONS = {("checkpoint", "models.vae.config"), ("checkpoint", "models.dit.config"), ("kernels", "quant")}
+EXCEPTIONS = {
+    ("checkpoint", "models.vae.config"),
+    ("checkpoint", "models.dit.config"),
+    ("kernels", "quant"),
+    ("checkpoint", "quant"),
+}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
