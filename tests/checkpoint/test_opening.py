@@ -257,7 +257,7 @@ def test_quantisation_notes(tmp_path: Path, note: object, plain: bool) -> None:
         with opened(tmp_path, content) as checkpoint:
             assert list(checkpoint.tensors) == ["a.weight"]
     else:
-        with pytest.raises(CheckpointError, match="expected a note of .* and its known options, found"):
+        with pytest.raises(CheckpointError, match=r"expected a note of .* and its known options, found"):
             opened(tmp_path, content)
 
 

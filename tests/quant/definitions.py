@@ -53,6 +53,7 @@ def tiles(codes: Bytes) -> Bytes:
 def mxfp8(data: Bytes, codes: Bytes) -> Floats:
     """Bytes (rows, columns) and codes (rows, columns / 32), not tiled."""
     scale = np.where(codes == 0, 0.0, 2.0 ** (codes.astype(np.float64) - 127))
+    scale[codes == 255] = np.nan
     return E4M3[data] * np.repeat(scale, 32, axis=1)
 
 
