@@ -15,6 +15,7 @@ from ..errors import CheckpointError, InvalidArgumentError
 from ..models.vae.config import Shape
 
 _INTEGER_TYPES = frozenset({"I64", "I32", "I16", "I8", "U8", "BOOL"})
+_PLAIN_TYPES = _INTEGER_TYPES | {"F64", "F32", "F16", "BF16"}
 
 
 PREFIXES = ("model.diffusion_model.", "first_stage_model.", "vae.")
@@ -86,6 +87,11 @@ class TensorInfo:
         """Whether a matrix of this shape, padded, is what is stored here."""
         step = self.padded_to
         return step > 1 and len(shape) == 2 and tuple(-(-size // step) * step for size in shape) == self.shape
+
+    @property
+    def quantisation(self) -> str | None:
+        """How a tensor is quantised, in words: its layout, or GGML's type; None for plain ones."""
+        return self.layout or (None if self.type in _PLAIN_TYPES else self.type)
 
     @property
     def is_integer(self) -> bool:
