@@ -52,11 +52,18 @@ def quantize(weight: Tensor) -> NVFP4Tensor:
 def dequantize(data: Tensor, tiles: Tensor, tensor_scale: Tensor) -> Tensor:
     """Bytes (rows, columns / 2), tiled block scales float8_e4m3fn and the tensor's scale -> float32 (rows, columns)."""
     rows, columns = data.shape[0], 2 * data.shape[1]
-    table = torch.tensor([*E2M1, *(-value for value in E2M1)], device=data.device)
     codes = torch.stack([data >> 4, data & 15], dim=2).flatten(1)
     scale = untile(tiles.view(torch.uint8), rows, columns // BLOCK).contiguous().view(torch.float8_e4m3fn).float()
     factor = tensor_scale * scale
-    return table[codes.int()].unflatten(1, (-1, BLOCK)).mul_(factor[..., None]).flatten(1)
+    return _as_e4m3(codes).float().unflatten(1, (-1, BLOCK)).mul_(factor[..., None]).flatten(1)
+
+
+def _as_e4m3(codes: Tensor) -> Tensor:
+    """The same numbers in a format that has a conversion; without a table, so that nothing is copied to a GPU."""
+    size = codes & 7
+    # The exponent's bias is 6 more, the mantissa 2 bits longer; a half is normal there, so it has no mantissa.
+    bits = torch.where(size == 0, 0, (size << 2) + 0x30 - ((size == 1).to(torch.uint8) << 2))
+    return (bits | (codes & 8) << 4).to(torch.uint8).view(torch.float8_e4m3fn)
 
 
 def _nearest(values: Tensor) -> Tensor:
