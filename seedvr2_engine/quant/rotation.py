@@ -6,6 +6,7 @@ weights back.
 Source: ConvRot (regular Hadamard matrices), as ComfyUI's INT8 files have it.
 """
 
+import torch
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
@@ -20,7 +21,7 @@ def is_rotation_group(group: int) -> bool:
 
 
 def rotate(values: Tensor, group: int) -> Tensor:
-    """Values (..., columns), floating point, each `group` of neighbouring columns times H; once more gives them back.
+    """Values (..., columns), floating point: each `group` of neighbouring columns times H; once more gives them back.
 
     Raises InvalidArgumentError if `group` is no power of four that divides the columns.
     """
@@ -28,10 +29,14 @@ def rotate(values: Tensor, group: int) -> Tensor:
         raise InvalidArgumentError(
             f"rotation: expected a power of four that divides {values.shape[-1]} columns, got {group}."
         )
-    out, stride = values, 1
-    while stride < group:
-        four = out.reshape(-1, 4, stride)
+    # Columns first, so that each step adds long rows; sums of two, so that every device gets the same bits.
+    out, stride = values.reshape(-1, group).T.contiguous(), values.numel() // group
+    while stride < values.numel():
+        first, second, third, fourth = out.view(-1, 4, stride).unbind(1)
+        total = (first + second).add_(third + fourth)
+        turned = torch.empty_like(out)
         # Each row of H4 is ones but for a minus where the column mirrors the row.
-        out = four.sum(1, keepdim=True) - 2 * four.flip(1)
-        stride *= 4
-    return (out * group**-0.5).reshape(values.shape)
+        for row, mirrored in zip(turned.view(-1, 4, stride).unbind(1), (fourth, third, second, first), strict=True):
+            torch.sub(total, mirrored, alpha=2, out=row)
+        out, stride = turned, stride * 4
+    return out.mul_(group**-0.5).T.reshape(values.shape)
