@@ -19,7 +19,7 @@ LEVEL = {
     "models": 2,
     "video": 2,
     "quality.metrics": 2,
-    "quant": 2,
+    "quant": 1,
     "kernels": 2,
     "plan": 3,
     "color": 3,
@@ -34,7 +34,7 @@ LEVEL = {
     "comfy": 9,
 }
 # Between rooms of one level only these modules may be imported.
-EXCEPTIONS = {("checkpoint", "models.vae.config"), ("checkpoint", "models.dit.config"), ("kernels", "quant")}
+EXCEPTIONS = {("checkpoint", "models.vae.config"), ("checkpoint", "models.dit.config")}
 # Packages that only one room may know, so that the others run without them.
 OWNERS = {
     "av": ("video",),

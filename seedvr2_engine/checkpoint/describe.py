@@ -14,6 +14,7 @@ from .detect import detect_vae, is_dit, is_vae, vae_tensor_names
 from .detect_dit import detect_dit, dit_tensor_names
 from .gguf import ORIGINAL_SHAPE_KEY
 from .opening import open_checkpoint
+from .quantised import HEADER_NOTES
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,10 @@ class CheckpointDescription:
     """The types in use, the largest share of bytes first."""
     layouts: tuple[str, ...]
     """How shapes are kept: "native", "reshaped" (metadata names the shape), "collapsed" (nothing names it)."""
+    quantised: tuple[TypeUse, ...]
+    """How weights are quantised, in words (such as "INT8, a scale a row, rotated by 256"), the largest share first."""
     metadata: Mapping[str, str]
-    """The file's own remarks, without the original shapes."""
+    """The file's own remarks, without original shapes and notes about single layers."""
     problems: tuple[str, ...]
     """Sentences that say why the model in the file cannot be loaded; none if names and shapes are right."""
 
@@ -80,12 +83,13 @@ def describe_checkpoint(path: Path | str) -> CheckpointDescription:
             dit=config if isinstance(config, DiTConfig) else None,
             tensors=len(infos),
             parameters=sum(info.count for info in infos),
-            types=_types(infos),
+            types=_uses((info.type, info) for info in infos),
             layouts=tuple(sorted({_layout(info, shapes.get(info.name)) for info in infos})),
+            quantised=_uses((info.quantisation, info) for info in infos if info.quantisation is not None),
             metadata={
                 quoted(key): quoted(text)
                 for key, text in checkpoint.metadata.items()
-                if not key.startswith(ORIGINAL_SHAPE_KEY)
+                if not key.startswith(ORIGINAL_SHAPE_KEY) and key != HEADER_NOTES
             },
             problems=problems,
         )
@@ -106,11 +110,12 @@ def _model_of(
         return config, {}, (str(error),)
 
 
-def _types(infos: Iterable[TensorInfo]) -> tuple[TypeUse, ...]:
+def _uses(infos: Iterable[tuple[str, TensorInfo]]) -> tuple[TypeUse, ...]:
+    """Tensors counted by the words beside them."""
     uses: dict[str, TypeUse] = {}
-    for info in infos:
-        use = uses.get(info.type, TypeUse(quoted(info.type), 0, 0, 0))
-        uses[info.type] = TypeUse(use.type, use.tensors + 1, use.parameters + info.count, use.nbytes + info.nbytes)
+    for word, info in infos:
+        use = uses.get(word, TypeUse(quoted(word), 0, 0, 0))
+        uses[word] = TypeUse(use.type, use.tensors + 1, use.parameters + info.count, use.nbytes + info.nbytes)
     return tuple(sorted(uses.values(), key=lambda use: (-use.nbytes, use.type)))
 
 

@@ -8,11 +8,8 @@ import torch
 
 from ..errors import CheckpointError
 from ..models.vae.config import Shape, VAEConfig
-from .base import Checkpoint, TensorInfo, quoted
+from .base import PREFIXES, Checkpoint, TensorInfo, quoted
 from .match import listed, match_tensors
-
-PREFIXES = ("model.diffusion_model.", "first_stage_model.", "vae.")
-"""What other programs put before every name of a file."""
 
 _MAX_LAYERS = 64
 """Of a level; the public model has two. What follows from a forged file's number is written out, layer by layer."""

@@ -241,8 +241,11 @@ def test_a_scale_without_a_weight_is_a_tensor(tmp_path: Path) -> None:
     [
         ({"format": "float8_e4m3fn"}, True),
         ({"format": "float8_e4m3fn", "full_precision_matrix_mult": True}, True),
-        ({"format": "mxfp8"}, False),
+        ({"format": "float8_e4m3fn", "orig_dtype": "torch.bfloat16", "orig_shape": [4, 64]}, True),
         ({"format": "float8_e4m3fn", "rotation": 64}, False),
+        ({"format": "float8_e4m3fn", "convrot": True}, False),
+        ({"format": "float8_e4m3fn", "full_precision_matrix_mult": 1}, False),
+        ({"format": "convrot_w4a4"}, False),
         (["float8_e4m3fn"], False),
         ({}, False),
     ],
@@ -254,7 +257,7 @@ def test_quantisation_notes(tmp_path: Path, note: object, plain: bool) -> None:
         with opened(tmp_path, content) as checkpoint:
             assert list(checkpoint.tensors) == ["a.weight"]
     else:
-        with pytest.raises(CheckpointError, match="expected a plain FP8 layer, found"):
+        with pytest.raises(CheckpointError, match=r"expected a note of .* and its known options, found"):
             opened(tmp_path, content)
 
 

@@ -19,6 +19,7 @@ from seedvr2_engine.checkpoint.locating.registry import MODEL_FILES
 from seedvr2_engine.cli.app import app
 from seedvr2_engine.cli.commands import clips
 from seedvr2_engine.errors import VideoError
+from seedvr2_engine.loading_dit import NANO_DIT
 from seedvr2_engine.version import __version__
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
 
@@ -211,6 +212,21 @@ def test_info(tmp_path):
     assert "nowhere" in refused("info", "nowhere")
 
 
+def test_convert_a_transformer(tmp_path):
+    result = seedvr2("convert", NANO_DIT, tmp_path / "nano.safetensors", "--type", "int8")
+    assert result.exit_code == 0
+    said = " ".join(result.stdout.split())
+    assert "INT8" in said
+    assert "What the source had lost before stays lost: Q8_0 (not known how much)." in said
+    assert "ComfyUI's own loader needs both" in said
+    result = seedvr2("info", tmp_path / "nano.safetensors")
+    assert "INT8, a scale a row" in result.stdout
+    assert seedvr2("convert", NANO_DIT, tmp_path / "fp8.safetensors").exit_code == 0
+    assert "FP8 E4M3, a scale a tensor" in seedvr2("info", tmp_path / "fp8.safetensors").stdout
+    assert seedvr2("convert", tmp_path / "nano.safetensors", tmp_path / "back.gguf").exit_code == 0
+    assert "seedvr2.losses" in seedvr2("info", tmp_path / "back.gguf").stdout
+
+
 def test_convert_then_reconstruct(clip, tmp_path):
     converted = tmp_path / "tiny.gguf"
     result = seedvr2("convert", TINY_VAE, converted, "--type", "Q8_0")
@@ -219,6 +235,7 @@ def test_convert_then_reconstruct(clip, tmp_path):
     assert "overwrite" in refused("convert", TINY_VAE, converted)
     assert "Q9_9" in refused("convert", TINY_VAE, tmp_path / "other.gguf", "--type", "Q9_9")
     assert "ending in .gguf" in refused("convert", TINY_VAE, tmp_path / "other.safetensors")
+    assert "ending in .gguf or .safetensors" in refused("convert", TINY_VAE, tmp_path / "other.bin")
     assert seedvr2("convert", "nano", tmp_path / "nano.gguf", "-t", "q4_0").exit_code == 0
     assert "Q4_0" in seedvr2("info", tmp_path / "nano.gguf").stdout
     done = seedvr2("reconstruct", clip, tmp_path / "out.mkv", "--vae", converted, "--frames", "1")

@@ -48,6 +48,8 @@ def info(
         facts.add_row("sizes", f"{dit.family} family; {dit.layers} layers, {dit.width} wide, {dit.heads} heads")
     facts.add_row("parameters", f"{description.parameters:,} in {description.tensors} tensors")
     facts.add_row("layouts", ", ".join(description.layouts))
+    for use in description.quantised:
+        facts.add_row("quantised", f"{use.type}: {use.tensors} tensors, {use.parameters:,} parameters")
     for key, value in description.metadata.items():
         facts.add_row(key, value if len(value) <= 100 else f"{value[:97]}...")
     wide().print(facts, markup=False)
@@ -64,17 +66,37 @@ def info(
 
 def convert(
     source: Annotated[
-        str, typer.Argument(metavar="IN", help="A SeedVR2 VAE (safetensors or GGUF), a known name, or `nano`.")
+        str,
+        typer.Argument(
+            metavar="IN", help="A SeedVR2 VAE or transformer (safetensors or GGUF), a known name, or `nano`, the VAE."
+        ),
     ],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The GGUF file to write.")],
-    type: Annotated[str, typer.Option("--type", "-t", help="F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1 or Q4_0.")] = "Q8_0",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The .gguf file to write, or .safetensors for a transformer.")
+    ],
+    type: Annotated[
+        str | None,
+        typer.Option(
+            "--type",
+            "-t",
+            help="GGUF: F32, F16, BF16, Q8_0 (default), Q5_1, Q5_0, Q4_1 or Q4_0. Safetensors: F32, F16, BF16, FP8 "
+            "(default), INT8, INT8_CONVROT, MXFP8 or NVFP4.",
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older conversion.")] = False,
 ) -> None:
-    """Convert a VAE to GGUF; norms, biases and the two odd convolutions keep a higher precision."""
-    from ...checkpoint.convert import convert_to_gguf
+    """Convert a VAE or a transformer to GGUF, or a transformer to safetensors as ComfyUI reads them.
 
-    if target.suffix.lower() != ".gguf":
-        raise InvalidArgumentError(f"{target}: expected a name ending in .gguf, which is what is written; rename it.")
+    Norms, biases, and what matters more than it weighs keep a higher precision.
+    """
+    from ...checkpoint.convert import convert_to_gguf, convert_to_safetensors
+
+    writers = {".gguf": (convert_to_gguf, "Q8_0"), ".safetensors": (convert_to_safetensors, "FP8")}
+    if target.suffix.lower() not in writers:
+        raise InvalidArgumentError(
+            f"{target}: expected a name ending in .gguf or .safetensors, which is what is written; rename it."
+        )
+    write, default = writers[target.suffix.lower()]
     with Bar(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -83,10 +105,10 @@ def convert(
         console=err,
     ) as bar:
         task = bar.add_task("convert", total=None, visible=False)
-        report = convert_to_gguf(
+        report = write(
             model_file(source),
             target,
-            type.upper(),
+            (type or default).upper(),
             overwrite=overwrite,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
         )
@@ -97,6 +119,14 @@ def convert(
         f"tensors: {counts}; relative RMS error of the weights {report.relative_rms:.2e}",
         markup=False,
     )
+    if report.source_losses:
+        out.print(f"What the source had lost before stays lost: {report.source_losses}.", markup=False)
+    if report.lacks_text:
+        out.print(
+            "The source has no text embeddings, so the new file has none: ComfyUI's own loader needs both; this engine "
+            "finds its text elsewhere.",
+            markup=False,
+        )
 
 
 def download(

@@ -1,7 +1,7 @@
 """The large weights of one transformer block as one piece of memory, which can be moved in a single copy.
 
-A weight lies there in the model's own number format, or packed as its file has it: in GGML's blocks or in FP8. What is
-packed is unpacked where the block runs, in float32 and rounded once.
+A weight lies there in the model's own number format, or packed as its file has it: GGML's blocks, FP8, INT8, MXFP8 or
+NVFP4. What is packed is unpacked where the block runs, in float32 and rounded once.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...quant.ggml import FORMATS, unpack
+from ...checkpoint.base import PackedTensor
+from ...checkpoint.unpack import UNPACKED_TYPES, unpack
 
 _ALIGNMENT = 256
-_FP8 = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
-PACKED_TYPES = frozenset((*FORMATS, *_FP8))
+PACKED_TYPES = UNPACKED_TYPES
 """The stored types that an image can keep packed."""
 
 
@@ -34,7 +34,17 @@ class Weight(NamedTuple):
     type: str | None = None
     """None for values, else one of `PACKED_TYPES`."""
     scale: Tensor | None = None
-    """The factor of FP8 values, float32: one, or one for each row."""
+    """The factor of FP8 and INT8 values, float32: one, or one for each row."""
+    packed: PackedTensor | None = None
+    """What else there is to know of packed bytes; where blocks have scales, these are in `data`, after the values."""
+
+    @classmethod
+    def of(cls, name: str, shape: tuple[int, ...], packed: PackedTensor) -> Weight:
+        """A weight that stays packed."""
+        if packed.shape is None or packed.scale is None:
+            return cls(name, shape, packed.data, packed.type, packed.scale, packed)
+        data = torch.cat([packed.data, packed.scale.flatten().view(torch.uint8)])
+        return cls(name, shape, data, packed.type, None, packed)
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,7 @@ class _Place:
     type: str | None
     begin: int
     nbytes: int
-    scale: Tensor | None
+    packed: PackedTensor | None
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ class BlockImage:
     def of(cls, weights: Iterable[Weight], device: torch.device, *, pinned: bool) -> BlockImage:
         """Lay weights out one after the other, on `device` or in page-locked memory of the host.
 
-        Scales always lie on `device`, because they are small.
+        Scales of tensors and of rows always lie on `device`, because they are small.
         """
         found = list(weights)
         sizes = [weight.data.nbytes for weight in found]
@@ -69,8 +79,7 @@ class BlockImage:
         places = []
         for weight, begin, size in zip(found, ends, sizes, strict=False):
             data[begin : begin + size].copy_(weight.data.contiguous().flatten().view(torch.uint8))
-            scale = None if weight.scale is None else weight.scale.to(device)
-            places.append(_Place(weight.name, weight.shape, weight.type, begin, size, scale))
+            places.append(_Place(weight.name, weight.shape, weight.type, begin, size, _described(weight, device)))
         return cls(tuple(places), data)
 
     @property
@@ -110,12 +119,35 @@ def _value(place: _Place, data: Tensor, dtype: torch.dtype) -> Tensor:
     stored = data[place.begin : place.begin + place.nbytes]
     if place.type is None:
         return stored.view(dtype).view(place.shape)
-    if place.type not in _FP8:
-        return unpack(stored, place.type, dtype).view(place.shape)
-    values = stored.view(_FP8[place.type]).view(place.shape)
-    if place.scale is None:
-        return values.to(dtype)
-    return (values.float() * place.scale.view(-1, *[1] * (len(place.shape) - 1))).to(dtype)
+    packed = place.packed
+    assert packed is not None
+    if packed.shape is not None and packed.scale is not None:
+        values, scales = stored.split([len(stored) - packed.scale.nbytes, packed.scale.nbytes])
+        scale = scales.view(packed.scale.dtype).view(packed.scale.shape)
+        return unpack(packed._replace(data=values, scale=scale), place.shape, dtype)
+    return unpack(packed._replace(data=stored), place.shape, dtype)
+
+
+def _described(weight: Weight, device: torch.device) -> PackedTensor | None:
+    """What unpacking needs beside the bytes, which are in the image, on the device."""
+    if weight.type is None:
+        return None
+    packed = weight.packed or PackedTensor(weight.data, weight.type, weight.scale)
+    nothing = torch.empty(0, dtype=torch.uint8)
+
+    def moved(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.to(device)
+
+    # Scales of blocks are in the image too; only their type and shape are still needed.
+    in_image = packed.shape is not None and packed.scale is not None
+    scale = packed.scale.to("meta") if in_image and packed.scale is not None else moved(packed.scale)
+    return packed._replace(
+        data=nothing,
+        scale=scale,
+        tensor_scale=moved(packed.tensor_scale),
+        pre_scale=moved(packed.pre_scale),
+        input_scale=moved(packed.input_scale),
+    )
 
 
 class _Lane:

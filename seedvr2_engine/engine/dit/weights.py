@@ -96,7 +96,7 @@ def _weights(
     for name, shape in shapes.items():
         stored = checkpoint.load_packed(names[name]) if packed else None
         if stored is not None and stored.type in PACKED_TYPES:
-            yield Weight(name, shape, stored.data, stored.type, stored.scale)
+            yield Weight.of(name, shape, stored)
         else:
             yield Weight(name, shape, load_finite(checkpoint, names[name], shape, dtype))
 

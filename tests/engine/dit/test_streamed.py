@@ -1,5 +1,7 @@
 """Packed and offloaded weights give the numbers of the plain model, and every block waits for its own."""
 
+import json
+
 import gguf
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from seedvr2_engine.errors import CheckpointError
 from seedvr2_engine.models.dit.config import DiTConfig
 from seedvr2_engine.models.dit.model import NaDiT
 from seedvr2_engine.models.dit.rope import rotary_frequencies
+from seedvr2_engine.quant import int8, mxfp8, nvfp4
 
 from ...models.dit.dit_cases import GOLDEN, largest_error
 
@@ -41,6 +44,34 @@ def write_gguf(path, state, kind=gguf.GGMLQuantizationType.Q8_0):
     return path
 
 
+NOTES = {
+    "int8": {"format": "int8_tensorwise"},
+    "rotated": {"format": "int8_tensorwise", "convrot": True, "convrot_groupsize": 16},
+    "mxfp8": {"format": "mxfp8"},
+    "nvfp4": {"format": "nvfp4"},
+}
+
+
+def quantised(state, kind):
+    """A file's tensors: the blocks' matrices in ComfyUI's layout of this kind, the rest F16."""
+    out = {}
+    for name, tensor in state.items():
+        layer = name.removesuffix(".weight")
+        if not (name.startswith("blocks.") and tensor.ndim == 2):
+            out[name] = tensor.half()
+            continue
+        out[f"{layer}.comfy_quant"] = torch.tensor(list(json.dumps(NOTES[kind]).encode()), dtype=torch.uint8)
+        if kind == "nvfp4":
+            out[name], out[f"{layer}.weight_scale"], out[f"{layer}.weight_scale_2"] = nvfp4.quantize(tensor)
+            out[f"{layer}.pre_quant_scale"] = torch.rand(tensor.shape[1]) + 0.5
+        elif kind == "mxfp8":
+            out[name], out[f"{layer}.weight_scale"] = mxfp8.quantize(tensor)
+        else:
+            out[name], scale = int8.quantize(tensor, rotation=NOTES[kind].get("convrot_groupsize", 0))
+            out[f"{layer}.weight_scale"] = scale[:, None]
+    return out
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dit")
@@ -55,6 +86,8 @@ def files(tmp_path_factory):
     save_file(fp8, folder / "fp8.safetensors")
     save_file(scaled, folder / "scaled.safetensors")
     save_file({name: tensor.half() for name, tensor in state.items()}, folder / "plain.safetensors")
+    for kind in NOTES:
+        save_file(quantised(state, kind), folder / f"{kind}.safetensors")
     write_gguf(folder / "q8.gguf", state)
     write_gguf(folder / "q5.gguf", state, gguf.GGMLQuantizationType.Q5_1)
     return folder
@@ -65,7 +98,14 @@ def velocity(dit):
     return dit(torch.randn(3, 6, 8, 33, generator=generator), torch.randn(4, 32, generator=generator), 1000.0)
 
 
-@pytest.mark.parametrize("file", ["plain.safetensors", "fp8.safetensors", "scaled.safetensors", "q8.gguf", "q5.gguf"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        *(f"{name}.safetensors" for name in ("plain", "fp8", "scaled", *NOTES)),
+        "q8.gguf",
+        "q5.gguf",
+    ],
+)
 @pytest.mark.parametrize(("offload", "packed"), [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_same_numbers_as_the_plain_model(files, file, offload, packed, dtype):
@@ -162,7 +202,7 @@ def test_a_copy_that_is_not_awaited_is_noticed(monkeypatch):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-@pytest.mark.parametrize("file", ["plain.safetensors", "scaled.safetensors", "q8.gguf"])
+@pytest.mark.parametrize("file", [*(f"{name}.safetensors" for name in ("plain", "scaled", *NOTES)), "q8.gguf"])
 @pytest.mark.parametrize("offload", [False, True])
 def test_on_a_gpu(files, file, offload):
     expected = velocity(load_dit(files / file, device="cuda", dtype=torch.bfloat16, packed=False))
