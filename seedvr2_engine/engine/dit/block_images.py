@@ -35,23 +35,28 @@ class Weight(NamedTuple):
     """None for values, else one of `PACKED_TYPES`."""
     scale: Tensor | None = None
     """The factor of FP8 values, float32: one, or one for each row."""
+    number: torch.dtype | None = None
+    """The 8-bit format of values that are computed with as they are; None: the compute dtype, or packed."""
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
+    """Where one weight lies in an image."""
+
     name: str
     shape: tuple[int, ...]
     type: str | None
     begin: int
     nbytes: int
     scale: Tensor | None
+    number: torch.dtype | None
 
 
 @dataclass(frozen=True)
 class BlockImage:
     """One block's large weights, in memory and on the way to where they are used."""
 
-    places: tuple[_Place, ...]
+    places: tuple[Place, ...]
     data: Tensor
     """All bytes, flat uint8."""
 
@@ -70,7 +75,7 @@ class BlockImage:
         for weight, begin, size in zip(found, ends, sizes, strict=False):
             data[begin : begin + size].copy_(weight.data.contiguous().flatten().view(torch.uint8))
             scale = None if weight.scale is None else weight.scale.to(device)
-            places.append(_Place(weight.name, weight.shape, weight.type, begin, size, scale))
+            places.append(Place(weight.name, weight.shape, weight.type, begin, size, scale, weight.number))
         return cls(tuple(places), data)
 
     @property
@@ -106,10 +111,10 @@ def largest_image_bytes(images: Sequence[BlockImage]) -> int:
     return max((image.nbytes for image in images), default=0)
 
 
-def _value(place: _Place, data: Tensor, dtype: torch.dtype) -> Tensor:
+def _value(place: Place, data: Tensor, dtype: torch.dtype) -> Tensor:
     stored = data[place.begin : place.begin + place.nbytes]
     if place.type is None:
-        return stored.view(dtype).view(place.shape)
+        return stored.view(place.number or dtype).view(place.shape)
     if place.type not in _FP8:
         return unpack(stored, place.type, dtype).view(place.shape)
     values = stored.view(_FP8[place.type]).view(place.shape)
