@@ -99,10 +99,11 @@ def _multiply(x: QuantizedTensor, weight: QuantizedTensor, bias: Tensor | None, 
     if config is not None:
         product.multiply(x, weight, bias, out, config)
         return
-    # Scales of rows want BF16 results there.
+    # cuBLASLt takes scales from a multiple of 16 bytes on, where a part of a tensor need not begin, and gives BF16.
+    scale = x.scale if x.scale.data_ptr() % 16 == 0 else x.scale.clone()
     result = out if out.dtype == torch.bfloat16 else torch.empty_like(out, dtype=torch.bfloat16)
     torch._scaled_mm(
-        x.data, weight.data.t(), x.scale[:, None], weight.scale[None, :], bias=bias, out_dtype=result.dtype,
+        x.data, weight.data.t(), scale[:, None], weight.scale[None, :], bias=bias, out_dtype=result.dtype,
         use_fast_accum=True, out=result,
     )  # fmt: skip
     if result is not out:
