@@ -157,6 +157,25 @@ class WindowConfig(NamedTuple):
     """Whether rows are read through tensor descriptors (from sm_90) or through pointers."""
 
 
+class ProductConfig(NamedTuple):
+    """How one launch of a matrix product in 8 bits cuts its work."""
+
+    block_m: int
+    """Rows of a tile; a power of two."""
+    block_n: int
+    """Columns of a tile; a power of two."""
+    block_k: int
+    """Depth of one step; a power of two."""
+    warps: int
+    """Warps of a program."""
+    stages: int
+    """Depth of the software pipeline."""
+    uses_tma: bool
+    """Whether operands are read through tensor descriptors (from sm_90) or through pointers."""
+    group: int = 8
+    """Tiles of rows that share a tile of columns before the next one is taken."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """Why no kernel takes a problem on a GPU."""

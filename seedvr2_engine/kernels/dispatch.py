@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..device import DeviceSpec
 from .architectures import ARCHITECTURES, formats_of
-from .configs import AttentionConfig, ConvConfig, ConvProblem, Format, Refusal, WindowConfig
+from .configs import AttentionConfig, ConvConfig, ConvProblem, Format, ProductConfig, Refusal, WindowConfig
 from .layout import element_bytes
 
 
@@ -62,6 +62,14 @@ def choose_window_config(dim: int, sm: str) -> WindowConfig | Refusal:
     if dim not in (64, 128):
         return Refusal(f"a head has {dim} dimensions, not 64 or 128")
     return architecture.windows
+
+
+def choose_product_config(format: Format, sm: str) -> ProductConfig | Refusal | None:
+    """How an 8-bit matrix product of the transformer runs on an architecture; None: by PyTorch's own kernel."""
+    architecture = ARCHITECTURES.get(sm)
+    if architecture is None or format not in architecture.matrices:
+        return Refusal(f"the transformer's products are not computed in {format} on {sm}")
+    return architecture.matrices[format]
 
 
 def shared_memory_bytes(problem: ConvProblem, config: ConvConfig, sm: str) -> int:

@@ -9,9 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...kernels.configs import WindowConfig
+from ...errors import InvalidArgumentError
+from ...kernels.configs import Refusal, WindowConfig
+from ...kernels.dispatch import choose_product_config
 from ...kernels.tokens import reference
-from ...kernels.tokens.operands import JoinStep, Placement, TokenStep
+from ...kernels.tokens.operands import Activation, JoinStep, Operand, Placement, TokenStep
+from ...quant.quantize import QuantizedTensor
 
 QKV = tuple[Tensor, Tensor, Tensor]
 Parts = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -20,7 +23,7 @@ Parts = tuple[Tensor | None, Tensor | None, Tensor | None]
 class StepTokens(Protocol):
     """A gated change is added to tokens, which are then normalised."""
 
-    def __call__(self, x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Tensor | None) -> None: ...
+    def __call__(self, x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Operand | None) -> None: ...
 
 
 class TokenBackend(NamedTuple):
@@ -34,6 +37,9 @@ class TokenBackend(NamedTuple):
     attend_windows: Callable[[QKV, Tensor, Tensor, Tensor, WindowConfig], None]
     project_gelu: Callable[[Tensor, Tensor, Tensor, Tensor], None]
     """x, weight, bias -> out: a linear layer and GELU in its tanh form."""
+    quantize_rows: Callable[[Tensor, Activation, QuantizedTensor], None]
+    multiply: Callable[[QuantizedTensor, QuantizedTensor, Tensor | None, Tensor], None]
+    """x, weight, bias -> out: a linear layer in 8 bits."""
     compile: Callable[[Iterable[Callable[[], object]]], None]
     """Compiles what calls of the functions above need, side by side, and runs none of it but `project_gelu`."""
 
@@ -48,6 +54,8 @@ def reference_tokens() -> TokenBackend:
         reference.gate_silu,
         reference.attend_windows,
         _project_gelu,
+        reference.quantize_rows,
+        lambda x, weight, bias, out: reference.multiply(x, weight, bias, out, None),
         lambda calls: None,
     )
 
@@ -56,7 +64,7 @@ def triton_tokens() -> TokenBackend:
     """The kernels; raises ImportError where Triton is missing."""
     from ...kernels import launch
     from ...kernels.attention import windows
-    from ...kernels.tokens import gates, joint
+    from ...kernels.tokens import gates, joint, rows
 
     return TokenBackend(
         "Triton",
@@ -66,6 +74,8 @@ def triton_tokens() -> TokenBackend:
         gates.gate_silu,
         windows.attend_windows,
         _project_gelu_in_epilogue if torch.cuda.is_available() else _project_gelu,
+        rows.quantize_rows,
+        _multiply,
         launch.compile_ahead,
     )
 
@@ -77,3 +87,24 @@ def _project_gelu(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
 def _project_gelu_in_epilogue(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
     # On a GPU this is cuBLAS's epilogue, which has the tanh form; on the CPU it would be the exact one.
     torch._addmm_activation(bias, x, weight.t(), use_gelu=True, out=out)
+
+
+def _multiply(x: QuantizedTensor, weight: QuantizedTensor, bias: Tensor | None, out: Tensor) -> None:
+    from ...kernels.tokens import product
+
+    sm = "sm_{}{}".format(*torch.cuda.get_device_capability(x.data.device)) if x.data.is_cuda else "sm_89"
+    config = choose_product_config("int8" if x.data.dtype == torch.int8 else "fp8", sm)
+    if isinstance(config, Refusal):
+        raise InvalidArgumentError(f"{config.reason}; choose another precision.")
+    if config is not None:
+        product.multiply(x, weight, bias, out, config)
+        return
+    # cuBLASLt takes scales from a multiple of 16 bytes on, where a part of a tensor need not begin, and gives BF16.
+    scale = x.scale if x.scale.data_ptr() % 16 == 0 else x.scale.clone()
+    result = out if out.dtype == torch.bfloat16 else torch.empty_like(out, dtype=torch.bfloat16)
+    torch._scaled_mm(
+        x.data, weight.data.t(), scale[:, None], weight.scale[None, :], bias=bias, out_dtype=result.dtype,
+        use_fast_accum=True, out=result,
+    )  # fmt: skip
+    if result is not out:
+        out.copy_(result)

@@ -37,6 +37,8 @@ class Weight(NamedTuple):
     """The factor of FP8 and INT8 values, float32: one, or one for each row."""
     packed: PackedTensor | None = None
     """What else there is to know of packed bytes; where blocks have scales, these are in `data`, after the values."""
+    number: torch.dtype | None = None
+    """The 8-bit format of values that are computed with as they are; None: the compute dtype, or packed."""
 
     @classmethod
     def of(cls, name: str, shape: tuple[int, ...], packed: PackedTensor) -> Weight:
@@ -48,20 +50,23 @@ class Weight(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
+    """Where one weight lies in an image."""
+
     name: str
     shape: tuple[int, ...]
     type: str | None
     begin: int
     nbytes: int
     packed: PackedTensor | None
+    number: torch.dtype | None
 
 
 @dataclass(frozen=True)
 class BlockImage:
     """One block's large weights, in memory and on the way to where they are used."""
 
-    places: tuple[_Place, ...]
+    places: tuple[Place, ...]
     data: Tensor
     """All bytes, flat uint8."""
 
@@ -79,7 +84,8 @@ class BlockImage:
         places = []
         for weight, begin, size in zip(found, ends, sizes, strict=False):
             data[begin : begin + size].copy_(weight.data.contiguous().flatten().view(torch.uint8))
-            places.append(_Place(weight.name, weight.shape, weight.type, begin, size, _described(weight, device)))
+            packed = _described(weight, device)
+            places.append(Place(weight.name, weight.shape, weight.type, begin, size, packed, weight.number))
         return cls(tuple(places), data)
 
     @property
@@ -115,10 +121,10 @@ def largest_image_bytes(images: Sequence[BlockImage]) -> int:
     return max((image.nbytes for image in images), default=0)
 
 
-def _value(place: _Place, data: Tensor, dtype: torch.dtype) -> Tensor:
+def _value(place: Place, data: Tensor, dtype: torch.dtype) -> Tensor:
     stored = data[place.begin : place.begin + place.nbytes]
     if place.type is None:
-        return stored.view(dtype).view(place.shape)
+        return stored.view(place.number or dtype).view(place.shape)
     packed = place.packed
     assert packed is not None
     if packed.shape is not None and packed.scale is not None:

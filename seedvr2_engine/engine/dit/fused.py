@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from ...models.precision import exact_float32
 from .backend import TokenBackend, triton_tokens
 from .graphs import VelocityGraphs
 from .layers import Walk, joined_rows
+from .quantized import BlockFormat
 from .streamed import StreamedDiT
 from .tables import Recent, joint_tables
 
@@ -61,6 +63,7 @@ class FusedDiT(NaDiT):
         self._is_compiled = isinstance(dit, StreamedDiT) and dit.is_offloaded
         self.graphs = VelocityGraphs(dit, wanted=graphs)
         join_gates(dit)
+        self._formats = tuple(BlockFormat.of(cast(Block, block)) for block in self.blocks)
         self.train(dit.training)
 
     @property
@@ -138,6 +141,7 @@ class FusedDiT(NaDiT):
             head,
             geometry.attention,
             self._backend,
+            self._formats,
         )
 
 

@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels.tokens.operands import JoinStep, StreamVectors, TokenStep
+from ...kernels.tokens.operands import Activation, JoinStep, Operand, StreamVectors, TokenStep
 from ...models.dit.attention import AttentionKind, attend
 from ...models.dit.blocks import Block, GatedMLP, PlainMLP
 from ...models.dit.config import DiTConfig
 from ...models.dit.model import Conditioning
 from ...models.dit.streams import PerStream
+from ...quant.quantize import QuantizedTensor
 from .backend import QKV, TokenBackend
+from .quantized import BlockFormat, QuantizedLinear
 from .tables import JointTables
 
 MLP_ROWS = 32768
@@ -39,6 +42,8 @@ class Walk:
     """Scale and shift, (width,) float32 each, of the norm before the head; None: there is none."""
     attention: AttentionKind
     backend: TokenBackend
+    formats: tuple[BlockFormat, ...]
+    """The number formats of each block's products."""
 
     @property
     def video_rows(self) -> int:
@@ -50,25 +55,50 @@ class Walk:
 
         Returns what the head takes, (video rows, width) in raster order.
         """
-        normed = torch.empty_like(tokens)
-        self.backend.step_tokens(tokens, self._into_attention(0), kept=None, out=normed)
+        normed = self._step(tokens, self._into_attention(0), kept=None, out=self._operand(tokens, self.formats[0].qkv))
         for layer, block in enumerate(blocks):
             change = self._attention(block, normed)
             # The text's rows end with the last attention.
-            tokens, normed = tokens[: len(change)], normed[: len(change)]
-            self.backend.step_tokens(tokens, self._into_mlp(layer, change), kept=tokens, out=normed)
+            tokens = tokens[: len(change)]
+            step, number = self._into_mlp(layer, change), self.formats[layer].mlp_in
+            normed = self._step(tokens, step, kept=tokens, out=self._operand(tokens, number, normed))
             # Here memory is at its peak.
-            del change
-            change = self._mlp(block.mlp, normed)
+            del change, step
+            change = self._mlp(block, normed)
             if block.is_last:
-                self.backend.step_tokens(tokens, self._into_head(change), kept=None, out=normed)
+                out = self._operand(tokens, None, normed)
+                normed = self._step(tokens, self._into_head(change), kept=None, out=out)
                 break
-            step = self._into_attention(layer + 1, change)
+            step, number = self._into_attention(layer + 1, change), self.formats[layer + 1].qkv
             kept = tokens if step.order is None else torch.empty_like(tokens)
-            self.backend.step_tokens(tokens, step, kept=kept, out=normed)
+            normed = self._step(tokens, step, kept=kept, out=self._operand(tokens, number, normed))
             tokens = kept
             del change, step, kept
-        return normed
+        return cast(Tensor, normed)
+
+    def _step(self, tokens: Tensor, step: TokenStep, *, kept: Tensor | None, out: Operand) -> Operand:
+        """Add a change, and normalise in the format of the product that comes next."""
+        self.backend.step_tokens(tokens, step, kept=kept, out=out)
+        return out
+
+    def _operand(self, like: Tensor, number: torch.dtype | None, free: Operand | None = None) -> Operand:
+        """Room for rows as many and as wide, in a format (their own for None); `free`, where it has that format."""
+        rows, width = like.shape
+        if number is None:
+            return free[:rows] if isinstance(free, Tensor) else torch.empty_like(like)
+        if isinstance(free, QuantizedTensor) and free.data.dtype == number:
+            return _rows(free, slice(0, rows))
+        return QuantizedTensor(like.new_empty(rows, width, dtype=number), like.new_empty(rows, dtype=torch.float32))
+
+    def _new(self, *shape: int) -> Tensor:
+        """Room for values in the tokens' format."""
+        return self.conditioning.text.new_empty(shape)
+
+    def _quantized(self, x: Tensor, activation: Activation, number: torch.dtype) -> QuantizedTensor:
+        like = x.chunk(2, dim=1)[0] if activation == "gated silu" else x
+        out = cast(QuantizedTensor, self._operand(like, number))
+        self.backend.quantize_rows(x, activation, out)
+        return out
 
     def _into_mlp(self, layer: int, change: Tensor) -> TokenStep:
         by = self.conditioning.blocks[layer]
@@ -114,14 +144,14 @@ class Walk:
         by = self.conditioning.blocks[layer]
         return StreamVectors(by.video.mlp.gate, by.text.mlp.gate)
 
-    def _attention(self, block: Block, x: Tensor) -> Tensor:
+    def _attention(self, block: Block, x: Operand) -> Tensor:
         """What attention adds to the rows of x, or in the last layer to the video's alone."""
         config, tables, attention = self.config, self.tables[block.layer % 2], block.attn
-        qkv = x.new_empty(len(x), 3 * config.attention_width)
+        qkv = self._new(row_count(x), 3 * config.attention_width)
         self._project(attention.proj_qkv, x, qkv)
         shape = (len(tables.layout.joint_rows), config.heads, config.head_width)
-        q = x.new_empty(self.video_rows if block.is_last else shape[0], *shape[1:])
-        k, v = x.new_empty(shape), x.new_empty(shape)
+        q = self._new(self.video_rows if block.is_last else shape[0], *shape[1:])
+        k, v = self._new(*shape), self._new(*shape)
         norm_q, norm_k = _vectors(attention.norm_q), _vectors(attention.norm_k)
         step = JoinStep(
             self.video_rows, config.heads, tables.layout.joint_rows, norm_q, norm_k, tables.cos, tables.sin,
@@ -136,8 +166,9 @@ class Walk:
         del qkv
         out = self._attend((q, k, v), tables, text_asks=not block.is_last)
         del q, k, v
-        change = x.new_empty(len(out), config.width)
-        self._project(attention.proj_out, out, change)
+        change = self._new(len(out), config.width)
+        number = self.formats[block.layer].out
+        self._project(attention.proj_out, out if number is None else self._quantized(out, "none", number), change)
         return change
 
     def _attend(self, qkv: QKV, tables: JointTables, *, text_asks: bool) -> Tensor:
@@ -160,41 +191,65 @@ class Walk:
         self.backend.collect_rows(out, work.text, out[self.video_rows : rows])
         return out[:rows]
 
-    def _mlp(self, mlp: PerStream, x: Tensor) -> Tensor:
-        change = torch.empty_like(x)
-        for part, sets in self._shares(mlp, len(x)):
-            count = part.stop - part.start
-            step = -(-count // -(-count // MLP_ROWS))
+    def _mlp(self, block: Block, x: Operand) -> Tensor:
+        count = row_count(x)
+        change = self._new(count, self.config.width)
+        for part, sets in self._shares(block.mlp, count):
+            step = -(-(part.stop - part.start) // -(-(part.stop - part.start) // MLP_ROWS))
             for begin in range(part.start, part.stop, step):
                 rows = slice(begin, min(begin + step, part.stop))
-                self._through_mlp(sets, x[rows], change[rows])
+                inner = self._inner(sets, _rows(x, rows), self.formats[block.layer].mlp_out)
+                self._product(sets.get_submodule("proj_out"), inner, change[rows])
+                del inner
         return change
 
-    def _through_mlp(self, mlp: nn.Module, x: Tensor, change: Tensor) -> None:
-        inner = x.new_empty(len(x), self.config.mlp_width)
+    def _inner(self, mlp: nn.Module, x: Operand, number: torch.dtype | None) -> Operand:
+        """What the MLP's last product takes, in the format that is asked for."""
+        rows, width = row_count(x), self.config.mlp_width
         if isinstance(mlp, GatedMLP):
-            gate_up = x.new_empty(len(x), 2 * self.config.mlp_width)
-            gate, up = mlp.proj_in_gate.weight, mlp.proj_in.weight
-            both = joined_rows(gate, up)
-            if both is not None:
-                torch.mm(x, both.t(), out=gate_up)
-            else:
-                torch.mm(x, gate.t(), out=gate_up[:, : len(gate)])
-                torch.mm(x, up.t(), out=gate_up[:, len(gate) :])
+            gate_up = self._gate_and_up(mlp, x)
+            if number is not None:
+                return self._quantized(gate_up, "gated silu", number)
+            inner = self._new(rows, width)
             self.backend.gate_silu(gate_up, inner)
-            del gate_up
-            torch.mm(inner, mlp.proj_out.weight.t(), out=change)
-        elif isinstance(mlp, PlainMLP):
-            self.backend.project_gelu(x, mlp.proj_in.weight, mlp.proj_in.bias, inner)
-            torch.addmm(mlp.proj_out.bias, inner, mlp.proj_out.weight.t(), out=change)
+            return inner
+        inner = self._new(rows, width)
+        layer = cast(PlainMLP, mlp).proj_in
+        if number is None and isinstance(layer, nn.Linear) and isinstance(x, Tensor):
+            self.backend.project_gelu(x, layer.weight, layer.bias, inner)
+            return inner
+        self._product(layer, x, inner)
+        return F.gelu(inner, approximate="tanh") if number is None else self._quantized(inner, "gelu", number)
 
-    def _project(self, layers: PerStream, x: Tensor, out: Tensor) -> None:
-        for rows, module in self._shares(layers, len(x)):
-            layer = cast(nn.Linear, module)
-            if layer.bias is None:
-                torch.mm(x[rows], layer.weight.t(), out=out[rows])
-            else:
-                torch.addmm(layer.bias, x[rows], layer.weight.t(), out=out[rows])
+    def _gate_and_up(self, mlp: GatedMLP, x: Operand) -> Tensor:
+        gate_up = self._new(row_count(x), 2 * self.config.mlp_width)
+        gate, up = mlp.proj_in_gate, mlp.proj_in
+        both = joined_rows(gate.weight, up.weight)
+        if isinstance(gate, QuantizedLinear) and isinstance(up, QuantizedLinear):
+            scale = joined_rows(gate.scale, up.scale)
+            if both is None or scale is None:
+                both, scale = torch.cat([gate.weight, up.weight]), torch.cat([gate.scale, up.scale])
+            self.backend.multiply(cast(QuantizedTensor, x), QuantizedTensor(both, scale), None, gate_up)
+        elif both is not None:
+            torch.mm(cast(Tensor, x), both.t(), out=gate_up)
+        else:
+            for layer, part in zip((gate, up), gate_up.chunk(2, dim=1), strict=True):
+                torch.mm(cast(Tensor, x), layer.weight.t(), out=part)
+        return gate_up
+
+    def _project(self, layers: PerStream, x: Operand, out: Tensor) -> None:
+        for rows, layer in self._shares(layers, row_count(x)):
+            self._product(layer, _rows(x, rows), out[rows])
+
+    def _product(self, layer: nn.Module, x: Operand, out: Tensor) -> None:
+        if isinstance(layer, QuantizedLinear):
+            self.backend.multiply(cast(QuantizedTensor, x), layer.matrix, layer.bias, out)
+            return
+        plain, linear = cast(Tensor, x), cast(nn.Linear, layer)
+        if linear.bias is None:
+            torch.mm(plain, linear.weight.t(), out=out)
+        else:
+            torch.addmm(linear.bias, plain, linear.weight.t(), out=out)
 
     def _shares(self, modules: PerStream, rows: int) -> list[tuple[slice, nn.Module]]:
         """Which of so many rows each set of weights serves."""
@@ -204,13 +259,23 @@ class Walk:
 
 
 def joined_rows(first: Tensor, second: Tensor) -> Tensor | None:
-    """Two matrices of one width as one, if the second's rows follow the first's in memory; else None."""
+    """Two matrices of one width, or two vectors, as one, if the second follows the first in memory; else None."""
     follows = first.data_ptr() + first.nbytes == second.data_ptr()
-    if not (follows and first.is_contiguous() and second.is_contiguous() and first.shape[1] == second.shape[1]):
+    if not (follows and first.is_contiguous() and second.is_contiguous() and first.shape[1:] == second.shape[1:]):
         return None
     if first.untyped_storage().data_ptr() != second.untyped_storage().data_ptr():
         return None
-    return first.as_strided((len(first) + len(second), first.shape[1]), first.stride(), first.storage_offset())
+    shape = (len(first) + len(second), *first.shape[1:])
+    return first.as_strided(shape, first.stride(), first.storage_offset())
+
+
+def row_count(x: Operand) -> int:
+    """How many rows a product takes."""
+    return len(x.data)
+
+
+def _rows(x: Operand, rows: slice) -> Operand:
+    return QuantizedTensor(x.data[rows], x.scale[rows]) if isinstance(x, QuantizedTensor) else x[rows]
 
 
 def _vectors(norms: PerStream) -> StreamVectors:

@@ -17,6 +17,7 @@ from ...models.dit.blocks import Block
 from ...models.dit.config import DiTConfig
 from ...models.dit.model import NaDiT
 from .block_images import BlockImage, ImagePrefetch, largest_image_bytes
+from .quantized import replace_linear
 
 
 class StreamedDiT(NaDiT):
@@ -34,6 +35,11 @@ class StreamedDiT(NaDiT):
         with torch.device("meta"):
             super().__init__(config)
         self.requires_grad_(False)
+        for block, image in zip(self.blocks, images, strict=True):
+            for place in image.places:
+                if place.number is not None:
+                    weight = torch.empty(place.shape, dtype=place.number, device="meta")
+                    replace_linear(cast(Block, block), place.name, weight, weight.new_empty(len(weight)).float())
         self._images = images
         self._offloaded = offloaded
         self._prefetch: ImagePrefetch | None = None

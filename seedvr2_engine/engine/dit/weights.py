@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,9 @@ from ...errors import CheckpointError
 from ...models.dit.config import DiTConfig
 from ...models.dit.model import NaDiT
 from ...models.vae.config import Shape
+from ...quant.quantize import quantize_rows
 from .block_images import PACKED_TYPES, BlockImage, Weight
+from .quantized import BlockFormat, matrix_of
 from .streamed import StreamedDiT
 
 LARGEST_SHARE = 0.35
@@ -88,6 +90,45 @@ def streamed(dit: NaDiT) -> StreamedDiT:
     out = StreamedDiT(dit.config, images, offloaded=True)
     out.load_state_dict(small, strict=False, assign=True)
     return out.requires_grad_(False).eval()
+
+
+def quantized(dit: NaDiT, formats: Sequence[BlockFormat], *, offload: bool = False, frees: bool = False) -> StreamedDiT:
+    """The same model with the matrices of its blocks in 8 bits, those that `formats` names; the others as they are.
+
+    offload: keep the blocks on the host. frees: block after block of `dit` leaves the device, which ends its use.
+    """
+    images: list[BlockImage] = []
+    small = {name: tensor for name, tensor in dit.state_dict().items() if not name.startswith("blocks.")}
+    for layer, block in enumerate(dit.loaded_blocks()):
+        weights, scales = [], {}
+        for name, tensor in block.state_dict().items():
+            matrix = matrix_of(name) if tensor.ndim == 2 else None
+            number = None if matrix is None else getattr(formats[layer], matrix)
+            if number is not None:
+                data, scales[name.removesuffix("weight") + "scale"] = quantize_rows(tensor.float(), number)
+                weights.append(Weight(name, tuple(tensor.shape), data, number=number))
+            elif tensor.ndim == 2:
+                weights.append(Weight(name, tuple(tensor.shape), tensor))
+            else:
+                small[f"blocks.{layer}.{name}"] = tensor
+        small |= {f"blocks.{layer}.{name}": scale for name, scale in _joined_scales(scales).items()}
+        images.append(BlockImage.of(weights, dit.device, pinned=offload))
+        if frees:
+            block.to("meta")
+    out = StreamedDiT(dit.config, images, offloaded=offload)
+    out.load_state_dict(small, strict=False, assign=True)
+    return out.requires_grad_(False).eval()
+
+
+def _joined_scales(scales: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same, those of a gate and of what it gates as two parts of one tensor: they are used as one."""
+    joined = dict(scales)
+    for name in scales:
+        if ".proj_in_gate." in name:
+            up = name.replace("proj_in_gate", "proj_in")
+            both = torch.cat([scales[name], scales[up]])
+            joined[name], joined[up] = both[: len(scales[name])], both[len(scales[name]) :]
+    return joined
 
 
 def _weights(

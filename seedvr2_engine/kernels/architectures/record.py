@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ...device import MatrixRates
-from ..configs import AttentionConfig, ConvConfig, ConvProblem, Format, WindowConfig
+from ..configs import AttentionConfig, ConvConfig, ConvProblem, Format, ProductConfig, WindowConfig
 
 MMA_SYNC: dict[Format, str] = {
     "fp8": "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32",
@@ -76,6 +76,9 @@ class Architecture:
     """With 8-bit queries and keys and FP8 values; None where there is no FP8."""
     windows: WindowConfig | None = None
     """The cut of the attention over windows; None where PyTorch's is used, because nobody has tried the kernel."""
+    matrices: Mapping[Format, ProductConfig | None] = field(default_factory=dict)
+    """The 8-bit formats of the transformer's matrix products, the one that `auto` tries first, each with the cut of our
+    kernel, or None where PyTorch's own is used."""
     pairs_frames: bool = False
     """Whether two frames are computed from four products. A tile then needs two sums of 128 x 128, and twice the
     operands in shared memory, which pays where both are plenty; False where it has not been measured."""

@@ -33,6 +33,7 @@ ARCHITECTURE = Architecture(
     attention=AttentionConfig(128, 32, 256, warps=8, stages=2, uses_tma=True),
     # Wider tiles spill registers.
     attention_8bit=AttentionConfig(128, 64, 128, warps=8, stages=2, uses_tma=True),
+    matrices={"fp8": None},
     instructions={
         "fp8": "tcgen05.mma.cta_group::1.kind::f8f6f4",
         "fp16": "tcgen05.mma.cta_group::1.kind::f16",

@@ -22,4 +22,5 @@ ARCHITECTURE = replace(
         "fp8": "Triton multiplies FP8 in FP16 there",
     },
     attention_8bit=None,
+    matrices={"int8": sm_120.ARCHITECTURE.matrices["int8"]},
 )

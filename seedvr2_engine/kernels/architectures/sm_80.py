@@ -1,7 +1,7 @@
 """Ampere of the data centre."""
 
 from ...device import MatrixRates
-from ..configs import AttentionConfig, ConvConfig, ConvProblem
+from ..configs import AttentionConfig, ConvConfig, ConvProblem, ProductConfig
 from .record import DATA_CENTRE, Architecture
 
 
@@ -29,4 +29,5 @@ ARCHITECTURE = Architecture(
     formats=("int8", "fp16", "bf16"),
     conv_config=conv_config,
     attention=AttentionConfig(64, 32, 256, warps=8, stages=2, uses_tma=False),
+    matrices={"int8": ProductConfig(128, 128, 128, warps=8, stages=3, uses_tma=False)},
 )

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ...device import MatrixRates
-from ..configs import AttentionConfig
+from ..configs import AttentionConfig, ProductConfig
 from . import sm_80
 from .record import GEFORCE
 
@@ -16,4 +16,5 @@ ARCHITECTURE = replace(
     efficiency=GEFORCE,
     # With 99 kB of shared memory, 64 queries alone take 64 kB.
     attention=AttentionConfig(64, 16, 256, warps=8, stages=2, uses_tma=False),
+    matrices={"int8": ProductConfig(128, 128, 64, warps=8, stages=4, uses_tma=False)},
 )

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ...device import MatrixRates
-from ..configs import AttentionConfig
+from ..configs import AttentionConfig, ProductConfig
 from . import sm_86
 
 ARCHITECTURE = replace(
@@ -15,4 +15,6 @@ ARCHITECTURE = replace(
     formats=("fp8", "int8", "fp16", "bf16"),
     # Wider tiles spill registers.
     attention_8bit=AttentionConfig(64, 32, 128, warps=8, stages=2, uses_tma=False),
+    # INT8 first: on GeForce parts it has twice the rate of FP8 with FP32 sums.
+    matrices={format: ProductConfig(128, 128, 64, warps=8, stages=4, uses_tma=False) for format in ("int8", "fp8")},
 )

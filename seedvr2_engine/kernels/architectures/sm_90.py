@@ -1,7 +1,7 @@
 """Hopper: the one generation that everything was measured on."""
 
 from ...device import MatrixRates
-from ..configs import AttentionConfig, ConvConfig, ConvProblem, WindowConfig
+from ..configs import AttentionConfig, ConvConfig, ConvProblem, ProductConfig, WindowConfig
 from .record import DATA_CENTRE, Architecture
 
 
@@ -54,6 +54,7 @@ ARCHITECTURE = Architecture(
     # H200, 720p, 21 frames, 20 heads (`python -m benchmarks.dit --family --parts`): 0.60 and 0.50 ms with regular and
     # shifted windows; 128 queries and 8 warps 0.72 and 0.58, two stages 0.73 and 0.56, PyTorch's varlen 0.77 and 0.57.
     windows=WindowConfig(64, 64, warps=4, stages=3, uses_tma=True),
+    matrices={"fp8": None, "int8": ProductConfig(256, 128, 128, warps=8, stages=3, uses_tma=True)},
     pairs_frames=True,
     instructions={
         "fp8": "k32.f32.e4m3.e4m3",

@@ -7,8 +7,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...quant.quantize import QuantizedTensor
 from ..launch import launch
-from .operands import TokenStep
+from .operands import Operand, TokenStep
+from .rows import halves, in_8_bits, limit_of, row_scale
 
 STEP_ROWS, STEP_WARPS = 4, 4
 SILU_ROWS, SILU_COLUMNS, SILU_WARPS = 4, 1024, 4
@@ -36,13 +38,14 @@ def changed(x, change, source, c, mask, gate, WIDTH: tl.constexpr, ADDS: tl.cons
 
 @triton.jit(do_not_specialize=["video_rows", "rows"])
 def step_tokens_kernel(
-    x, change, order, gate_video, gate_text, scale_video, scale_text, shift_video, shift_text, kept, out,
+    x, change, order, gate_video, gate_text, scale_video, scale_text, shift_video, shift_text, kept, out, out_scale,
     video_rows, rows, eps,
-    WIDTH: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr,
+    WIDTH: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr, LIMIT: tl.constexpr,
     ADDS: tl.constexpr, REORDERS: tl.constexpr, KEEPS: tl.constexpr, GIVES: tl.constexpr, NORMALISES: tl.constexpr,
 ):  # fmt: skip
     """`ROWS` rows of one stream: x + change * gate, kept; then normalised, scaled and shifted.
 
+    With a LIMIT, what is given is in 8 bits, and the scale of each row beside it.
     A row is worked on in two parts, HEAD and TAIL wide, because one that is a power of two would leave threads idle.
     """
     program = tl.program_id(0)
@@ -79,6 +82,11 @@ def step_tokens_kernel(
             inverse = 1.0 / tl.sqrt(mean_square + eps)
             head = head * inverse * head_scale + head_shift
             tail = tail * inverse * tail_scale + tail_shift
+        if LIMIT:
+            scale = row_scale(tl.maximum(tl.max(tl.abs(head), axis=0), tl.max(tl.abs(tail), axis=0)), LIMIT)
+            tl.store(out_scale + row, scale, mask=there)
+            head = in_8_bits(head, 1.0 / scale, LIMIT)
+            tail = in_8_bits(tail, 1.0 / scale, LIMIT)
         if GIVES:
             tl.store(out + target + h, head.to(out.dtype.element_ty), mask=in_head & there)
             tl.store(out + target + t, tail.to(out.dtype.element_ty), mask=in_tail & there)
@@ -97,21 +105,16 @@ def gate_silu_kernel(gate_up, out, rows, WIDTH: tl.constexpr, ROWS: tl.constexpr
     tl.store(out + row[:, None] * WIDTH + c[None, :], value.to(out.dtype.element_ty), mask=mask)
 
 
-def halves(width: int) -> tuple[int, int]:
-    """Two powers of two that cover a row: the largest one inside it, and one for the rest."""
-    head = triton.next_power_of_2(width + 1) // 2
-    if head == width:
-        return width // 2, width // 2
-    return head, triton.next_power_of_2(width - head)
-
-
-def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Tensor | None) -> None:
+def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Operand | None) -> None:
     """Add a gated change to tokens and normalise them. Reference: `tokens.reference.step_tokens`.
 
     x (rows, width), 16 bits or float32; kept: the sum, may be x itself if the order stays; out: what is normalised.
-    Both have the rows that are wanted, no more than x: leaving out the text's rows leaves the text out.
+    Both have the rows that are wanted, no more than x: leaving out the text's rows leaves the text out. An `out` in
+    8 bits gets its scales as well.
     """
-    rows = next(len(tensor) for tensor in (kept, out) if tensor is not None)
+    data, out_scale = out if isinstance(out, QuantizedTensor) else (out, None)
+    limit = 0 if out_scale is None or data is None else limit_of(data)
+    rows = next(len(tensor) for tensor in (kept, data) if tensor is not None)
     width = x.shape[1]
     video_rows = min(step.video_rows, rows)
     gate, scale, shift = (pair or (None, None) for pair in (step.gate, step.scale, step.shift))
@@ -119,9 +122,10 @@ def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Tensor 
     grid = (triton.cdiv(video_rows, STEP_ROWS) + triton.cdiv(rows - video_rows, STEP_ROWS),)
     launch(
         step_tokens_kernel, grid,
-        x, step.change, step.order, *gate, *scale, *shift, kept, out, video_rows, rows, step.eps,
-        WIDTH=width, HEAD=head, TAIL=tail, ROWS=STEP_ROWS, ADDS=step.change is not None,
-        REORDERS=step.order is not None, KEEPS=kept is not None, GIVES=out is not None,
+        x, step.change, step.order, *gate, *scale, *shift, kept, data, out_scale, video_rows, rows, step.eps,
+        WIDTH=width, HEAD=head, TAIL=tail, ROWS=STEP_ROWS, LIMIT=limit,
+        ADDS=step.change is not None,
+        REORDERS=step.order is not None, KEEPS=kept is not None, GIVES=data is not None,
         NORMALISES=step.scale is not None, num_warps=STEP_WARPS,
     )  # fmt: skip
 

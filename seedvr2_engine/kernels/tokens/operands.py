@@ -4,10 +4,17 @@ Tokens are rows: first those of the video, in the window order of a layer, then 
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+
+from ...quant.quantize import QuantizedTensor
+
+Operand: TypeAlias = Tensor | QuantizedTensor
+"""Rows that a matrix product takes: 16 bits (or float32), or 8 bits with a scale for each row."""
+Activation = Literal["none", "gated silu", "gelu"]
+"""What happens to rows before they are quantised. "gated silu": (rows, 2 * width), gates before what they gate."""
 
 
 class StreamVectors(NamedTuple):

@@ -4,12 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .operands import JoinStep, Placement, StreamVectors, TokenStep
+from ...quant.quantize import LIMITS, QuantizedTensor
+from .operands import Activation, JoinStep, Operand, Placement, StreamVectors, TokenStep
 
 
-def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Tensor | None) -> None:
+def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Operand | None) -> None:
     """Reference of `gates.step_tokens`."""
-    rows = torch.arange(_rows_out(kept, out), device=x.device)
+    data = out.data if isinstance(out, QuantizedTensor) else out
+    rows = torch.arange(_rows_out(kept, data), device=x.device)
     is_text = (rows >= step.video_rows)[:, None]
     if step.order is not None:
         rows = torch.cat([step.order, rows[step.video_rows :]])
@@ -23,7 +25,10 @@ def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Tensor 
         if step.scale is not None and step.shift is not None:
             normed = F.rms_norm(value.float(), value.shape[-1:], None, step.eps)
             value = normed * _of_rows(step.scale, is_text) + _of_rows(step.shift, is_text)
-        out.copy_(value)
+        if isinstance(out, QuantizedTensor):
+            quantize_rows(value, "none", out)
+        else:
+            out.copy_(value)
 
 
 def join_parts(qkv: Tensor, step: JoinStep, outs: tuple[Tensor | None, Tensor | None, Tensor | None]) -> None:
@@ -55,6 +60,31 @@ def gate_silu(gate_up: Tensor, out: Tensor) -> None:
     """Reference of `gates.gate_silu`."""
     gate, up = gate_up.float().chunk(2, dim=1)
     out.copy_(F.silu(gate) * up)
+
+
+def quantize_rows(x: Tensor, activation: Activation, out: QuantizedTensor) -> None:
+    """Reference of `rows.quantize_rows`."""
+    value = x.float()
+    if activation == "gated silu":
+        gate, up = value.chunk(2, dim=1)
+        value = F.silu(gate) * up
+    elif activation == "gelu":
+        value = F.gelu(value, approximate="tanh")
+    limit = LIMITS[out.data.dtype]
+    largest = value.abs().amax(dim=1)
+    scale = torch.where(largest > 0, largest / limit, 1.0)
+    scaled = value * (1.0 / scale)[:, None]
+    if out.data.dtype == torch.int8:
+        scaled = (scaled + 0.5).floor()
+    out.scale.copy_(scale)
+    out.data.copy_(scaled.clamp(-limit, limit).to(out.data.dtype))
+
+
+def multiply(x: QuantizedTensor, weight: QuantizedTensor, bias: Tensor | None, out: Tensor, _config: object) -> None:
+    """Reference of `product.multiply`: exact products and sums in FP64, as INT32 sums are, then scaled in float32."""
+    sums = (x.data.double() @ weight.data.double().t()).float()
+    value = sums * x.scale[:, None] * weight.scale
+    out.copy_(value if bias is None else value + bias.float())
 
 
 def _of_rows(vectors: StreamVectors, is_text: Tensor) -> Tensor:
