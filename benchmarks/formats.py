@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from seedvr2_engine.device import DeviceSpec, MatrixRates
 from seedvr2_engine.kernels.architectures import ARCHITECTURES
-from seedvr2_engine.kernels.configs import BYTES_PER_ELEMENT, FORMATS, Format, Refusal
+from seedvr2_engine.kernels.configs import FORMATS, Format, Refusal
+from seedvr2_engine.kernels.layout import element_bytes
 from seedvr2_engine.kernels.dispatch import choose_window_config
 from seedvr2_engine.models.vae.config import VAEConfig
 from seedvr2_engine.plan import VAEShape, compile_vae_plan
@@ -79,7 +80,7 @@ def kernel_of(step: Step) -> str:
     if step.kernel == "attention":
         if step.config is None:
             return "PyTorch"
-        return "attention.eight_bit" if BYTES_PER_ELEMENT[step.format] == 1 else "attention.flash"
+        return "attention.eight_bit" if element_bytes(step.format) == 1 else "attention.flash"
     assert step.problem is not None
     return "conv.paired" if step.problem.paired else "conv.conv3d"
 

@@ -39,6 +39,7 @@ class ModelChoice:
     device: str
     precision: str
     offload: str
+    dit_precision: str = "auto"
 
     def setup(self) -> Setup:
         """What will run; raises ModelFileError, CheckpointError or InvalidArgumentError where nothing can."""
@@ -47,7 +48,9 @@ class ModelChoice:
 
         device = resolve_device(self.device)
         files = choose_models(self.dit, self.vae, self.text)
-        return plan_setup(files, device, precision=self.precision, offload=self.offload)
+        return plan_setup(
+            files, device, precision=self.precision, dit_precision=self.dit_precision, offload=self.offload
+        )
 
 
 def model_file(choice: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -34,12 +34,16 @@ _SAMPLED_BYTES = 1 << 12
 
 
 class Codec(Protocol):
-    """The VAE as the check needs it: `VideoVAE`'s encode and decode."""
+    """The VAE as the check needs it: `VideoVAE`'s streams."""
 
-    def encode(self, x: Tensor) -> Tensor:
-        """(N, 3, 4n+1, H, W) in [-1, 1] -> (N, 16, n+1, H/8, W/8)."""
+    @property
+    def device(self) -> torch.device:
+        """Where results are."""
 
-    def decode(self, latent: Tensor) -> Tensor:
+    def stream_encode(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+        """4n+1 pictures (1, 3, H, W) in [-1, 1] -> n+1 latents (1, 16, H/8, W/8)."""
+
+    def stream_decode(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
         """The way back."""
 
 
@@ -151,13 +155,20 @@ def _tried(
 
 def _samples(vae: Codec, text: Tensor) -> list[Sample]:
     with torch.no_grad():
-        latents = vae.encode(sample_clips())
-    return [Sample(latent.movedim(0, -1).float() * VAEConfig.scaling_factor, text) for latent in latents]
+        return [Sample(_encoded(vae, clip.to(vae.device)), text) for clip in sample_clips()]
+
+
+def _encoded(vae: Codec, clip: Tensor) -> Tensor:
+    """(3, T, H, W) -> latents (t, h, w, 16) as the transformer takes them."""
+    latents = vae.stream_encode(frame[None] for frame in clip.unbind(1))
+    return torch.stack([latent[0].movedim(0, -1).float() for latent in latents]) * VAEConfig.scaling_factor
 
 
 def _decoded(vae: Codec, latents: Tensor) -> Tensor:
+    """Latents (t, h, w, 16) -> (1, 3, T, H, W)."""
+    unscaled = (latents / VAEConfig.scaling_factor).movedim(-1, 1).to(vae.device)
     with torch.no_grad():
-        return vae.decode((latents / VAEConfig.scaling_factor).movedim(-1, 0)[None])
+        return torch.stack([picture.float() for picture in vae.stream_decode(unscaled.split(1))], dim=2)
 
 
 def _listed(formats: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ loads its models by it, and ComfyUI's loaders decide by the same functions.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -17,8 +18,10 @@ from ..checkpoint.detect_dit import detect_dit
 from ..checkpoint.opening import open_checkpoint
 from ..checkpoint.text_embedding import load_text_embedding
 from ..device import resolve_dit_dtype, resolve_dtype, total_memory_bytes
+from ..engine.dit.quantized import DATA_TYPES
 from ..engine.dit.weights import LARGEST_SHARE, device_bytes
 from ..engine.optimize import optimize_3d_vae_for_blackwell
+from ..engine.optimize_dit import DIT_PRECISIONS, DitPrecision, optimize_dit
 from ..engine.served_vae import engine_of
 from ..errors import InvalidArgumentError
 from ..loading import load_vae
@@ -32,6 +35,9 @@ from .reconstruct import VideoCodec
 from .resize import Size
 from .upscaler import Upscaler
 
+log = logging.getLogger(__name__)
+
+_DIT_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 PLAIN_DTYPES = ("float32", "float16", "bfloat16")
 Offload = Literal["auto", "none", "blocks"]
 """Whether the transformer's blocks wait on the host; auto: where a GPU is too small for them."""
@@ -62,7 +68,9 @@ class Formats:
     vae_dtype: torch.dtype
     """Of the plain VAE."""
     dit_dtype: torch.dtype
-    """Of the transformer."""
+    """Of the transformer's tokens, and of its matrix products unless they are in 8 bits."""
+    dit_precision: DitPrecision = "bf16"
+    """Of the transformer's matrix products; "auto": the fastest that its weights bear."""
 
     @property
     def uses_engine(self) -> bool:
@@ -73,23 +81,32 @@ class Formats:
         """A few words for people."""
         plain, transformer = (str(dtype).removeprefix("torch.") for dtype in (self.vae_dtype, self.dit_dtype))
         vae = f"VAE engine ({self.precision})" if self.uses_engine else f"VAE in {plain}"
-        return f"{self.device}, {vae}, transformer in {transformer}"
+        products = {"auto": f", its products in 8 bits where its weights bear it (from {transformer})"}
+        named = f", its products in {self.dit_precision}" if self.dit_precision in DATA_TYPES else ""
+        return f"{self.device}, {vae}, transformer in {transformer}{products.get(self.dit_precision, named)}"
 
 
-def choose_formats(device: torch.device, precision: str) -> Formats:
+def choose_formats(device: torch.device, precision: str, dit_precision: str = "auto") -> Formats:
     """The formats that a precision means: one of the engine's, a dtype of the plain VAE, or `auto`, by the device.
 
-    Raises InvalidArgumentError for anything else.
+    dit_precision: of the transformer's matrix products; `auto` leaves 16 bits only where the precision does so too, and
+    where the GPU has 8-bit products. Raises InvalidArgumentError for anything else.
     """
+    if dit_precision not in DIT_PRECISIONS:
+        raise InvalidArgumentError(
+            f"dit precision: expected one of {', '.join(DIT_PRECISIONS)}, got {dit_precision!r}."
+        )
     if precision not in (*PRECISION_CHOICES, *PLAIN_DTYPES):
         known = ", ".join((*PRECISION_CHOICES, *PLAIN_DTYPES))
         raise InvalidArgumentError(f"precision: expected one of {known}, got {precision!r}.")
     is_plain = precision in ("reference", *PLAIN_DTYPES)
+    leaves_16_bits = device.type == "cuda" and not is_plain and precision not in ("fp16", "bf16")
     return Formats(
         device,
         "reference" if is_plain else precision,
         resolve_dtype(precision if precision in PLAIN_DTYPES else "auto", device),
-        resolve_dit_dtype(precision, device),
+        _DIT_DTYPES.get(dit_precision) or resolve_dit_dtype(precision, device),
+        dit_precision if dit_precision != "auto" or leaves_16_bits else "bf16",
     )
 
 
@@ -153,7 +170,11 @@ class Setup:
         vae = self._load_vae()
         is_as_planned = (engine_of(vae) is not None) == self.sizes.vae_plans_itself
         text = load_text_embedding(self.files.text)
-        return Upscaler(self.dit.load(), vae, options, text=text, sizes=self.sizes if is_as_planned else None)
+        dit, report = optimize_dit(
+            self.dit.load(), vae, text, precision=self.formats.dit_precision, offload=self.dit.offload
+        )
+        log.info(report.describe())
+        return Upscaler(dit, vae, options, text=text, sizes=self.sizes if is_as_planned else None)
 
     def describe(self) -> str:
         """One line for people."""
@@ -167,13 +188,20 @@ class Setup:
         return optimize_3d_vae_for_blackwell(vae, device=formats.device, precision=formats.precision, verbose=False)
 
 
-def plan_setup(files: ModelFiles, device: torch.device, *, precision: str = "auto", offload: str = "auto") -> Setup:
+def plan_setup(
+    files: ModelFiles,
+    device: torch.device,
+    *,
+    precision: str = "auto",
+    dit_precision: str = "auto",
+    offload: str = "auto",
+) -> Setup:
     """Decide what is left open: number formats by device, offload by the transformer's share of a GPU's memory.
 
     Only headers are read. Raises InvalidArgumentError for an unknown precision or offload, ModelFileError or
     CheckpointError for files that are none.
     """
-    formats = choose_formats(device, precision)
+    formats = choose_formats(device, precision, dit_precision)
     dit = plan_dit(files.dit, device, formats.dit_dtype, offload)
     weights_bytes = dit.weights_bytes
     with open_checkpoint(files.vae) as checkpoint:

@@ -5,7 +5,7 @@ import torch
 
 from seedvr2_engine import optimize_3d_vae_for_blackwell
 from seedvr2_engine.doctor.machine import check_kernels, plans_to_check
-from seedvr2_engine.engine.accuracy.check import cache_path
+from seedvr2_engine.engine.accuracy.cache import cache_path
 from seedvr2_engine.engine.accuracy.sensitivity import mean_squared_error, picture
 from seedvr2_engine.engine.vae.backend import triton_backend
 from seedvr2_engine.loading import load_vae

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from seedvr2_engine.engine.report import EngineReport
 from seedvr2_engine.engine.served_vae import ServedVAE
-from seedvr2_engine.engine.vae.backend import twin_backend
+from seedvr2_engine.engine.vae.backend import reference_backend
 from seedvr2_engine.engine.vae.engine import VAEEngine
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.pipeline import setup as module
@@ -52,7 +52,7 @@ def test_a_run_goes_by_the_plan(files, offload, frames):
 
 
 def with_engine(vae, **_):
-    engine = VAEEngine(vae, QuantRecipe("fp16"), find_gpu("rtx5070ti"), twin_backend(), device="cpu")
+    engine = VAEEngine(vae, QuantRecipe("fp16"), find_gpu("rtx5070ti"), reference_backend(), device="cpu")
     return ServedVAE(engine, lambda: EngineReport)
 
 

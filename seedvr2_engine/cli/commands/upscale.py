@@ -23,6 +23,7 @@ def upscale(
     text: flags.Text = "auto",
     device: flags.Device = "auto",
     precision: flags.Precision = "auto",
+    dit_precision: flags.DitPrecision = "auto",
     offload: flags.Offload = "auto",
     tile: flags.Tile = None,
     tile_overlap: flags.TileOverlap = 128,
@@ -91,7 +92,7 @@ def upscale(
         deinterlace=deinterlace,  # type: ignore[arg-type]
         detelecine=detelecine,  # type: ignore[arg-type]
     )
-    models = ModelChoice(dit, vae, text, device, precision, offload)
+    models = ModelChoice(dit, vae, text, device, precision, offload, dit_precision)
     jobs, request = jobs_for(source, target, each=each), Request(models.setup(), options, sink, cut)
     for sentence in options.remarks:
         warn(sentence)
