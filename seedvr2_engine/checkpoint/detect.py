@@ -8,8 +8,9 @@ import torch
 
 from ..errors import CheckpointError
 from ..models.vae.config import Shape, VAEConfig
-from .base import Checkpoint, TensorInfo, quoted
+from .base import Checkpoint, TensorInfo
 from .match import listed, match_tensors
+from .quoting import quoted
 
 PREFIXES = ("model.diffusion_model.", "first_stage_model.", "vae.")
 """What other programs put before every name of a file."""
