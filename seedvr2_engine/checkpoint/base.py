@@ -13,6 +13,7 @@ import torch
 
 from ..errors import CheckpointError, InvalidArgumentError
 from ..models.vae.config import Shape
+from .quoting import quoted as quoted
 
 _INTEGER_TYPES = frozenset({"I64", "I32", "I16", "I8", "U8", "BOOL"})
 _PLAIN_TYPES = _INTEGER_TYPES | {"F64", "F32", "F16", "BF16"}
@@ -168,8 +169,3 @@ class Checkpoint(ABC):
     @abstractmethod
     def _read_packed(self, info: TensorInfo) -> PackedTensor | None:
         """Return what is stored, or None for a plain type."""
-
-
-def quoted(name: str) -> str:
-    """Return a name from a file so that it fits a one-line message: printable and at most 200 characters."""
-    return name if len(name) <= 200 and name.isprintable() else ascii(name[:200])

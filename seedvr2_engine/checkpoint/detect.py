@@ -8,8 +8,9 @@ import torch
 
 from ..errors import CheckpointError
 from ..models.vae.config import Shape, VAEConfig
-from .base import PREFIXES, Checkpoint, TensorInfo, quoted
+from .base import PREFIXES, Checkpoint, TensorInfo
 from .match import listed, match_tensors
+from .quoting import quoted
 
 _MAX_LAYERS = 64
 """Of a level; the public model has two. What follows from a forged file's number is written out, layer by layer."""

@@ -11,9 +11,10 @@ from torch import Tensor
 from ..errors import CheckpointError, InvalidArgumentError
 from ..models.dit.config import DiTConfig
 from ..models.vae.config import Shape
-from .base import Checkpoint, quoted
+from .base import Checkpoint
 from .detect import is_dit, is_vae, load_finite, model_names
 from .match import listed, match_tensors
+from .quoting import quoted
 
 POSITIVE_TEXT = "positive_conditioning"
 """The text embedding (tokens, text width) that upscaling uses, in files that carry it."""

@@ -17,7 +17,8 @@ import torch
 
 from ..errors import CheckpointError
 from ..models.vae.config import Shape
-from .base import Checkpoint, PackedTensor, TensorInfo, quoted
+from .base import Checkpoint, PackedTensor, TensorInfo
+from .quoting import quoted
 from .stored import StoredBytes
 
 ORIGINAL_SHAPE_KEY = "comfy.gguf.orig_shape."

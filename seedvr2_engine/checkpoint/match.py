@@ -5,7 +5,8 @@ from math import prod
 
 from ..errors import CheckpointError
 from ..models.vae.config import Shape
-from .base import Checkpoint, TensorInfo, quoted
+from .base import Checkpoint, TensorInfo
+from .quoting import quoted
 
 _LISTED = 10  # names in one message
 

@@ -11,9 +11,9 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..checkpoint.base import quoted
 from ..checkpoint.convert import WRITABLE_TYPES, convert_to_gguf
 from ..checkpoint.locating.names import is_plain_name
+from ..checkpoint.quoting import quoted
 from ..errors import InvalidArgumentError, OutputError
 from ..pipeline.reconstruct import filled_frames, from_model_range
 from ..pipeline.to_host import staged

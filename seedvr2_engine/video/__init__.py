@@ -1,7 +1,8 @@
 """Clips and pictures as streams of frames, in and out."""
 
+from .color_tags import ColorRange, ColorTags, Matrix
 from .hdr_metadata import ContentLight, HdrMetadata, MasteringDisplay
-from .info import ColorRange, ColorTags, Frame, Matrix, Orientation, PictureMetadata, SideStream, SourceInfo
+from .info import Frame, Orientation, PictureMetadata, SideStream, SourceInfo
 from .reading.reader import open_source
 from .reading.source import FrameSource
 from .writing.options import SinkOptions

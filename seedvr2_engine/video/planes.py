@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import VideoError
-from .info import ColorRange, ColorTags, Crop, Matrix, Orientation, PixelFamily
+from .color_tags import ColorRange, ColorTags, Matrix
+from .info import Crop, Orientation, PixelFamily
 from .ycbcr import (
     ChromaLayout,
     chroma_is_centred,

@@ -122,9 +122,20 @@ def _xyz(table: bytes) -> list[float] | None:
     return [value / 65536 for value in struct.unpack_from(">3i", table, 8)]
 
 
+def _seven(kind: int, values: list[float]) -> tuple[float, ...]:
+    """The seven numbers of the fullest parametric curve for one of the five kinds. Source: ICC.1:2022, 10.18."""
+    if kind == 0:
+        return (values[0], 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    if kind in (1, 2):
+        start = -values[2] / values[1] if values[1] else 0.0
+        offset = values[3] if kind == 2 else 0.0
+        return (*values[:3], 0.0, start, offset, offset)
+    return (*values, 0.0, 0.0) if kind == 3 else tuple(values)
+
+
 def _curve(table: bytes) -> NDArray[Any] | None:
     """Linear light (256,) for 256 levels."""
-    levels = np.linspace(0, 1, 256)
+    levels: NDArray[Any] = np.linspace(0, 1, 256)
     if len(table) < 12:
         return None
     if table[:4] == b"curv":
@@ -134,22 +145,18 @@ def _curve(table: bytes) -> NDArray[Any] | None:
         if len(table) < 12 + 2 * count:
             return None
         points = np.frombuffer(table, ">u2", count, 12).astype(np.float64)
-        return (
-            levels ** (points[0] / 256) if count == 1 else np.interp(levels, np.linspace(0, 1, count), points / 65535)
-        )
+        if count == 1:
+            levels = levels ** (points[0] / 256)
+        else:
+            levels = np.interp(levels, np.linspace(0, 1, count), points / 65535)
+        return levels
     if table[:4] == b"para":
         kind = int.from_bytes(table[8:10], "big")
         counts = {0: 1, 1: 3, 2: 4, 3: 5, 4: 7}
         if kind not in counts or len(table) < 12 + 4 * counts[kind]:
             return None
         values = [value / 65536 for value in struct.unpack_from(f">{counts[kind]}i", table, 12)]
-        g, a, b, c, d, e, f = {
-            0: lambda: (values[0], 1.0, 0.0, 0.0, 0.0, 0.0, 0.0),
-            1: lambda: (*values, 0.0, -values[2] / values[1] if values[1] else 0.0, 0.0, 0.0),
-            2: lambda: (*values[:3], 0.0, -values[2] / values[1] if values[1] else 0.0, values[3], values[3]),
-            3: lambda: (*values, 0.0, 0.0),
-            4: lambda: tuple(values),
-        }[kind]()
+        g, a, b, c, d, e, f = _seven(kind, values)
         with np.errstate(all="ignore"):
             curve = np.where(levels >= d, np.maximum(a * levels + b, 0) ** g + e, c * levels + f)
         return curve if np.isfinite(curve).all() else None

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..errors import VideoError
-from .info import ColorRange, ColorTags, Matrix, PixelFamily
+from .color_tags import ColorRange, ColorTags, Matrix
+from .info import PixelFamily
 
 # (Kr, Kb) of ITU-T H.273, table 4.
 _LUMA_WEIGHTS: dict[Matrix, tuple[float, float]] = {

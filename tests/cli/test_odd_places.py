@@ -61,13 +61,30 @@ def test_names_of_bytes_and_of_commands_on_an_ascii_terminal(dit, tmp_path):  # 
     result = run(*arguments, "--color", "none", "--json", **odd)
     assert result.returncode == 0, result.stderr
     assert os.fsencode(json.loads(result.stdout)["output"]) == target
+    assert b"\x1b[2J" not in result.stderr
+    assert result.stderr.isascii()
     with open_source(os.fsdecode(target)) as clip:
         assert len(list(clip)) == 1
-    result = run(*arguments, **odd)
+    result = run("download", os.fsdecode(os.path.basename(target)), **odd)  # noqa: PTH119  # Path would be text
     assert result.returncode == 2
     assert b"out\\xff\\xe9\\n.mkv" in result.stderr
     assert b"\x1b[2J" not in result.stderr
     assert result.stderr.isascii()
+
+
+def test_commands_about_model_files_load_no_torch():
+    """It takes seconds; the tests here and everybody who lists or fetches models would wait for it."""
+    script = """
+import sys
+sys.argv[0] = "seedvr2"
+from seedvr2_engine.cli import main
+try:
+    main()
+finally:
+    print("torch" in sys.modules)
+"""
+    for arguments in (["models"], ["download", "no such file"]):
+        assert run(*arguments, script=script).stdout.endswith(b"False\n")
 
 
 @posix

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from ...errors import ModelFileError
-from ..base import quoted
+from ..quoting import quoted
 from .places import expanded
 
 _MAX_BYTES = 64 << 10

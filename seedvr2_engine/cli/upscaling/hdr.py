@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def hdr_sentence(info: SourceInfo, choice: HdrChoice) -> str | None:
     """What kind of HDR the input is and what is done about it, in one line; None for SDR."""
-    from ...video.info import HLG_TRANSFER, PQ_TRANSFER
+    from ...video.color_tags import HLG_TRANSFER, PQ_TRANSFER
 
     if info.color.transfer == HLG_TRANSFER:
         name, way = "HLG", "passes through the models as it is, which was made to be seen as SDR"

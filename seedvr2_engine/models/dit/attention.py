@@ -70,7 +70,7 @@ def _attend_by_size(q: Tensor, k: Tensor, v: Tensor, layout: WindowLayout, *, te
 
 def _as_batch(x: Tensor, tokens: int) -> Tensor:
     """(windows * tokens, heads, head width) -> (windows, heads, tokens, head width)"""
-    return x.unflatten(0, (-1, tokens)).transpose(1, 2)
+    return x.reshape(-1, tokens, *x.shape[1:]).transpose(1, 2)
 
 
 class RotaryFrequencies(nn.Module):
@@ -131,13 +131,14 @@ class JointAttention(nn.Module):
         if not text_asks:
             return self.proj_out.of("vid")(out), None
         video_out = out.index_select(0, layout.video_rows)
-        text_rows = out.index_select(0, layout.text_rows.flatten()).unflatten(0, layout.text_rows.shape)
+        text_rows = out.index_select(0, layout.text_rows.flatten())
+        text_rows = text_rows.reshape(*layout.text_rows.shape, *out.shape[1:])
         text_out = text_rows.float().mean(dim=1).to(out.dtype).flatten(0, 1)
         return self.proj_out.of("vid")(video_out), self.proj_out.of("txt")(text_out)
 
     def _split(self, qkv: Tensor) -> Tensor:
         """(tokens, parts * heads * head width) -> (tokens, parts, heads, head width)"""
-        return qkv.unflatten(1, (-1, self.config.heads, self.config.head_width))
+        return qkv.reshape(qkv.shape[0], -1, self.config.heads, self.config.head_width)
 
     def _norm_and_rotate(self, norm: nn.Module, x: Tensor, by: Rotation | None) -> Tensor:
         normed = rms_norm(x, self.config.norm_eps, norm.get_parameter("weight"))

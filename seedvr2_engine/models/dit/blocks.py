@@ -74,7 +74,8 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(tokens, width) -> (tokens, width)"""
-        return self.proj_out(F.silu(self.proj_in_gate(x)) * self.proj_in(x))
+        out: Tensor = self.proj_out(F.silu(self.proj_in_gate(x)) * self.proj_in(x))
+        return out
 
 
 class PlainMLP(nn.Module):
@@ -87,7 +88,8 @@ class PlainMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(tokens, width) -> (tokens, width)"""
-        return self.proj_out(F.gelu(self.proj_in(x), approximate="tanh"))
+        out: Tensor = self.proj_out(F.gelu(self.proj_in(x), approximate="tanh"))
+        return out
 
 
 class Block(nn.Module):

@@ -46,7 +46,8 @@ class PatchIn(nn.Module):
     def patches(self, video: Tensor) -> Tensor:
         """(clips, T, H, W, channels) -> (clips * T * H/2 * W/2, 4 * channels): row, column, channel of the patch."""
         size = self.patch_size
-        split = video.unflatten(3, (-1, size)).unflatten(2, (-1, size))  # n t h dh w dw c
+        clips, frames, height, width, channels = video.shape
+        split = video.reshape(clips, frames, height // size, size, width // size, size, channels)
         return split.transpose(3, 4).flatten(4).flatten(0, 3)
 
 

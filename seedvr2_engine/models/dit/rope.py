@@ -81,7 +81,7 @@ def rotation(angles: Tensor, head_width: int) -> Rotation:
 
 def rotate(x: Tensor, by: Rotation) -> Tensor:
     """Turn each pair of channels of x (tokens, heads, head width), float32."""
-    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
+    a, b = x.reshape(*x.shape[:-1], -1, 2).unbind(-1)
     return torch.stack([a * by.cos - b * by.sin, b * by.cos + a * by.sin], dim=-1).flatten(-2)
 
 

@@ -127,7 +127,7 @@ def layout_windows(batch: int, cuts: tuple[AxisCuts, AxisCuts, AxisCuts], text_t
         text_tokens=text_tokens,
         joint_rows=joint_rows,
         video_rows=video_rows,
-        text_rows=text_rows[rank].unflatten(0, (batch, -1)),
+        text_rows=text_rows[rank].reshape(batch, -1, *text_rows.shape[1:]),
         video_bounds=_bounds(sizes.tolist()),
         joint_bounds=_bounds((sizes + text_tokens).tolist()),
     )

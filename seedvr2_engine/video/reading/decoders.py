@@ -7,7 +7,7 @@ from typing import Any
 
 import av
 
-Decoder = Callable[[av.Packet[Any]], list[av.VideoFrame]]
+Decoder = Callable[["av.Packet[Any]"], list[av.VideoFrame]]
 
 # FFmpeg's own decoders of these skip the alpha, which travels as a second picture beside each packet.
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..info import ColorRange, ColorTags, Matrix, SourceInfo
+from ..color_tags import ColorRange, ColorTags, Matrix
+from ..info import SourceInfo
 from .hdr_output import BANDING_BITS
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import OutputError
-from ..info import ColorTags, Matrix, SourceInfo
+from ..color_tags import ColorTags, Matrix
+from ..info import SourceInfo
 from ..profiles import name_of, tags_of
 from .containers import Container, container_for
 from .defaults import alpha_of, output_tags, wanted_depth

@@ -7,7 +7,7 @@ from PIL import Image
 
 from seedvr2_engine.errors import VideoError
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
-from seedvr2_engine.video.reading.pictures import file
+from seedvr2_engine.video.reading.pictures import decoding
 
 from ..made.picture_files import codes, exif, png, save_tiff
 
@@ -223,7 +223,7 @@ def test_pictures_beyond_ffmpegs_limit(tmp_path, monkeypatch):
     from seedvr2_engine.video.writing.pictures import picture_format
 
     png(tmp_path / "a.png", codes())
-    for module in (file, picture_format):
+    for module in (decoding, picture_format):
         monkeypatch.setattr(module, "_FFMPEG_MOST_PIXELS", 1000)
     monkeypatch.setattr(picture_format, "_png_by_ffmpeg", None)
     (frame,), info, _ = load(tmp_path / "a.png")
@@ -235,7 +235,7 @@ def test_pictures_beyond_ffmpegs_limit(tmp_path, monkeypatch):
             with open_sink(tmp_path / "b.png", width=45, height=31, source=info, options=options) as sink:
                 sink.write(frame.rgb, alpha=opacity)
             with monkeypatch.context() as usual:
-                usual.setattr(file, "_FFMPEG_MOST_PIXELS", 1 << 28)
+                usual.setattr(decoding, "_FFMPEG_MOST_PIXELS", 1 << 28)
                 (back,), described, _ = load(tmp_path / "b.png")
             assert described.bit_depth == bits
             assert torch.equal(back.rgb, frame.rgb)
@@ -248,7 +248,7 @@ def test_a_tiff_beyond_pillows_limit(tmp_path, monkeypatch):
     Image.fromarray(codes()).save(tmp_path / "b.tif", compression="jpeg")
     save_tiff(tmp_path / "c.tif", codes(32, 48), {}, tile=True)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
-    monkeypatch.setattr(file, "_LIBTIFF_MOST_PIXELS", 1000)
+    monkeypatch.setattr(decoding, "_LIBTIFF_MOST_PIXELS", 1000)
     (frame,), _, _ = load(tmp_path / "a.tif")
     assert np.array_equal(as_codes(frame.rgb), codes())
     for name in ("b.tif", "c.tif"):

@@ -1,12 +1,18 @@
-"""What a pass over the packets of a file finds."""
+"""A pass over the packets of a file, and what it finds."""
 
 from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from typing import Any
 
-from ..timeline import Timeline
-from .size_change import SizeChange
+import av
+
+from ..timeline import Timeline, TimelineBuilder
+from .choice import codec_name, steady_streams
+from .field_pairs import FieldPairs
+from .numbering import NumberWatch
+from .size_change import SizeChange, SizeWatch
 
 
 @dataclass(frozen=True)
@@ -56,3 +62,72 @@ class Collected:
     size_change: SizeChange | None = None
     has_field_packets: bool = False
     lost: tuple[int, int] | None = None
+
+
+def collected_packets(
+    container: av.container.InputContainer, stream: av.VideoStream, builder: TimelineBuilder
+) -> Collected:
+    """Pass over all packets of a file, of which the `builder` notes the times."""
+    collected = Collected()
+    watch = SizeWatch(codec_name(stream))
+    pairs = FieldPairs(stream, codec_name(stream))
+    numbers = NumberWatch(codec_name(stream), float(stream.codec_context.framerate or 0))
+    steady = steady_streams(container)
+    tick_s = float(stream.time_base or 1)
+    packets = container.demux()
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError as error:
+            collected.error = error.strerror
+            break
+        if packet is None:
+            break
+        index = packet.stream_index
+        is_video = index == stream.index
+        if packet.is_corrupt and index in steady:
+            collected.corrupt.append(collected.packets)
+        if not packet.size:
+            # Nothing but the end of a stream, or a picture that is shown again.
+            continue
+        pts, dts, duration = packet.pts, packet.dts, packet.duration or 0
+        builder.add(index, pts, dts, duration, packet.time_base, is_steady=index in steady)
+        if is_video:
+            watch.note(packet, collected.shown)
+            numbers.note(packet)
+            if pairs.is_second(packet) and collected.shown:
+                _note_second_field(collected, packet)
+            else:
+                _note(collected, packet, tick_s)
+    collected.lost = numbers.lost()
+    collected.size_change = watch.change
+    collected.has_field_packets = pairs.found
+    return collected
+
+
+def _note(collected: Collected, packet: av.Packet[Any], tick_s: float) -> None:
+    number, collected.packets = collected.packets, collected.packets + 1
+    collected.end_byte = (packet.pos or 0) + packet.size
+    pts = packet.pts if packet.pts is not None else packet.dts
+    if packet.is_discard:
+        if packet.pts is not None and packet.dts is not None:
+            collected.odd_order_s = max(collected.odd_order_s, (packet.pts - packet.dts) * tick_s)
+        return
+    collected.shown += 1
+    if pts is None:
+        collected.untimed += 1
+        return
+    collected.keys.append(packet.is_keyframe)
+    collected.pts.append(pts)
+    collected.dts.append(packet.dts if packet.dts is not None else pts)
+    collected.durations.append(packet.duration or 0)
+    collected.numbers.append(number)
+    collected.positions.append(packet.pos if packet.pos is not None else -1)
+
+
+def _note_second_field(collected: Collected, packet: av.Packet[Any]) -> None:
+    """The picture that the first field began lasts as long as both."""
+    collected.packets += 1
+    collected.end_byte = (packet.pos or 0) + packet.size
+    if collected.durations:
+        collected.durations[-1] += packet.duration or 0

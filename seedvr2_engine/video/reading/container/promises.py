@@ -122,7 +122,8 @@ def _torn(collected: Collected, scan: PacketScan, gaps: tuple[int, ...]) -> int 
     pts = np.array(collected.pts, np.int64)
     joins = scan.timeline.joins_packet
     after_gaps = np.searchsorted(np.array(collected.positions, np.int64), np.array(gaps, np.int64)).tolist()
-    for place in [*collected.corrupt, *after_gaps]:
+    places: list[int] = [*collected.corrupt, *after_gaps]
+    for place in places:
         if any(abs(place - join) <= REORDERED for join in joins):
             continue
         steps = np.diff(np.sort(pts[max(0, place - REORDERED) : place + REORDERED]))

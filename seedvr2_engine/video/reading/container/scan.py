@@ -7,22 +7,18 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 
 from ....errors import VideoError
 from ..timeline import Timeline, TimelineBuilder
-from .choice import codec_name, main_video, steady_streams
-from .counted import Collected, PacketScan
+from .choice import main_video
+from .counted import Collected, PacketScan, collected_packets
 from .damage import Structure
 from .demuxers import RAW_STREAMS
-from .field_pairs import FieldPairs
-from .numbering import NumberWatch
 from .one_file import opened_file
 from .promises import REORDERED, held_against_promises
-from .size_change import SizeWatch
 
 
 def scan_packets(path: Path, structure: Structure | None = None) -> PacketScan:
@@ -32,7 +28,7 @@ def scan_packets(path: Path, structure: Structure | None = None) -> PacketScan:
         can_jump = av.format.Flags.ts_discont in av.format.Flags(container.format.flags)
         # The times of MP4 are sums of steps that cannot be negative.
         builder = TimelineBuilder(stream.index, jumps=can_jump, steps_back="mp4" not in container.format.name)
-        collected = _collect(container, stream, builder)
+        collected = collected_packets(container, stream, builder)
         shown = np.frombuffer(collected.pts, np.int64) if collected.pts else np.empty(0, np.int64)
         timeline = builder.build(first_pts=int(shown.min()) if len(shown) else None)
         scan = _measured(collected, timeline, stream.time_base or Fraction(1, 25))
@@ -58,76 +54,10 @@ def scan_packets(path: Path, structure: Structure | None = None) -> PacketScan:
         )
 
 
-def _collect(container: av.container.InputContainer, stream: av.VideoStream, builder: TimelineBuilder) -> Collected:
-    collected = Collected()
-    watch = SizeWatch(codec_name(stream))
-    pairs = FieldPairs(stream, codec_name(stream))
-    numbers = NumberWatch(codec_name(stream), float(stream.codec_context.framerate or 0))
-    steady = steady_streams(container)
-    tick_s = float(stream.time_base or 1)
-    packets = container.demux()
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.FFmpegError as error:
-            collected.error = error.strerror
-            break
-        if packet is None:
-            break
-        index = packet.stream_index
-        is_video = index == stream.index
-        if packet.is_corrupt and index in steady:
-            collected.corrupt.append(collected.packets)
-        if not packet.size:
-            # Nothing but the end of a stream, or a picture that is shown again.
-            continue
-        pts, dts, duration = packet.pts, packet.dts, packet.duration or 0
-        builder.add(index, pts, dts, duration, packet.time_base, is_steady=index in steady)
-        if is_video:
-            watch.note(packet, collected.shown)
-            numbers.note(packet)
-            if pairs.is_second(packet) and collected.shown:
-                _note_second_field(collected, packet)
-            else:
-                _note(collected, packet, tick_s)
-    collected.lost = numbers.lost()
-    collected.size_change = watch.change
-    collected.has_field_packets = pairs.found
-    return collected
-
-
-def _note(collected: Collected, packet: av.Packet[Any], tick_s: float) -> None:
-    number, collected.packets = collected.packets, collected.packets + 1
-    collected.end_byte = (packet.pos or 0) + packet.size
-    pts = packet.pts if packet.pts is not None else packet.dts
-    if packet.is_discard:
-        if packet.pts is not None and packet.dts is not None:
-            collected.odd_order_s = max(collected.odd_order_s, (packet.pts - packet.dts) * tick_s)
-        return
-    collected.shown += 1
-    if pts is None:
-        collected.untimed += 1
-        return
-    collected.keys.append(packet.is_keyframe)
-    collected.pts.append(pts)
-    collected.dts.append(packet.dts if packet.dts is not None else pts)
-    collected.durations.append(packet.duration or 0)
-    collected.numbers.append(number)
-    collected.positions.append(packet.pos if packet.pos is not None else -1)
-
-
 def _has_guessed_times(collected: Collected) -> bool:
     """Whether pictures are reordered, and the times of decoding, all that AVI stores, have steps that differ."""
     dts = np.array(collected.dts, np.int64)
     return len(set(np.diff(dts).tolist())) > 1 and bool((dts != np.array(collected.pts, np.int64)).any())
-
-
-def _note_second_field(collected: Collected, packet: av.Packet[Any]) -> None:
-    """The picture that the first field began lasts as long as both."""
-    collected.packets += 1
-    collected.end_byte = (packet.pos or 0) + packet.size
-    if collected.durations:
-        collected.durations[-1] += packet.duration or 0
 
 
 def _measured(collected: Collected, timeline: Timeline, time_base: Fraction) -> PacketScan:

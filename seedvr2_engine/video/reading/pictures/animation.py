@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ....errors import VideoError
-from ...info import ColorRange, ColorTags, Frame, Matrix, Orientation, SourceInfo
+from ...color_tags import ColorRange, ColorTags, Matrix
+from ...info import Frame, Orientation, SourceInfo
 from ...planes import has_alpha
 from ..probe import main_video, opened
 from .header import PictureHeader, open_picture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -15,6 +16,10 @@ _TOP = _ANYWHERE | {0x114D9B74, 0x1549A966, _TRACKS, _CLUSTER, 0x1C53BB6B, 0x194
 _IN_CLUSTER = _ANYWHERE | {0xE7, 0x5854, 0xA7, 0xAB, 0xAF, _SIMPLE_BLOCK, _GROUP}
 _IN_GROUP = _ANYWHERE | {_BLOCK, 0x75A1, 0x9B, 0xFA, 0xFB, 0xFD, 0xA4, 0x75A2, 0x8E, 0xC8, 0xA2}
 _VIDEO = 1
+
+
+_Visit = Callable[[int, int, int | None], int]
+"""What is done with an element: given its identifier, where its data begin and their length, gives where they end."""
 
 
 class _OutOfOrderError(Exception):
@@ -98,7 +103,7 @@ class _Walker:
         length = None if value == (1 << 7 * width) - 1 else value
         return int.from_bytes(head[:id_width], "big"), length, position + id_width + width
 
-    def _children(self, position, end, known, visit, *, is_open=False) -> int:  # type: ignore[no-untyped-def]
+    def _children(self, position: int, end: int, known: frozenset[int], visit: _Visit, *, is_open: bool = False) -> int:
         """Visit the elements up to `end`; of an open parent, whose length is unknown, up to what is not its child."""
         while position < end:
             self.budget.spend()
@@ -134,14 +139,16 @@ class _Walker:
             self._tracks(begin, begin + length)
         return begin
 
-    def _in_cluster(self, identifier: int, begin: int, length: int) -> int:
+    def _in_cluster(self, identifier: int, begin: int, length: int | None) -> int:
+        assert length is not None  # Only a cluster's may be, and in one there is none.
         if identifier == _GROUP:
             self._children(begin, begin + length, _IN_GROUP, self._in_group)
         elif identifier == _SIMPLE_BLOCK:
             self._block(begin, length)
         return begin
 
-    def _in_group(self, identifier: int, begin: int, length: int) -> int:
+    def _in_group(self, identifier: int, begin: int, length: int | None) -> int:
+        assert length is not None
         if identifier == _BLOCK:
             self._block(begin, length)
         return begin

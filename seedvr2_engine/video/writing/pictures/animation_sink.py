@@ -13,7 +13,8 @@ import av
 
 from ....errors import InvalidArgumentError, OutputError
 from ....output.unfinished import PartialFile
-from ...info import ColorRange, ColorTags, Matrix, SourceInfo
+from ...color_tags import ColorRange, ColorTags, Matrix
+from ...info import SourceInfo
 from ...planes import encode_frame
 from ...profiles import name_of, tags_of
 from ..options import SinkOptions

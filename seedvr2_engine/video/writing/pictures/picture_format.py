@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ....errors import OutputError
+from ...color_tags import ColorRange, ColorTags
 from ...exif import PREFIX, resolution_of, with_size
 from ...hdr_metadata import HdrMetadata
-from ...info import ColorRange, ColorTags, PictureMetadata, SourceInfo
+from ...info import PictureMetadata, SourceInfo
 from ...planes import encode_frame
 from ...ycbcr import quantise
 from ..defaults import alpha_of, output_tags, wanted_depth
