@@ -17,7 +17,9 @@ from ..engine.served_vae import ServedVAE
 from ..engine.vae.engine import VAEEngine
 from ..loading import load_vae
 from ..models.vae.config import VAEConfig
+from ..models.vae.model import VideoVAE
 from ..models.vae.tiling import TileSpec
+from ..pipeline.reconstruct import engine_of
 from ..plan.choices import memory_budget_bytes
 from ..plan.compile import compile_vae_plan
 from ..plan.execution_plan import ExecutionPlan, Part, VAEShape
@@ -71,14 +73,14 @@ class ResidentVAE(Resident[ServedVAE]):
 
     def bytes_of(self, built: ServedVAE) -> int:
         """Weights, and for the engine its working memory."""
-        if isinstance(built.server, VAEEngine):
-            return built.server.weights.nbytes + built.server.session.memory_bytes
-        return sum(tensor.nbytes for tensor in built.server.parameters())
+        if isinstance(built.server, VideoVAE):
+            return sum(tensor.nbytes for tensor in built.server.parameters())
+        return built.server.weights.nbytes + built.server.session.memory_bytes
 
     def shrink(self, built: ServedVAE) -> None:
         """Give the engine's working memory back."""
-        if isinstance(built.server, VAEEngine):
-            built.server.release()
+        if engine := engine_of(built):
+            engine.release()
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,8 +179,7 @@ def _log_engine(served: ServedVAE) -> None:
 def prepare_for(vae: ManagedVAE, part: Part, size: tuple[int, int]) -> ServedVAE:
     """The VAE, with the GPU's memory for a stream of frames of (rows, columns) in pixels; other models make room."""
     served = vae.served
-    if isinstance(served.server, VAEEngine):
-        engine = served.server
+    if engine := engine_of(served):
         engine.limit(memory_budget_bytes(engine.device_spec, None))
         # The stream's own plan, which takes 10 ms and more to make, and is then there.
         plan = engine.plan(VAEShape(part, *size, None))
@@ -195,9 +196,10 @@ def _plan(engine: VAEEngine, part: Part, size: tuple[int, int]) -> ExecutionPlan
 
 def _decode_tiles(served: ServedVAE, request: VAERequest) -> dict[str, Any]:
     """What the decoder does at a nominal size: as asked for, or as the engine's planner chooses."""
-    if not isinstance(served.server, VAEEngine):
+    engine = engine_of(served)
+    if engine is None:
         return {}
-    tile_px = _plan(served.server, "decode", NOMINAL_PX).tile_px
+    tile_px = _plan(engine, "decode", NOMINAL_PX).tile_px
     edge = max(NOMINAL_PX if tile_px is None else tile_px)
     if tile_px is None:
         log.info("[VAE Loader] Tiles: none are needed at %dx%d", NOMINAL_PX[1], NOMINAL_PX[0])
