@@ -1,12 +1,7 @@
-"""The stub models of the golden whole-pipeline cases, and the reference's way of cutting a clip."""
-
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+"""The stub models of the golden whole-pipeline cases."""
 
 import torch
 from torch import Tensor
-
-from seedvr2_engine.pipeline.chunks import Chunk, ChunkPlan, Frame, chunk_spans, pad_after, padded_count
 
 
 class StubVAE:
@@ -54,14 +49,3 @@ class StubDiT:
 
 
 EMPTY_TEXT = torch.zeros(1, 1)
-
-
-def reference_chunks(frames: Iterable[Frame], plan: ChunkPlan, *, uniform: bool) -> Iterator[Chunk[Frame]]:
-    """A short last chunk without context, filled up to 4n+1 frames, or to a whole chunk (`uniform_batch_size`)."""
-    clip = list(frames)
-    for span in chunk_spans(len(clip), plan):
-        own = clip[span.start : span.stop]
-        if uniform:
-            own = [own[i] for i in pad_after(len(own), plan.chunk_frames - len(own))]
-        order = pad_after(len(own), padded_count(len(own)) - len(own))
-        yield Chunk(replace(span, lead=0), tuple(own[i] for i in order))

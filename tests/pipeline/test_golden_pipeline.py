@@ -1,10 +1,8 @@
 """The whole pipeline against the public reference's, with stub models in the place of the networks.
 
 Where this pipeline does other than the reference on purpose (`docs/differences.md`), the test puts the reference's way
-back: its cross-fade, its tails, and its double resampling.
+back: its cross-fade and its double resampling. No case has a last chunk so short that it is filled up otherwise here.
 """
-
-from functools import partial
 
 import pytest
 import torch
@@ -19,7 +17,7 @@ from seedvr2_engine.pipeline.options import UpscaleOptions
 from seedvr2_engine.pipeline.resize import resample
 from seedvr2_engine.pipeline.upscaler import Upscaler
 
-from .golden_pipeline import EMPTY_TEXT, StubDiT, StubVAE, reference_chunks
+from .golden_pipeline import EMPTY_TEXT, StubDiT, StubVAE
 from .picture_cases import golden_pictures, golden_settings
 from .test_chunks import reference_weights
 
@@ -55,7 +53,7 @@ def options_of(settings, **changes):
 
 @pytest.fixture
 def as_reference(monkeypatch):
-    """The reference's tails and cross-fade."""
+    """The reference's spans and cross-fade."""
 
     def division(self, _size):
         return Division(ChunkPlan(self.options.chunk_frames, self.options.overlap), "chunk")
@@ -76,19 +74,11 @@ def resampled_twice(frames, plan):
 def run(case, as_reference, **changes):
     """Output frames (T, H, W, C) in [0, 1], and the transformer's inputs."""
     settings, data = settings_of(case), arrays(case)
-    as_reference.setattr(module, "chunked", partial(reference_chunks, uniform=settings.get("uniform", False)))
     dit = StubDiT(settings["noise_coeff_a"])
     frames = [frame.float().movedim(-1, 0) for frame in data["images"]]
     upscaler = Upscaler(dit, StubVAE(), options_of(settings, **changes), text=EMPTY_TEXT)
     out = torch.stack([frame.movedim(0, -1) for frame in upscaler.upscale(frames)])
     return out, dit.inputs
-
-
-@pytest.mark.parametrize(
-    ("uniform", "expected"), [(False, [8, 9, 10, 11, 10]), (True, [8, 9, 10, 11, 11, 10, 9, 11, 11])]
-)
-def test_a_short_last_chunk_of_the_reference(uniform, expected):
-    assert list(list(reference_chunks(range(12), ChunkPlan(9, 1), uniform=uniform))[-1].frames) == expected
 
 
 # p3 and p5 match the colours of a batch without the frames that it shares, and p3 drops a chunk's first frame.
