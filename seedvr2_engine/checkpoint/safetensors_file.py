@@ -9,7 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError
-from .base import Checkpoint, PackedTensor, TensorInfo, quoted
+from .base import Checkpoint, PackedTensor, TensorInfo
+from .quoting import quoted
 from .quantised import FLOAT_TYPES, FP8_FORMATS, find_quantised
 from .stored import StoredBytes
 from .unpack import unpack

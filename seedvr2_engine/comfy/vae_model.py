@@ -17,7 +17,9 @@ from ..engine.served_vae import ServedVAE
 from ..engine.vae.engine import VAEEngine
 from ..loading import load_vae
 from ..models.vae.config import VAEConfig
+from ..models.vae.model import VideoVAE
 from ..models.vae.tiling import TileSpec
+from ..pipeline.reconstruct import engine_of
 from ..plan.choices import memory_budget_bytes
 from ..plan.compile import compile_vae_plan
 from ..plan.execution_plan import ExecutionPlan, Part, VAEShape
@@ -174,8 +176,7 @@ def _log_engine(served: ServedVAE) -> None:
 def prepare_for(vae: ManagedVAE, part: Part, size: tuple[int, int]) -> ServedVAE:
     """The VAE, with the GPU's memory for a stream of frames of (rows, columns) in pixels; other models make room."""
     served = vae.served
-    engine = served.engine
-    if engine is not None:
+    if engine := served.engine:
         engine.limit(memory_budget_bytes(engine.device_spec, None))
         # The stream's own plan, which takes 10 ms and more to make, and is then there.
         plan = engine.plan(VAEShape(part, *size, None))

@@ -1,5 +1,7 @@
 """A clip of any length as chunks of 4n+1 frames, and the chunks' results as one clip again.
 
+A last chunk with few frames is filled up with those before it, as context.
+
 Everything is a generator: what is kept at a time depends on the chunk, not on the clip. Frames may be of any type
 until they are blended.
 """
@@ -8,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
@@ -18,12 +20,6 @@ from ..models.vae.config import VAEConfig
 Frame = TypeVar("Frame")
 Weights = Callable[[int], list[float]]
 """Number of shared frames -> weight of the earlier chunk in each of them."""
-
-Tail = Literal["context", "short", "uniform"]
-"""How a last chunk with few frames is filled: with the frames before it, not at all, or with its mirror image.
-
-`short` and `uniform` are what the public reference does by default and with `uniform_batch_size`.
-"""
 
 STEP_FRAMES = VAEConfig().temporal_compression
 """Frames of a latent, but for a chunk's first, which has one."""
@@ -37,8 +33,6 @@ class ChunkPlan:
     """Frames of a chunk, 4n+1; of a stream of latents any number."""
     overlap: int = 0
     """Frames that neighbouring chunks share, fewer than a chunk has; with 1, 5, 9, ... they share whole latents."""
-    tail: Tail = "context"
-    """How the last chunk is filled."""
     unit: int = STEP_FRAMES
     """Frames of a latent but for the first; 1 where latents are cut."""
 
@@ -64,7 +58,7 @@ class ChunkPlan:
         """The same for the stream of latents that belongs to the clip: as many latents, the shared ones rounded up."""
         latents = (self.chunk_frames - 1) // self.unit + 1
         shared = min(padded_count(self.overlap, self.unit) // self.unit + 1, latents - 1) if self.overlap else 0
-        return ChunkPlan(latents, shared, self.tail, unit=1)
+        return ChunkPlan(latents, shared, unit=1)
 
 
 @dataclass(frozen=True)
@@ -216,13 +210,11 @@ def joined(
 
 
 def _span(start: int, stop: int, plan: ChunkPlan) -> ChunkSpan:
-    lead = plan.chunk_frames - padded_count(stop - start, plan.unit) if start and plan.tail == "context" else 0
+    lead = plan.chunk_frames - padded_count(stop - start, plan.unit) if start else 0
     return ChunkSpan(start, stop, lead)
 
 
 def _chunk(held: list[Frame], base: int, span: ChunkSpan, plan: ChunkPlan) -> Chunk[Frame]:
     frames = held[span.start - span.lead - base : span.stop - base]
-    if plan.tail == "uniform":
-        frames = [frames[i] for i in pad_after(len(frames), plan.chunk_frames - len(frames))]
     order = pad_after(len(frames), padded_count(len(frames), plan.unit) - len(frames))
     return Chunk(span, tuple(frames[i] for i in order), plan.unit)

@@ -231,6 +231,18 @@ def test_the_plan_says_everything_and_writes_nothing(clip, models, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("memory_mb", [12, 20, 100_000])
+def test_the_run_cuts_as_the_plan_says(clip, models, tmp_path, monkeypatch, memory_mb):
+    for name in ("seedvr2_engine.pipeline.setup", "seedvr2_engine.pipeline.upscaler"):
+        monkeypatch.setattr(f"{name}.total_memory_bytes", lambda _: memory_mb * 10**6)
+    command = ["upscale", clip, tmp_path / "out.mp4", *models, "--scale", "2", "--color", "none", "--frames", "6"]
+    planned = seedvr2(*command, "--plan")
+    done = seedvr2(*command, "--json")
+    assert (planned.exit_code, done.exit_code) == (0, 0), planned.stderr + done.stderr
+    said, facts = " ".join(planned.stdout.split()), json.loads(done.stdout)
+    assert f"of up to {facts['chunk_frames']} frames; neighbours share {facts['overlap']};" in said
+
+
 def test_the_plan_says_what_cannot_be_kept(models, tmp_path):
     source = write_sound(tmp_path / "a.mkv", "pcm_s16le")
     result = seedvr2("upscale", source, tmp_path / "b.webm", *models, "--scale", "2", "--plan")

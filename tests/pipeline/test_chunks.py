@@ -49,11 +49,7 @@ def reference_weights(overlap: int) -> list[float]:
 
 
 def plans() -> st.SearchStrategy[ChunkPlan]:
-    return st.integers(0, 5).flatmap(
-        lambda n: st.builds(
-            ChunkPlan, st.just(4 * n + 1), st.integers(0, 4 * n), st.sampled_from(["context", "short", "uniform"])
-        )
-    )
+    return st.integers(0, 5).flatmap(lambda n: st.builds(ChunkPlan, st.just(4 * n + 1), st.integers(0, 4 * n)))
 
 
 @pytest.mark.parametrize("case", cases("auto4n1"))
@@ -99,9 +95,8 @@ def test_chunks_hold_what_their_spans_say(total, plan):
         assert own == list(range(span.start - span.lead, span.stop))
         assert len(chunk.frames) % 4 == 1
         assert len(chunk.frames) <= plan.chunk_frames
-        assert len(chunk.frames) == plan.chunk_frames or plan.tail != "uniform"
         assert len(chunk.latents) == (len(chunk.frames) - 1) // 4 + 1
-        if len(chunks) > 1 and plan.tail == "context":
+        if len(chunks) > 1:
             assert len(chunk.frames) == plan.chunk_frames
             assert len(chunk.frames) - span.lead - span.frames < 4
 
@@ -163,18 +158,10 @@ def test_odd_starts_take_the_nearest_latent(start):
     assert abs(4 * chunk.latents.start - start) <= 2
 
 
-@pytest.mark.parametrize(
-    ("tail", "expected"),
-    [
-        ("context", [4, 5, 6, 7, 8, 9, 10, 11, 10]),
-        ("short", [8, 9, 10, 11, 10]),
-        ("uniform", [8, 9, 10, 11, 11, 10, 9, 11, 11]),
-    ],
-)
-def test_a_short_last_chunk(tail, expected):
-    last = list(chunked(range(12), ChunkPlan(9, 1, tail)))[-1]
-    assert list(last.frames) == expected
-    assert last.span == ChunkSpan(8, 12, lead=4 if tail == "context" else 0)
+def test_a_short_last_chunk_has_context():
+    last = list(chunked(range(12), ChunkPlan(9, 1)))[-1]
+    assert list(last.frames) == [4, 5, 6, 7, 8, 9, 10, 11, 10]
+    assert last.span == ChunkSpan(8, 12, lead=4)
 
 
 class Picture:

@@ -1,7 +1,7 @@
 """The whole pipeline against the public reference's, with stub models in the place of the networks.
 
 Where this pipeline does other than the reference on purpose (`docs/differences.md`), the test puts the reference's way
-back: its cross-fade, its tails, and its double resampling.
+back: its cross-fade and its double resampling. No case has a last chunk so short that it is filled up otherwise here.
 """
 
 import pytest
@@ -53,15 +53,12 @@ def options_of(settings, **changes):
 
 @pytest.fixture
 def as_reference(monkeypatch):
-    """The reference's tails and cross-fade."""
+    """The reference's spans and cross-fade."""
 
     def division(self, _size):
-        options = self.options
-        tail = "uniform" if self.uniform else "short"
-        return Division(ChunkPlan(options.chunk_frames, options.overlap, tail), "chunk")
+        return Division(ChunkPlan(self.options.chunk_frames, self.options.overlap), "chunk")
 
     monkeypatch.setattr(Upscaler, "division", division)
-    monkeypatch.setattr(Upscaler, "uniform", False, raising=False)
     monkeypatch.setattr(clip_stages, "to_model_input", resampled_twice)
     monkeypatch.setattr(module, "joined", lambda results, overlap: joined(results, overlap, reference_weights))
     return monkeypatch
@@ -77,7 +74,6 @@ def resampled_twice(frames, plan):
 def run(case, as_reference, **changes):
     """Output frames (T, H, W, C) in [0, 1], and the transformer's inputs."""
     settings, data = settings_of(case), arrays(case)
-    as_reference.setattr(Upscaler, "uniform", settings.get("uniform", False), raising=False)
     dit = StubDiT(settings["noise_coeff_a"])
     frames = [frame.float().movedim(-1, 0) for frame in data["images"]]
     upscaler = Upscaler(dit, StubVAE(), options_of(settings, **changes), text=EMPTY_TEXT)

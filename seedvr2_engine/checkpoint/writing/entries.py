@@ -11,7 +11,8 @@ import torch
 from ...errors import CheckpointError
 from ...models.dit.config import DiTConfig
 from ...models.vae.config import Shape, VAEConfig
-from ..base import Checkpoint, quoted
+from ..base import Checkpoint
+from ..quoting import quoted
 from ..detect import load_finite, model_names, vae_tensor_names
 from ..detect_dit import NEGATIVE_TEXT, POSITIVE_TEXT, dit_tensor_names
 
