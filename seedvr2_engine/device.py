@@ -65,6 +65,11 @@ def resolve_dit_dtype(name: str, device: torch.device) -> torch.dtype:
     return resolve_dtype(name, device)
 
 
+def is_before_ampere(device: torch.device) -> bool:
+    """Whether a CUDA device is older than sm_80, with which all kernels begin."""
+    return torch.cuda.get_device_capability(device) < (8, 0)
+
+
 def total_memory_bytes(device: torch.device) -> int:
     """Memory of a GPU, or of this machine, all of it; what a container may have where that is less."""
     if device.type == "cuda":

@@ -15,7 +15,8 @@ from seedvr2_engine.kernels.attention.eight_bit import attention_8bit_kernel, at
 from seedvr2_engine.kernels.attention.flash import attention_kernel
 from seedvr2_engine.kernels.configs import AttentionConfig, ConvConfig, ConvProblem, Format, OutputFormat
 from seedvr2_engine.kernels.conv import conv3d as conv
-from seedvr2_engine.kernels.conv.paired import paired_constants, paired_conv3d_kernel
+from seedvr2_engine.kernels.conv.constants import constants
+from seedvr2_engine.kernels.conv.paired import paired_conv3d_kernel
 from seedvr2_engine.kernels.dispatch import shortcut_block_k
 
 _TRITON_TYPES: dict[Format | OutputFormat, str] = {
@@ -83,8 +84,8 @@ def compile_conv3d(problem: ConvProblem, config: ConvConfig, sm: str) -> Compile
     launch = config.warps, config.stages
     if problem.paired:
         types.pop("table")
-        return compile_kernel(paired_conv3d_kernel, types, paired_constants(problem, config), launch, sm)
-    return compile_kernel(conv.conv3d_kernel, types, conv.constants(problem, config), launch, sm)
+        return compile_kernel(paired_conv3d_kernel, types, constants(problem, config), launch, sm)
+    return compile_kernel(conv.conv3d_kernel, types, constants(problem, config), launch, sm)
 
 
 def compile_attention(dim: int, config: AttentionConfig, sm: str, output: OutputFormat = "fp16") -> CompileReport:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..device import is_before_ampere
 from ..kernels.color.operands import LabMatching
 from . import reference
 from .rank import LEVELS
@@ -74,7 +75,7 @@ def match_lab(picture: Tensor, curves: Tensor) -> Tensor:
 
 def load_kernels(device: torch.device, load: Callable[[], ColorKernels] | None = None) -> ColorKernels | None:
     """The kernels, tried out on a GPU; None, and a line in the log, where PyTorch has to serve. load: imports them."""
-    if torch.cuda.get_device_capability(device) < (8, 0):
+    if is_before_ampere(device):
         log.info("colour: PyTorch serves, for %s is older than sm_80.", torch.cuda.get_device_name(device))
         return None
     try:

@@ -30,7 +30,7 @@ from ..models.precision import exact_float32
 from ..plan.coverage import distinct_operations
 from ..plan.describe import describe_config
 from ..plan.execution_plan import ExecutionPlan, Operation
-from ..quant import quantize_rows
+from ..quant import LIMITS, quantize_rows
 
 TOLERANCES: dict[torch.dtype, float] = {
     torch.float32: 2e-3,
@@ -311,4 +311,6 @@ def _normal(generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def _to_format(values: Tensor, dtype: torch.dtype) -> Tensor:
-    return values.round().clamp(-127, 127) if dtype == torch.int8 else values.clamp(-448, 448)
+    # 16-bit frames are given no more than FP8's range.
+    limit = LIMITS.get(dtype, LIMITS[torch.float8_e4m3fn])
+    return (values.round() if dtype == torch.int8 else values).clamp(-limit, limit)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..quant import LIMITS
 from .configs import AttentionConfig, ConvConfig, ConvProblem
 from .conv.operands import (
     BOUND,
@@ -261,7 +262,7 @@ def quantize_attention(qkv: Tensor, operands: AttentionOperands, config: Attenti
     """Reference of `quantize.quantize_attention`; it leaves no partial statistics."""
     q, k, v = qkv.float().chunk(3, dim=-1)
     k_mean, v_mean = k.mean(1), v.mean(1)
-    v_scale = (v - v_mean[:, None]).abs().amax(1).clamp(min=1e-20) / 448
+    v_scale = (v - v_mean[:, None]).abs().amax(1).clamp(min=1e-20) / LIMITS[torch.float8_e4m3fn]
     operands.common.copy_(torch.stack([k_mean, v_mean, v_scale], dim=1))
     tokens = (
         (q, operands.q, operands.q_scale, math.log2(math.e) * q.shape[-1] ** -0.5),
@@ -269,7 +270,7 @@ def quantize_attention(qkv: Tensor, operands: AttentionOperands, config: Attenti
     )
     for x, data, scale, factor in tokens:
         integer = data.dtype == torch.int8
-        step = x.abs().amax(-1, keepdim=True).clamp(min=1e-20) / (127 if integer else 448)
+        step = x.abs().amax(-1, keepdim=True).clamp(min=1e-20) / LIMITS[data.dtype]
         if integer:
             step = step.maximum(x.norm(dim=-1, keepdim=True) / LARGEST_NORM)
         data.copy_(((x / step + 0.5).floor() if integer else x / step).to(data.dtype))

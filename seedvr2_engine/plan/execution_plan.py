@@ -111,7 +111,7 @@ class Buffer:
     """Where it begins in the arena, bytes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Operation:
     """One operation."""
 

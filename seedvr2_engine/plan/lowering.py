@@ -56,9 +56,10 @@ class Lowering:
         frames = self.frames(self.segment)
         self.operations.append(
             Operation(
-                layer, "load", self.segment, source, "", size, slot=slot, format=self._format_16_bit, frames=frames
+                layer=layer, kernel="load", segment=self.segment, source=source, target="", size=size, slot=slot,
+                format=self._format_16_bit, frames=frames,
             )
-        )
+        )  # fmt: skip
         return slot
 
     def norm(self, x: Activation, layer: str, norm: str, problem: ConvProblem, past: int) -> RingSlot | str:
@@ -84,8 +85,9 @@ class Lowering:
             self.sizes[exponents_buffer(winograd)] = 4 * FLOAT_BYTES
         self.operations.append(
             Operation(
-                layer, "norm", self.segment, x.buffer, winograd, x.size, x.partials, x.counts,
-                slot=slot, norm=norm, activates=activates, format=format, reason=reason, frames=frames,
+                layer=layer, kernel="norm", segment=self.segment, source=x.buffer, target=winograd, size=x.size,
+                partials=x.partials, counts=x.counts, slot=slot, norm=norm, activates=activates,
+                format=format, reason=reason, frames=frames,
             )
         )  # fmt: skip
         return winograd or slot
@@ -121,9 +123,9 @@ class Lowering:
             self.sizes[partials] = frames * problem.statistic_rows * FLOAT_BYTES * _tiles(counts) * problem.channels_out
         self.operations.append(
             Operation(
-                layer, "conv3d", self.segment, window if isinstance(window, str) else "", target,
-                (problem.height_px, problem.width_px, problem.channels_in), partials,
-                shortcut=shortcut.buffer if shortcut else "",
+                layer=layer, kernel="conv3d", segment=self.segment, target=target, partials=partials,
+                source=window if isinstance(window, str) else "", shortcut=shortcut.buffer if shortcut else "",
+                size=(problem.height_px, problem.width_px, problem.channels_in),
                 slot=window if isinstance(window, RingSlot) else None, temporal_rate=temporal_rate,
                 problem=problem, config=config, format=format, reason=reason, frames=frames,
             )
@@ -164,8 +166,10 @@ class Lowering:
         attended = f"{block}.y"
         self.sizes[attended] = x.size[0] * x.size[1] * channels * element_bytes(self._format_16_bit)
         self.operations.append(
-            Operation(block, "attention", self.segment, projected.buffer, attended, projected.size,
-                 config=config, format=format, reason=reason)
+            Operation(
+                layer=block, kernel="attention", segment=self.segment, source=projected.buffer, target=attended,
+                size=projected.size, config=config, format=format, reason=reason,
+            )
         )  # fmt: skip
         linear = replace(self._problem(x.size, channels), kernel=(1, 1, 1), has_residual=True)
         x = self.conv(out, linear, attended, residual=x)
@@ -198,12 +202,12 @@ class Lowering:
         frames = self.frames(self.segment)
         self.operations.append(
             Operation(
-                "decoder.conv_out",
-                "fold",
-                self.segment,
-                taps.buffer,
-                "output",
-                taps.size,
+                layer="decoder.conv_out",
+                kernel="fold",
+                segment=self.segment,
+                source=taps.buffer,
+                target="output",
+                size=taps.size,
                 format=self._format_16_bit,
                 frames=frames,
             )
@@ -218,12 +222,12 @@ class Lowering:
         self.sizes["encoder.unfolded"] = frames * rows * columns * WIDTH * element_bytes(self._format_16_bit)
         self.operations.append(
             Operation(
-                "encoder.conv_in",
-                "unfold",
-                0,
-                "input",
-                "encoder.unfolded",
-                size,
+                layer="encoder.conv_in",
+                kernel="unfold",
+                segment=0,
+                source="input",
+                target="encoder.unfolded",
+                size=size,
                 format=self._format_16_bit,
                 frames=frames,
             )

@@ -17,7 +17,7 @@ def align(size: int) -> int:
 
 
 def place_rings(lowered: Lowering) -> tuple[Ring, ...]:
-    """The rings of a walk, one behind the other."""
+    """The rings of one direction, one behind the other."""
     rings, offset = [], 0
     for key, past in lowered.members.items():
         ring = _ring(lowered.names[key], key, past + lowered.frames(key.segment))

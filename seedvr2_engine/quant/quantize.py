@@ -52,4 +52,4 @@ def smoothing_factors(activation_amax: Tensor, weight_amax: Tensor, strength: fl
     activation = activation_amax.float().clamp(min=1e-5)
     weights = weight_amax.float().clamp(min=1e-5)
     factors = activation.pow(strength) / weights.pow(1 - strength)
-    return factors * ((activation / factors).amax() / 127.0)
+    return factors * ((activation / factors).amax() / LIMITS[torch.int8])

@@ -66,7 +66,7 @@ def test_global_switches_are_as_they_were():
     assert after == before
 
 
-def test_the_guard_repairs_an_outlier():
+def test_the_accuracy_check_repairs_an_outlier():
     vae = load_vae("nano", device=CUDA, dtype=torch.float16)
     healthy = optimize_3d_vae_for_blackwell(vae, min_psnr_db=1.0).report.guard
     resnet = vae.decoder.up_blocks[3].resnets[2]

@@ -86,7 +86,7 @@ def test_pictures_may_be_parts_of_others() -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_counts_are_the_twins(size: tuple[int, int], dtype: torch.dtype) -> None:
+def test_counts_are_the_references(size: tuple[int, int], dtype: torch.dtype) -> None:
     """A value of Lab has an error of about a level; the reference's has the same against FP64."""
     x = picture(*size, 3, dtype)
     counts = counted(x, KERNELS)
@@ -121,7 +121,7 @@ def test_colors_are_those_of_the_formulas_in_float64() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_curves_are_applied_as_the_twin_does(size: tuple[int, int]) -> None:
+def test_curves_are_applied_as_the_reference_does(size: tuple[int, int]) -> None:
     """Curves that move every colour far, and neighbouring levels alike."""
     x = reference.wavelet(picture(*size, 4), picture(*size, 5))
     curves = torch.stack([unchanging_curve(w, x.device) * 0.6 + 0.2 * w.high for w in LAB_RANGES])
@@ -130,7 +130,7 @@ def test_curves_are_applied_as_the_twin_does(size: tuple[int, int]) -> None:
     assert (x - expected).abs().max() <= LEVEL
 
 
-def test_slices_have_the_colours_of_the_twin(kernels: None, monkeypatch) -> None:
+def test_slices_have_the_colours_of_the_reference(kernels: None, monkeypatch) -> None:
     content, style = (torch.stack([picture(40, 56, seed + i, torch.bfloat16) for i in range(2)]) for seed in (10, 20))
     style = style.float().clamp(-1, 1)
     result = correct_color(content, style, "lab")

@@ -75,7 +75,7 @@ def test_powers_of_two_in_and_out_change_no_bit(module: object) -> None:
 @pytest.mark.parametrize("smooth", [True, False])
 @pytest.mark.parametrize("spec", [NormSpec(), NormSpec(normalises=False, activates=False)], ids=["norm", "raw"])
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
-def test_eight_bits_equal_the_twin(dtype: torch.dtype, spec: NormSpec, smooth: bool) -> None:
+def test_eight_bits_equal_the_reference(dtype: torch.dtype, spec: NormSpec, smooth: bool) -> None:
     if dtype == torch.int8:
         spec = NormSpec(spec.normalises, spec.activates, limit=127.0, exponent_floor=-20)
     x, operands = picture(64), parameters(64, smooth)

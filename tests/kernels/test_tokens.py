@@ -26,7 +26,7 @@ def poisoned(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
     ("adds", "reorders", "normalises", "with_text"),
     [(True, True, True, True), (False, False, True, True), (True, False, True, False), (True, True, False, False)],
 )
-def test_step_equals_the_twin(width, dtype, adds, reorders, normalises, with_text) -> None:
+def test_step_equals_the_reference(width, dtype, adds, reorders, normalises, with_text) -> None:
     torch.manual_seed(0)
     x, change = (torch.randn(VIDEO + TEXT, width).to(dtype) for _ in range(2))
     step = TokenStep(
@@ -58,7 +58,7 @@ def test_the_sum_may_take_the_place_of_the_tokens() -> None:
 
 
 @pytest.mark.parametrize(("rows", "width"), [(7, 40), (9, 1100)])
-def test_gate_equals_the_twin(rows: int, width: int) -> None:
+def test_gate_equals_the_reference(rows: int, width: int) -> None:
     gate_up = (3 * torch.randn(rows, 2 * width)).bfloat16()
     outs = [poisoned(rows, width) for _ in range(2)]
     gates.gate_silu(gate_up, outs[0])
@@ -73,7 +73,7 @@ def join_step(heads: int, width: int, rows: torch.Tensor | None) -> JoinStep:
 
 @pytest.mark.parametrize(("heads", "width"), [(4, 32), (6, 128), (5, 64)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_join_equals_the_twin(heads: int, width: int, dtype: torch.dtype) -> None:
+def test_join_equals_the_reference(heads: int, width: int, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     qkv = torch.randn(VIDEO + TEXT, 3 * heads * width).to(dtype)
     rows = torch.randint(VIDEO + TEXT, (29,))
@@ -103,7 +103,7 @@ def test_parts_by_themselves(part: tuple[bool, bool, bool]) -> None:
 
 @pytest.mark.parametrize("clips", [1, 2])
 @pytest.mark.parametrize(("windows", "width"), [(1, 40), (7, 600)])
-def test_collecting_equals_the_twin(clips: int, windows: int, width: int) -> None:
+def test_collecting_equals_the_reference(clips: int, windows: int, width: int) -> None:
     text_tokens = 3
     count = VIDEO + clips * windows * text_tokens
     places = torch.randperm(count)

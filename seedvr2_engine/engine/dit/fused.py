@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ...device import is_before_ampere
 from ...kernels.configs import Refusal, WindowConfig
 from ...kernels.dispatch import choose_window_config
 from ...models.dit.attention import AttentionKind
@@ -163,7 +164,7 @@ def reason_for_plain(dit: NaDiT) -> str:
         return f"it runs on {dit.device.type}, and the kernels need an NVIDIA GPU"
     if dit.dtype not in (torch.float16, torch.bfloat16):
         return f"it computes in {str(dit.dtype).removeprefix('torch.')}, and the kernels are for 16 bits"
-    if torch.cuda.get_device_capability(dit.device) < (8, 0):
+    if is_before_ampere(dit.device):
         return "the GPU is older than sm_80"
     width = dit.config.head_width
     if width & (width - 1):

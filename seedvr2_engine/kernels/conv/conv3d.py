@@ -17,6 +17,7 @@ from ..configs import ConvConfig, ConvProblem
 from ..dispatch import shortcut_block_k
 from ..launch import launch
 from ..layout import DTYPES
+from .constants import constants
 from .epilogue import finish
 from .operands import Additions, ConvOutput, ConvWeights, FrameWindow
 from .product import accumulate, accumulate_mixed, load_matrix, load_window
@@ -25,34 +26,32 @@ from .product import accumulate, accumulate_mixed, load_matrix, load_window
 @triton.jit
 def conv3d_kernel(
     x, w, y, partials, table, exponents, scale, bias, residual, shortcut, shortcut_weight, H, W, GRID_H, GRID_W,
-    CI: tl.constexpr, CO: tl.constexpr, CS: tl.constexpr,
-    KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr, PHASES: tl.constexpr,
-    BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    BLOCK_KS: tl.constexpr, SPLITS: tl.constexpr, SCALED: tl.constexpr, INTEGER: tl.constexpr, TMA: tl.constexpr,
-    TRANSPOSED: tl.constexpr, HAS_EXPONENTS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
-    STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr,
+    CONV: tl.constexpr, CUT: tl.constexpr,
 ):  # fmt: skip
-    """One tile: product, scale and shortcut; then bias, residual, store and statistics, in `SPLITS` parts."""
-    CHANNEL_BLOCKS: tl.constexpr = CO // BLOCK_N
-    STEPS: tl.constexpr = KH * KW * CI // BLOCK_K
+    """One tile: product, scale and shortcut; then bias, residual, store and statistics, in `CUT.SPLITS` parts."""
+    KT: tl.constexpr = CONV.KT
+    PHASES: tl.constexpr = CONV.PHASES
+    PIXELS: tl.constexpr = CUT.BLOCK_H * CUT.BLOCK_W
+    CHANNEL_BLOCKS: tl.constexpr = CONV.CO // CUT.BLOCK_N
+    STEPS: tl.constexpr = CONV.KH * CONV.KW * CONV.CI // CUT.BLOCK_K
     # Programs that read the same pixels stand next to each other: channels, then phases, then space, then time.
     pid = tl.program_id(0)
     block_n = pid % CHANNEL_BLOCKS
     pid = pid // CHANNEL_BLOCKS
     phase = pid % PHASES
     pid = pid // PHASES
-    tiles_w = tl.cdiv(GRID_W, BLOCK_W)
-    tiles_h = tl.cdiv(GRID_H, BLOCK_H)
-    grid_h = pid // tiles_w % tiles_h * BLOCK_H
-    grid_w = pid % tiles_w * BLOCK_W
+    tiles_w = tl.cdiv(GRID_W, CUT.BLOCK_W)
+    tiles_h = tl.cdiv(GRID_H, CUT.BLOCK_H)
+    grid_h = pid // tiles_w % tiles_h * CUT.BLOCK_H
+    grid_w = pid % tiles_w * CUT.BLOCK_W
     t = pid // tiles_w // tiles_h
-    row = grid_h - (0 if STRIDE == 2 else (1 if PHASES == 4 else KH // 2))
-    column = grid_w - (0 if STRIDE == 2 else (1 if PHASES == 4 else KW // 2))
+    row = grid_h - (0 if CONV.STRIDE == 2 else (1 if PHASES == 4 else CONV.KH // 2))
+    column = grid_w - (0 if CONV.STRIDE == 2 else (1 if PHASES == 4 else CONV.KW // 2))
     if PHASES == 4:
         row += phase // 2
         column += phase % 2
     kernel_set = tl.load(table + t * (KT + 1) + KT) * PHASES + phase
-    weight_row = kernel_set * CO + block_n * BLOCK_N
+    weight_row = kernel_set * CONV.CO + block_n * CUT.BLOCK_N
 
     tile = (t, phase, grid_h, grid_w)
     frame0 = tl.load(table + t * (KT + 1))
@@ -60,66 +59,53 @@ def conv3d_kernel(
     frame2 = tl.load(table + t * (KT + 1) + KT - 1)
     frames = (frame0, frame1, frame2)
     e0, e1, e2 = 0, 0, 0
-    if HAS_EXPONENTS:
+    if CONV.HAS_EXPONENTS:
         e0, e1, e2 = tl.load(exponents + frame0), tl.load(exponents + frame1), tl.load(exponents + frame2)
-    ROWS: tl.constexpr = BLOCK_N if TRANSPOSED else BLOCK_H * BLOCK_W
-    COLUMNS: tl.constexpr = BLOCK_H * BLOCK_W if TRANSPOSED else BLOCK_N
-    acc = tl.zeros((ROWS, COLUMNS), dtype=tl.int32 if INTEGER else tl.float32)
+    ROWS: tl.constexpr = CUT.BLOCK_N if CUT.TRANSPOSED else PIXELS
+    COLUMNS: tl.constexpr = PIXELS if CUT.TRANSPOSED else CUT.BLOCK_N
+    acc = tl.zeros((ROWS, COLUMNS), dtype=tl.int32 if CONV.INTEGER else tl.float32)
     last = e0
-    if SCALED or KT == 1 or not HAS_EXPONENTS:
-        acc = accumulate(
-            acc, 0, KT * STEPS, x, w, frames, (e0, e1, e2), row, column, weight_row, H, W,
-            CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, SCALED, TMA, TRANSPOSED,
-        )  # fmt: skip
+    if CONV.SCALED or KT == 1 or not CONV.HAS_EXPONENTS:
+        acc = accumulate(acc, 0, KT * STEPS, x, w, frames, (e0, e1, e2), row, column, weight_row, H, W, CONV, CUT)
     else:
         # Nearly always the frames share one exponent, and the product is one uninterrupted loop.
         if (e0 == e1) & (e1 == e2):
-            acc = accumulate(
-                acc, 0, KT * STEPS, x, w, frames, (e0, e1, e2), row, column, weight_row, H, W,
-                CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, SCALED, TMA, TRANSPOSED,
-            )  # fmt: skip
+            acc = accumulate(acc, 0, KT * STEPS, x, w, frames, (e0, e1, e2), row, column, weight_row, H, W, CONV, CUT)
         else:
-            acc, last = accumulate_mixed(
-                acc, STEPS, x, w, frames, (e0, e1, e2), row, column, weight_row, H, W,
-                CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, TMA, TRANSPOSED,
-            )  # fmt: skip
+            acc, last = accumulate_mixed(acc, x, w, frames, (e0, e1, e2), row, column, weight_row, H, W, CONV, CUT)
 
     conclude(
-        acc, last, tile, kernel_set, block_n * BLOCK_N, y, partials, scale, bias, residual, shortcut, shortcut_weight,
-        GRID_H, GRID_W, CO, CS, PHASES, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_KS, SPLITS, SCALED, TMA, TRANSPOSED,
-        HAS_EXPONENTS, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE,
+        acc, last, tile, kernel_set, block_n * CUT.BLOCK_N, y, partials, scale, bias, residual, shortcut,
+        shortcut_weight, GRID_H, GRID_W, CONV, CUT,
     )  # fmt: skip
 
 
 @triton.jit
 def conclude(
     acc, exponent, tile, kernel_set, channel, y, partials, scale, bias, residual, shortcut, shortcut_weight,
-    GRID_H, GRID_W, CO: tl.constexpr, CS: tl.constexpr, PHASES: tl.constexpr,
-    BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_KS: tl.constexpr,
-    SPLITS: tl.constexpr, SCALED: tl.constexpr, TMA: tl.constexpr, TRANSPOSED: tl.constexpr,
-    HAS_EXPONENTS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr,
+    GRID_H, GRID_W, CONV: tl.constexpr, CUT: tl.constexpr,
 ):  # fmt: skip
     """Scale, shortcut, and the end of a tile whose product is `acc`, in units of 2^exponent."""
     t, _, grid_h, grid_w = tile
     value = acc.to(tl.float32)
-    if HAS_EXPONENTS:
-        factor = tl.load(scale + kernel_set * CO + channel + tl.arange(0, BLOCK_N))
-        if not SCALED:
+    if CONV.HAS_EXPONENTS:
+        factor = tl.load(scale + kernel_set * CONV.CO + channel + tl.arange(0, CUT.BLOCK_N))
+        if not CONV.SCALED:
             factor = factor * tl.exp2(tl.cast(exponent, tl.float32))
-        value = value * tl.expand_dims(factor, 1 if TRANSPOSED else 0)
-    if CS > 0:
-        for c in range(0, CS, BLOCK_KS):
+        value = value * tl.expand_dims(factor, 1 if CUT.TRANSPOSED else 0)
+    if CONV.CS > 0:
+        for c in range(0, CONV.CS, CUT.BLOCK_KS):
             a = load_window(
-                shortcut, t, grid_h, grid_w, 0, 0, c, GRID_H, GRID_W, CS, 1, BLOCK_H, BLOCK_W, BLOCK_KS, TMA
+                shortcut, t, grid_h, grid_w, 0, 0, c, GRID_H, GRID_W,
+                CONV.CS, 1, CUT.BLOCK_H, CUT.BLOCK_W, CUT.BLOCK_KS, CUT.TMA,
             )  # fmt: skip
-            b = load_matrix(shortcut_weight, channel, c, CS, BLOCK_N, BLOCK_KS, TMA)
-            if TRANSPOSED:
+            b = load_matrix(shortcut_weight, channel, c, CONV.CS, CUT.BLOCK_N, CUT.BLOCK_KS, CUT.TMA)
+            if CUT.TRANSPOSED:
                 value = tl.dot(b, a.T, value)
             else:
                 value = tl.dot(a, b.T, value)
     finish(
-        value, tile, kernel_set, channel, y, partials, bias, residual, GRID_H, GRID_W,
-        CO, PHASES, BLOCK_H, BLOCK_W, SPLITS, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE, TRANSPOSED, TMA,
+        value, tile, kernel_set, channel, y, partials, bias, residual, GRID_H, GRID_W, CUT.SPLITS, CONV, CUT,
     )  # fmt: skip
 
 
@@ -150,35 +136,6 @@ def conv3d(
         problem.height_px, problem.width_px, grid_h, grid_w,
         **constants(problem, config), num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
-
-
-def constants(problem: ConvProblem, config: ConvConfig) -> dict[str, Any]:
-    """What the kernel is specialised for, by parameter name."""
-    kt, kh, kw = problem.kernel
-    return {
-        "CI": problem.channels_in,
-        "CO": problem.channels_out,
-        "CS": problem.shortcut_channels,
-        "KT": kt,
-        "KH": kh,
-        "KW": kw,
-        "STRIDE": problem.stride,
-        "PHASES": problem.phases,
-        "BLOCK_H": config.tile_h,
-        "BLOCK_W": config.tile_w,
-        "BLOCK_N": config.block_n,
-        "BLOCK_K": config.block_k,
-        "BLOCK_KS": shortcut_block_k(problem.shortcut_channels, config) if problem.shortcut_channels else 0,
-        "SPLITS": config.epilogue_parts,
-        "SCALED": problem.format == "mxfp8",
-        "INTEGER": problem.format == "int8",
-        "TMA": config.uses_tma,
-        "TRANSPOSED": config.transposed,
-        "HAS_EXPONENTS": problem.is_quantized,
-        "HAS_RESIDUAL": problem.has_residual,
-        "STATISTIC_ROWS": problem.statistic_rows,
-        "WHOLE": config.divides(problem.grid_px),
-    }
 
 
 def check_operands(

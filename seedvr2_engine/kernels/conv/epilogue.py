@@ -51,9 +51,7 @@ def halves(value):
 @triton.jit
 def finish(
     value, tile, kernel_set, first_channel, y, partials, bias, residual, GRID_H, GRID_W,
-    CO: tl.constexpr, PHASES: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, SPLITS: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr, STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr, TRANSPOSED: tl.constexpr = False,
-    RESIDUAL_TMA: tl.constexpr = False,
+    SPLITS: tl.constexpr, CONV: tl.constexpr, CUT: tl.constexpr,
 ):  # fmt: skip
     """Finish a tile in `SPLITS` parts of its channels, so that no more than a part is held twice."""
     if SPLITS > 1:
@@ -61,32 +59,34 @@ def finish(
         left, right = halves(value)
         finish(
             left, tile, kernel_set, first_channel, y, partials, bias, residual, GRID_H, GRID_W,
-            CO, PHASES, BLOCK_H, BLOCK_W, SPLITS // 2, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE, TRANSPOSED,
-            RESIDUAL_TMA,
+            SPLITS // 2, CONV, CUT,
         )  # fmt: skip
         finish(
             right, tile, kernel_set, first_channel + N // 2, y, partials, bias, residual, GRID_H, GRID_W,
-            CO, PHASES, BLOCK_H, BLOCK_W, SPLITS // 2, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE, TRANSPOSED,
-            RESIDUAL_TMA,
+            SPLITS // 2, CONV, CUT,
         )  # fmt: skip
     else:
         finish_part(
-            value, tile, kernel_set, first_channel, y, partials, bias, residual, GRID_H, GRID_W,
-            CO, PHASES, BLOCK_H, BLOCK_W, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE, TRANSPOSED, RESIDUAL_TMA,
+            value, tile, kernel_set, first_channel, y, partials, bias, residual, GRID_H, GRID_W, CONV, CUT
         )  # fmt: skip
 
 
 @triton.jit
 def finish_part(
     value, tile, kernel_set, first_channel, y, partials, bias, residual, GRID_H, GRID_W,
-    CO: tl.constexpr, PHASES: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr, STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr, TRANSPOSED: tl.constexpr,
-    RESIDUAL_TMA: tl.constexpr = False,
+    CONV: tl.constexpr, CUT: tl.constexpr,
 ):  # fmt: skip
-    """Bias, residual, store and statistics of `value` [M, N], or [N, M] if TRANSPOSED, from `first_channel` on.
+    """Bias, residual, store and statistics of `value` [M, N], or [N, M] if transposed, from `first_channel` on.
 
-    RESIDUAL_TMA: the residual comes through a descriptor, straight into the registers that add it.
+    With descriptors the residual comes through one, straight into the registers that add it.
     """
+    CO: tl.constexpr = CONV.CO
+    PHASES: tl.constexpr = CONV.PHASES
+    STATISTIC_ROWS: tl.constexpr = CONV.STATISTIC_ROWS
+    BLOCK_H: tl.constexpr = CUT.BLOCK_H
+    BLOCK_W: tl.constexpr = CUT.BLOCK_W
+    TRANSPOSED: tl.constexpr = CUT.TRANSPOSED
+    WHOLE: tl.constexpr = CUT.WHOLE
     # The axis along which a vector of channels, or of pixels, is repeated.
     BY_CHANNEL: tl.constexpr = 1 if TRANSPOSED else 0
     BY_PIXEL: tl.constexpr = 1 - BY_CHANNEL
@@ -122,8 +122,8 @@ def finish_part(
     frame = t.to(tl.int64) * PHASES * GRID_H * GRID_W * CO
     offsets = tl.expand_dims(pixel, BY_PIXEL) * CO + tl.expand_dims(n, BY_CHANNEL)
     mask = tl.expand_dims(inside, BY_PIXEL)
-    if HAS_RESIDUAL:
-        if RESIDUAL_TMA and PHASES == 1:
+    if CONV.HAS_RESIDUAL:
+        if CUT.TMA and PHASES == 1:
             block = residual.load([t.to(tl.int32), tile_h, tile_w, first_channel]).reshape(BLOCK_H * BLOCK_W, N)
             if TRANSPOSED:
                 block = block.T

@@ -12,21 +12,13 @@ The Winograd inputs are made where frames are normalised, the taps' sums when we
 neighbouring frames are alike, so the differences are small and nothing is lost to cancellation.
 """
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
 from ..configs import ConvConfig, ConvProblem
 from ..launch import launch
-from .conv3d import (
-    check_operands,
-    conclude,
-    constants,
-    operand_loads,
-    residual_load,
-    shortcut_loads,
-)
+from .constants import constants
+from .conv3d import check_operands, conclude, operand_loads, residual_load, shortcut_loads
 from .operands import Additions, ConvOutput, ConvWeights, FrameWindow
 from .product import accumulate_step
 
@@ -34,20 +26,15 @@ from .product import accumulate_step
 @triton.jit
 def accumulate_two(
     one, other, ONE: tl.constexpr, OTHER: tl.constexpr, STEPS: tl.constexpr,
-    x, w, frame, exponent, row, column, weight_row, H, W,
-    CI: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
-    BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    SCALED: tl.constexpr, TMA: tl.constexpr, TRANSPOSED: tl.constexpr,
+    x, w, frame, exponent, row, column, weight_row, H, W, CONV: tl.constexpr, CUT: tl.constexpr,
 ):  # fmt: skip
     """Add the products of frames ONE and OTHER of the four with their taps to two sums."""
     for step in range(STEPS):
         one = accumulate_step(
-            one, ONE * STEPS + step, x, w, frame + ONE, exponent, row, column, weight_row, H, W,
-            CI, 4, KH, KW, 1, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, SCALED, TMA, TRANSPOSED,
+            one, ONE * STEPS + step, x, w, frame + ONE, exponent, row, column, weight_row, H, W, CONV, CUT
         )  # fmt: skip
         other = accumulate_step(
-            other, OTHER * STEPS + step, x, w, frame + OTHER, exponent, row, column, weight_row, H, W,
-            CI, 4, KH, KW, 1, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, SCALED, TMA, TRANSPOSED,
+            other, OTHER * STEPS + step, x, w, frame + OTHER, exponent, row, column, weight_row, H, W, CONV, CUT
         )  # fmt: skip
     return one, other
 
@@ -55,52 +42,45 @@ def accumulate_two(
 @triton.jit
 def paired_conv3d_kernel(
     x, w, y, partials, exponents, scale, bias, residual, shortcut, shortcut_weight, H, W, GRID_H, GRID_W,
-    CI: tl.constexpr, CO: tl.constexpr, CS: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, PHASES: tl.constexpr,
-    BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    BLOCK_KS: tl.constexpr, SPLITS: tl.constexpr, SCALED: tl.constexpr, INTEGER: tl.constexpr, TMA: tl.constexpr,
-    TRANSPOSED: tl.constexpr, HAS_EXPONENTS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
-    STATISTIC_ROWS: tl.constexpr, WHOLE: tl.constexpr,
+    CONV: tl.constexpr, CUT: tl.constexpr,
 ):  # fmt: skip
     """One tile of two frames; the frames share an exponent."""
-    CHANNEL_BLOCKS: tl.constexpr = CO // BLOCK_N
-    STEPS: tl.constexpr = KH * KW * CI // BLOCK_K
+    PHASES: tl.constexpr = CONV.PHASES
+    PIXELS: tl.constexpr = CUT.BLOCK_H * CUT.BLOCK_W
+    CHANNEL_BLOCKS: tl.constexpr = CONV.CO // CUT.BLOCK_N
+    STEPS: tl.constexpr = CONV.KH * CONV.KW * CONV.CI // CUT.BLOCK_K
     pid = tl.program_id(0)
     block_n = pid % CHANNEL_BLOCKS
     pid = pid // CHANNEL_BLOCKS
     phase = pid % PHASES
     pid = pid // PHASES
-    tiles_w = tl.cdiv(GRID_W, BLOCK_W)
-    grid_h = pid // tiles_w * BLOCK_H
-    grid_w = pid % tiles_w * BLOCK_W
-    row = grid_h - (1 if PHASES == 4 else KH // 2)
-    column = grid_w - (1 if PHASES == 4 else KW // 2)
+    tiles_w = tl.cdiv(GRID_W, CUT.BLOCK_W)
+    grid_h = pid // tiles_w * CUT.BLOCK_H
+    grid_w = pid % tiles_w * CUT.BLOCK_W
+    row = grid_h - (1 if PHASES == 4 else CONV.KH // 2)
+    column = grid_w - (1 if PHASES == 4 else CONV.KW // 2)
     if PHASES == 4:
         row += phase // 2
         column += phase % 2
-    weight_row = phase * CO + block_n * BLOCK_N
+    weight_row = phase * CONV.CO + block_n * CUT.BLOCK_N
     zero = tl.program_id(1)
     exponent = 0
-    if HAS_EXPONENTS:
+    if CONV.HAS_EXPONENTS:
         exponent = tl.load(exponents)
-    M: tl.constexpr = BLOCK_H * BLOCK_W
-    ROWS: tl.constexpr = BLOCK_N if TRANSPOSED else M
-    COLUMNS: tl.constexpr = M if TRANSPOSED else BLOCK_N
-    none = tl.zeros((ROWS, COLUMNS), dtype=tl.int32 if INTEGER else tl.float32)
+    ROWS: tl.constexpr = CUT.BLOCK_N if CUT.TRANSPOSED else PIXELS
+    COLUMNS: tl.constexpr = PIXELS if CUT.TRANSPOSED else CUT.BLOCK_N
+    none = tl.zeros((ROWS, COLUMNS), dtype=tl.int32 if CONV.INTEGER else tl.float32)
     # Two products at a time: the pipeline is filled twice for a tile, not four times.
     both, change = accumulate_two(
-        none, none, 1, 2, STEPS, x, w, zero, exponent, row, column, weight_row, H, W,
-        CI, KH, KW, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, SCALED, TMA, TRANSPOSED,
+        none, none, 1, 2, STEPS, x, w, zero, exponent, row, column, weight_row, H, W, CONV, CUT
     )  # fmt: skip
     first, second = accumulate_two(
-        both + change, both - change, 0, 3, STEPS, x, w, zero, exponent, row, column, weight_row, H, W,
-        CI, KH, KW, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, SCALED, TMA, TRANSPOSED,
+        both + change, both - change, 0, 3, STEPS, x, w, zero, exponent, row, column, weight_row, H, W, CONV, CUT
     )  # fmt: skip
     for t in tl.static_range(2):
         conclude(
-            first if t == 0 else second, exponent, (zero + t, phase, grid_h, grid_w), phase, block_n * BLOCK_N,
-            y, partials, scale, bias, residual, shortcut, shortcut_weight, GRID_H, GRID_W,
-            CO, CS, PHASES, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_KS, SPLITS, SCALED, TMA, TRANSPOSED,
-            HAS_EXPONENTS, HAS_RESIDUAL, STATISTIC_ROWS, WHOLE,
+            first if t == 0 else second, exponent, (zero + t, phase, grid_h, grid_w), phase, block_n * CUT.BLOCK_N,
+            y, partials, scale, bias, residual, shortcut, shortcut_weight, GRID_H, GRID_W, CONV, CUT,
         )  # fmt: skip
 
 
@@ -126,10 +106,5 @@ def paired_conv3d(
         *operand_loads(window, weights, config, problem.stride),
         out.y, out.partials, window.exponents, weights.scale, weights.bias, residual_load(additions, config, problem),
         *shortcut_loads(additions, config, problem), problem.height_px, problem.width_px, grid_h, grid_w,
-        **paired_constants(problem, config), num_warps=config.warps, num_stages=config.stages,
+        **constants(problem, config), num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
-
-
-def paired_constants(problem: ConvProblem, config: ConvConfig) -> dict[str, Any]:
-    """What the kernel is specialised for, by parameter name."""
-    return {name: value for name, value in constants(problem, config).items() if name not in ("KT", "STRIDE")}

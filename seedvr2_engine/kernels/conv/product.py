@@ -52,25 +52,26 @@ def pick(values, index):
 
 @triton.jit
 def accumulate_step(
-    acc, step, x, w, frame, exponent, row, column, weight_row, H, W,
-    CI: tl.constexpr, KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr,
-    BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    SCALED: tl.constexpr, TMA: tl.constexpr, TRANSPOSED: tl.constexpr,
+    acc, step, x, w, frame, exponent, row, column, weight_row, H, W, CONV: tl.constexpr, CUT: tl.constexpr
 ):  # fmt: skip
-    """Add one step of the product's depth, seen in `frame`, to `acc` [M, N], or [N, M] if TRANSPOSED."""
-    CHUNKS: tl.constexpr = CI // BLOCK_K
+    """Add one step of the product's depth, seen in `frame`, to `acc` [M, N], or [N, M] if transposed."""
+    BLOCK_K: tl.constexpr = CUT.BLOCK_K
+    CHUNKS: tl.constexpr = CONV.CI // BLOCK_K
+    DEPTH: tl.constexpr = CONV.KT * CONV.KH * CONV.KW * CONV.CI
     tap = step // CHUNKS
-    kh = tap % (KH * KW) // KW
-    kw = tap % KW
+    kh = tap % (CONV.KH * CONV.KW) // CONV.KW
+    kw = tap % CONV.KW
     c = (step % CHUNKS) * BLOCK_K
-    a = load_window(x, frame, row, column, kh, kw, c, H, W, CI, STRIDE, BLOCK_H, BLOCK_W, BLOCK_K, TMA)
-    b = load_matrix(w, weight_row, step * BLOCK_K, KT * KH * KW * CI, BLOCK_N, BLOCK_K, TMA)
-    if SCALED:
+    a = load_window(
+        x, frame, row, column, kh, kw, c, H, W, CONV.CI, CONV.STRIDE, CUT.BLOCK_H, CUT.BLOCK_W, BLOCK_K, CUT.TMA
+    )  # fmt: skip
+    b = load_matrix(w, weight_row, step * BLOCK_K, DEPTH, CUT.BLOCK_N, BLOCK_K, CUT.TMA)
+    if CONV.SCALED:
         # E8M0: the byte 127 is a scale of one.
-        a_scale = tl.full((BLOCK_H * BLOCK_W, BLOCK_K // 32), 127, tl.int32) + exponent
-        b_scale = tl.full((BLOCK_N, BLOCK_K // 32), 127, tl.uint8)
+        a_scale = tl.full((CUT.BLOCK_H * CUT.BLOCK_W, BLOCK_K // 32), 127, tl.int32) + exponent
+        b_scale = tl.full((CUT.BLOCK_N, BLOCK_K // 32), 127, tl.uint8)
         acc = tl.dot_scaled(a, a_scale.to(tl.uint8), "e4m3", b.T, b_scale, "e4m3", acc)
-    elif TRANSPOSED:
+    elif CUT.TRANSPOSED:
         acc = tl.dot(b, a.T, acc, out_dtype=acc.dtype)
     else:
         acc = tl.dot(a, b.T, acc, out_dtype=acc.dtype)
@@ -79,34 +80,29 @@ def accumulate_step(
 
 @triton.jit
 def accumulate(
-    acc, begin, end, x, w, frames, exponents, row, column, weight_row, H, W,
-    CI: tl.constexpr, KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr,
-    BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    SCALED: tl.constexpr, TMA: tl.constexpr, TRANSPOSED: tl.constexpr,
+    acc, begin, end, x, w, frames, exponents, row, column, weight_row, H, W, CONV: tl.constexpr, CUT: tl.constexpr
 ):  # fmt: skip
     """Add steps `begin` to `end` of the product's depth to `acc`."""
-    STEPS: tl.constexpr = KH * KW * CI // BLOCK_K
+    STEPS: tl.constexpr = CONV.KH * CONV.KW * CONV.CI // CUT.BLOCK_K
     for step in range(begin, end):
         kt = step // STEPS
         acc = accumulate_step(
-            acc, step, x, w, pick(frames, kt), pick(exponents, kt), row, column, weight_row, H, W,
-            CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, SCALED, TMA, TRANSPOSED,
+            acc, step, x, w, pick(frames, kt), pick(exponents, kt), row, column, weight_row, H, W, CONV, CUT
         )  # fmt: skip
     return acc
 
 
 @triton.jit
 def accumulate_mixed(
-    acc, STEPS: tl.constexpr, x, w, frames, exponents, row, column, weight_row, H, W,
-    CI: tl.constexpr, KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, STRIDE: tl.constexpr,
-    BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, TMA: tl.constexpr,
-    TRANSPOSED: tl.constexpr,
+    acc, x, w, frames, exponents, row, column, weight_row, H, W, CONV: tl.constexpr, CUT: tl.constexpr
 ):  # fmt: skip
     """The whole product where the window's frames have different exponents; returns it and its own exponent.
 
     Frames are taken in the order of rising exponents, so that what is summed so far only ever shrinks and no
     integer can overflow.
     """
+    KT: tl.constexpr = CONV.KT
+    STEPS: tl.constexpr = CONV.KH * CONV.KW * CONV.CI // CUT.BLOCK_K
     e0, e1, e2 = exponents
     # With two temporal taps the third exponent repeats the second.
     rank0 = (e1 < e0).to(tl.int32) + ((e2 < e0) & (KT > 2)).to(tl.int32)
@@ -121,7 +117,6 @@ def accumulate_mixed(
             acc = acc * tl.exp2((last - exponent).to(tl.float32))
         last = exponent
         acc = accumulate(
-            acc, kt * STEPS, (kt + 1) * STEPS, x, w, frames, exponents, row, column, weight_row, H, W,
-            CI, KT, KH, KW, STRIDE, BLOCK_H, BLOCK_W, BLOCK_N, BLOCK_K, False, TMA, TRANSPOSED,
+            acc, kt * STEPS, (kt + 1) * STEPS, x, w, frames, exponents, row, column, weight_row, H, W, CONV, CUT
         )  # fmt: skip
     return acc, last

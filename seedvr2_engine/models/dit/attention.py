@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...device import is_before_ampere
 from .config import DiTConfig
 from .rope import Rotation, rotary_frequencies, rotate
 from .streams import PerStream, rms_norm
@@ -24,7 +25,7 @@ def choose_attention(device: torch.device, dtype: torch.dtype) -> AttentionKind:
     """The fastest kind that this installation has for the device and dtype of queries, keys and values."""
     half = dtype in (torch.float16, torch.bfloat16)
     # Both kernels are FlashAttention's, which starts at sm_80.
-    if device.type == "cuda" and half and torch.cuda.get_device_capability(device) >= (8, 0):
+    if device.type == "cuda" and half and not is_before_ampere(device):
         if find_spec("flash_attn") is not None:
             return "flash-attn"
         if find_spec("torch.nn.attention.varlen") is not None:

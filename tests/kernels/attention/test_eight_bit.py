@@ -58,7 +58,7 @@ def attend(qkv, config, format="int8"):
 @pytest.mark.parametrize("uses_tma", [True, False], ids=["descriptors", "pointers"])
 @pytest.mark.parametrize("format", ["int8", "fp8"])
 @pytest.mark.parametrize("length", [37, 200])
-def test_equals_the_twin(length, format, uses_tma, way):
+def test_equals_the_reference(length, format, uses_tma, way):
     qkv = make_qkv(length, gain=4)
     config = replace(way, uses_tma=uses_tma)
     actual, expected = (make_operands(length, format) for _ in range(2))
@@ -130,7 +130,7 @@ def test_bf16_and_frames_of_their_own(way):
 
 
 @pytest.mark.parametrize(("gain", "limit"), [(1.0, 0.055), (4.0, 0.05), (10.0, 0.055)])
-def test_twin_is_as_near_to_exact_attention_as_an_fp8_convolution(gain, limit):
+def test_reference_is_as_near_to_exact_attention_as_an_fp8_convolution(gain, limit):
     """Whatever keys and values have in common; INT8 scores alone are 0.010 to 0.025, FP8 scores 0.05 to 0.14 off."""
     qkv = make_qkv(600, gain)
     operands, (exact, actual) = make_operands(600, "int8"), torch.empty(2, 1, 600, DIM)

@@ -14,7 +14,7 @@ from ..tolerances import assert_close
 @pytest.mark.parametrize("uses_tma", [True, False], ids=["descriptors", "pointers"])
 @pytest.mark.parametrize("gain", [1.0, 6.0], ids=["flat", "peaked"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_equals_the_twin(dtype: torch.dtype, gain: float, uses_tma: bool) -> None:
+def test_equals_the_reference(dtype: torch.dtype, gain: float, uses_tma: bool) -> None:
     generator = torch.Generator().manual_seed(6)
     length, dim = 41, 64
     qkv = (torch.randn(2, length, 3 * dim, generator=generator) * gain).to(dtype)

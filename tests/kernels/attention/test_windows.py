@@ -20,7 +20,7 @@ BOUNDS = [0, *accumulate(LENGTHS)]
 @pytest.mark.parametrize("uses_tma", [True, False], ids=["descriptors", "pointers"])
 @pytest.mark.parametrize("gain", [1.0, 6.0], ids=["flat", "peaked"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_equals_the_twin(dtype: torch.dtype, gain: float, uses_tma: bool) -> None:
+def test_equals_the_reference(dtype: torch.dtype, gain: float, uses_tma: bool) -> None:
     torch.manual_seed(6)
     heads, dim, rows = 3, 32, BOUNDS[-1]
     qkv = tuple((torch.randn(rows, heads, dim) * gain).to(dtype) for _ in range(3))

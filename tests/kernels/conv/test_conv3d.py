@@ -86,12 +86,12 @@ LOADS = pytest.mark.parametrize("uses_tma", [True, False], ids=["descriptors", "
 
 
 @pytest.mark.parametrize("format", ["fp8", "mxfp8", "int8", "fp16", "bf16"])
-def test_formats_equal_the_twin(format: str) -> None:
+def test_formats_equal_the_reference(format: str) -> None:
     compare(replace(PROBLEM, format=format))
 
 
 @pytest.mark.parametrize("format", ["fp8", "int8", "fp16"])
-def test_pointer_loads_equal_the_twin(format: str) -> None:
+def test_pointer_loads_equal_the_reference(format: str) -> None:
     compare(replace(PROBLEM, format=format, kernel=(3, 1, 3), height_px=5), replace(TILE, uses_tma=False))
 
 

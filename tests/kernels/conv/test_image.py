@@ -9,7 +9,7 @@ from seedvr2_engine.kernels.conv import image
 from ..tolerances import assert_close
 
 
-def test_unfold_equals_the_twin() -> None:
+def test_unfold_equals_the_reference() -> None:
     picture = torch.randn(3, 2, 5, 37)
     outputs = [torch.full((2, 5, 37, 32), float("nan"), dtype=torch.float16) for _ in range(2)]
     image.unfold(picture, outputs[0])
@@ -17,7 +17,7 @@ def test_unfold_equals_the_twin() -> None:
     assert torch.equal(*outputs)
 
 
-def test_fold_equals_the_twin() -> None:
+def test_fold_equals_the_reference() -> None:
     taps, bias = torch.randn(2, 5, 37, 32), torch.randn(3)
     # A view of a longer clip: frames are written where they belong.
     clips = [torch.full((3, 4, 5, 37), float("nan")) for _ in range(2)]

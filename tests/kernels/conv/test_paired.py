@@ -56,7 +56,7 @@ def compare(problem: ConvProblem, config: ConvConfig) -> None:
 
 @pytest.mark.parametrize("transposed", [True, False])
 @pytest.mark.parametrize("format", ["fp8", "mxfp8", "int8", "fp16", "bf16"])
-def test_formats_equal_the_twin(format: str, transposed: bool) -> None:
+def test_formats_equal_the_reference(format: str, transposed: bool) -> None:
     # Block-scaled products have pixels as rows.
     problem = replace(PROBLEM, format=format, has_range=format == "int8", has_residual=True)
     transposed = transposed and format != "mxfp8"
@@ -65,7 +65,7 @@ def test_formats_equal_the_twin(format: str, transposed: bool) -> None:
 
 @pytest.mark.parametrize("uses_tma", [True, False], ids=["descriptors", "pointers"])
 @pytest.mark.parametrize("change", ["phases", "shortcut", "tile that fills"])
-def test_other_layers_equal_the_twin(change: str, uses_tma: bool) -> None:
+def test_other_layers_equal_the_reference(change: str, uses_tma: bool) -> None:
     problem = PROBLEM
     if change == "phases":
         problem = replace(problem, kernel=(4, 2, 2), phases=4, height_px=5, width_px=3)
@@ -89,7 +89,7 @@ def norms(precision: str) -> list[Operation]:
 
 
 @pytest.mark.parametrize("precision", ["fp8", "int8", "fp16"])
-def test_sums_of_frames_equal_the_twin(precision: str) -> None:
+def test_winograd_inputs_equal_the_reference(precision: str) -> None:
     for operation in norms("fp8" if precision == "int8" else precision):
         # No plan has pairs in INT8; the kernel knows them.
         check = check_operation(replace(operation, format=precision), triton_backend(), torch.device("cpu"))
