@@ -13,14 +13,14 @@ from typing import NamedTuple
 from seedvr2_engine.device import DeviceSpec, MatrixRates
 from seedvr2_engine.kernels.architectures import ARCHITECTURES
 from seedvr2_engine.kernels.configs import FORMATS, Format, Refusal
-from seedvr2_engine.kernels.layout import element_bytes
 from seedvr2_engine.kernels.dispatch import choose_window_config
+from seedvr2_engine.kernels.layout import element_bytes
 from seedvr2_engine.models.vae.config import VAEConfig
 from seedvr2_engine.plan import VAEShape, compile_vae_plan
 from seedvr2_engine.plan.choices import choose_precision
 from seedvr2_engine.plan.coverage import PARTS
 from seedvr2_engine.plan.describe import describe_config
-from seedvr2_engine.plan.execution_plan import Step
+from seedvr2_engine.plan.execution_plan import Operation
 from seedvr2_engine.quant import QuantRecipe
 
 TARGET = Path(__file__).parent.parent / "docs" / "formats.md"
@@ -57,32 +57,34 @@ def device(sm: str) -> DeviceSpec:
     return DeviceSpec(sm, sm, 0, ARCHITECTURES[sm].shared_memory_bytes, 0, 0.0, MatrixRates(0, 0, 0, 0))
 
 
-def kind_of(step: Step) -> str:
-    """The layers that a step stands for, in a few words."""
-    part = step.layer.split(".")[0]
-    if step.layer.endswith((".conv_in", ".conv_out")):
-        return f"{part}'s {'first' if step.layer.endswith('in') else 'last'} convolution"
-    if step.kernel == "attention":
+def kind_of(operation: Operation) -> str:
+    """The layers that an operation stands for, in a few words."""
+    part = operation.layer.split(".")[0]
+    if operation.layer.endswith((".conv_in", ".conv_out")):
+        return f"{part}'s {'first' if operation.layer.endswith('in') else 'last'} convolution"
+    if operation.kernel == "attention":
         return "attention"
-    assert step.problem is not None
-    if ".attentions." in step.layer:
+    assert operation.problem is not None
+    if ".attentions." in operation.layer:
         return "the attention's projections"
-    widths = f"{step.problem.channels_in}" if step.problem.channels_in == step.problem.channels_out else ""
-    widths = widths or f"{step.problem.channels_in} to {step.problem.channels_out}"
-    if "samplers" in step.layer:
-        return f"{'up' if step.problem.phases == 4 else 'down'}sampler {widths}"
-    added = " with shortcut" if step.problem.shortcut_channels else ""
+    widths = (
+        f"{operation.problem.channels_in}" if operation.problem.channels_in == operation.problem.channels_out else ""
+    )
+    widths = widths or f"{operation.problem.channels_in} to {operation.problem.channels_out}"
+    if "samplers" in operation.layer:
+        return f"{'up' if operation.problem.phases == 4 else 'down'}sampler {widths}"
+    added = " with shortcut" if operation.problem.shortcut_channels else ""
     return f"resnet {widths}{added}"
 
 
-def kernel_of(step: Step) -> str:
-    """The module of `kernels` that computes a step, or PyTorch."""
-    if step.kernel == "attention":
-        if step.config is None:
+def kernel_of(operation: Operation) -> str:
+    """The module of `kernels` that computes an operation, or PyTorch."""
+    if operation.kernel == "attention":
+        if operation.config is None:
             return "PyTorch"
-        return "attention.eight_bit" if element_bytes(step.format) == 1 else "attention.flash"
-    assert step.problem is not None
-    return "conv.paired" if step.problem.paired else "conv.conv3d"
+        return "attention.eight_bit" if element_bytes(operation.format) == 1 else "attention.flash"
+    assert operation.problem is not None
+    return "conv.paired" if operation.problem.paired else "conv.conv3d"
 
 
 def rows_of(sm: str, format: Format) -> dict[Row, list[str]]:
@@ -93,12 +95,12 @@ def rows_of(sm: str, format: Format) -> dict[Row, list[str]]:
         plan = compile_vae_plan(VAEConfig(), QuantRecipe(format), device(sm), shape, sys.maxsize)
         if plan.refusals:
             raise SystemExit(f"{sm}, {format}: expected a plan, found {plan.refusals[0]}.")
-        for step in plan.steady.steps:
-            if step.kernel in ("conv3d", "attention"):
-                row = Row(kernel_of(step), step.format, describe_config(step.config), step.reason)
+        for operation in plan.steady.operations:
+            if operation.kernel in ("conv3d", "attention"):
+                row = Row(kernel_of(operation), operation.format, describe_config(operation.config), operation.reason)
                 kinds = found.setdefault(row, [])
-                if kind_of(step) not in kinds:
-                    kinds.append(kind_of(step))
+                if kind_of(operation) not in kinds:
+                    kinds.append(kind_of(operation))
     return found
 
 

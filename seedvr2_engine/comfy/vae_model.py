@@ -17,9 +17,7 @@ from ..engine.served_vae import ServedVAE
 from ..engine.vae.engine import VAEEngine
 from ..loading import load_vae
 from ..models.vae.config import VAEConfig
-from ..models.vae.model import VideoVAE
 from ..models.vae.tiling import TileSpec
-from ..pipeline.reconstruct import engine_of
 from ..plan.choices import memory_budget_bytes
 from ..plan.compile import compile_vae_plan
 from ..plan.execution_plan import ExecutionPlan, Part, VAEShape

@@ -12,9 +12,9 @@ from ...errors import CheckpointError
 from ...models.dit.config import DiTConfig
 from ...models.vae.config import Shape, VAEConfig
 from ..base import Checkpoint
-from ..quoting import quoted
 from ..detect import load_finite, model_names, vae_tensor_names
 from ..detect_dit import NEGATIVE_TEXT, POSITIVE_TEXT, dit_tensor_names
+from ..quoting import quoted
 
 SOURCE_HASH_KEY = "seedvr2.source_sha256"
 """Metadata key of the SHA-256 of the file a conversion started from."""
