@@ -7,7 +7,6 @@ measured again.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,8 +27,6 @@ from ...quality.metrics import decibel
 from ...quant.quantize import QuantizedTensor, quantize_rows
 from ..dit.quantized import MATRICES, BlockFormat, Matrix, matrix_of
 from .sensitivity import mean_squared_error, picture
-
-log = logging.getLogger(__name__)
 
 DEFAULT_MIN_PSNR_DB = 50.0
 """The decoded picture of the check's clips may differ from that of 16 bits by this much at most."""
@@ -92,7 +89,7 @@ class DitCheck:
     def describe(self) -> str:
         """One line for people."""
         line = (
-            f"transformer in {self.format}: decoded within {self.psnr_db:.1f} dB of 16 bits "
+            f"decoded within {self.psnr_db:.1f} dB of 16 bits "
             f"(limit {self.min_psnr_db:g} dB, measured in {self.seconds:.1f} s)"
         )
         if self.kept:
@@ -147,7 +144,6 @@ def check_dit(
         format, min_psnr_db, decibel(before), decibel(measured), tuple(formats), tuple(kept),
         round(time.monotonic() - began, 2),
     )  # fmt: skip
-    log.info(result.describe())
     return result, model
 
 
