@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from seedvr2_engine.cli.upscaling.hdr import hdr_sentence
 from seedvr2_engine.color import hdr
-from seedvr2_engine.video import ColorRange, ColorTags, Matrix, info, open_source
+from seedvr2_engine.video import ColorRange, ColorTags, Matrix, color_tags, open_source
 
 from ..conftest import GOLDEN
 from ..video.writing.test_hdr import HLG, PQ, STATIC, hdr10
@@ -71,4 +71,4 @@ def test_unknown_choice(clip, tmp_path):
 
 def test_both_rooms_mean_the_same_transfer():
     """The pipeline knows no files, and so not their tags."""
-    assert info.PQ_TRANSFER == hdr.PQ_TRANSFER
+    assert color_tags.PQ_TRANSFER == hdr.PQ_TRANSFER

@@ -6,8 +6,6 @@ from pathlib import Path, PureWindowsPath
 
 MODEL_SUFFIXES = frozenset({".safetensors", ".gguf"})
 """Endings of the files that are offered as models."""
-WORKING_PREFIX = ".seedvr2-"
-"""How the folders begin that a conversion works in."""
 
 _LONGEST_NAME_BYTES = 255
 """Of one part of a path, on all common file systems."""

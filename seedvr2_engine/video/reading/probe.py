@@ -25,7 +25,7 @@ from .container.size_change import SizeChange
 from .decoders import decoder_of
 from .hdr_side_data import read_hdr
 
-__all__ = ["Probed", "codec_name", "describe_video", "first_frame", "main_video", "opened", "probe"]
+__all__ = ["Probed", "codec_name", "first_frame", "main_video", "opened", "probe"]
 
 # Some of their packets hold no picture to show (VP8 alternate references, packed B-frames, repeats, sequence ends).
 _DECODE_TO_COUNT = frozenset({"vp8", "mpeg4", "theora", "dirac"})
@@ -56,11 +56,6 @@ class Probed:
     """Whether a frame's two fields come as packets of their own."""
     notes: tuple[str, ...] = ()
     """Sentences about what is done otherwise than the file says."""
-
-
-def describe_video(path: Path) -> SourceInfo:
-    """Return everything about a clip or a single picture, see `probe`."""
-    return probe(path).info
 
 
 def probe(path: Path, structure: Structure | None = None) -> Probed:

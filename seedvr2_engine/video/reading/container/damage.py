@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from ..structure.animated import PNG_SIGNATURE, walk_gif, walk_png
 from ..structure.asf import ASF_HEADER, walk_asf
 from ..structure.flv import walk_flv
-from ..structure.gif import walk_gif
 from ..structure.isobmff import FIRST_BOXES, walk_boxes
 from ..structure.ivf import walk_ivf
 from ..structure.matroska import EBML_ID, walk_matroska
@@ -16,7 +16,6 @@ from ..structure.mxf import MXF_KEY, walk_mxf
 from ..structure.nut import NUT_SIGNATURE, walk_nut
 from ..structure.ogg import walk_ogg
 from ..structure.parts import Budget, Structure, TooManyPartsError
-from ..structure.png import PNG_SIGNATURE, walk_png
 from ..structure.riff import walk_riff
 from ..structure.transport import walk_transport_stream
 
