@@ -87,7 +87,7 @@ class TensorInfo:
     def was_padded_from(self, shape: Shape) -> bool:
         """Whether a matrix of this shape, padded, is what is stored here."""
         step = self.padded_to
-        return step > 1 and len(shape) == 2 and tuple(-(-size // step) * step for size in shape) == self.shape
+        return step > 1 and tuple(-(-size // step) * step for size in shape) == self.shape
 
     @property
     def quantisation(self) -> str | None:

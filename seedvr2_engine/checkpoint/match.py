@@ -19,7 +19,7 @@ def match_tensors(
     names: the model's name of each of the file's tensors -> its name in the file. model: what the shapes belong to, for
     messages. Raises CheckpointError that names what is missing, what is too much, and what has another shape. In a
     GGUF file a tensor may have fewer axes than the model's: any such shape of the right element count will do, because
-    collapsing keeps the order of the values. Matrices in blocks may be padded.
+    collapsing keeps the order of the values.
     """
     missing = [name for name in shapes if name not in names]
     extra = [quoted(stored) for name, stored in names.items() if name not in shapes]
@@ -53,4 +53,4 @@ def listed(items: Sequence[str], separator: str = ", ") -> str:
 def _fits(info: TensorInfo, shape: Shape, file_format: str) -> bool:
     stored = info.original_shape or info.shape
     collapsed = file_format == "gguf" and info.original_shape is None and len(stored) < len(shape)
-    return stored == shape or info.was_padded_from(shape) or (collapsed and prod(stored) == prod(shape))
+    return stored == shape or (collapsed and prod(stored) == prod(shape))

@@ -201,6 +201,8 @@ def test_files_say_what_was_lost(source: Path) -> None:
     third = convert(second.target, "F32")
     assert third.source_losses == f"{metadata[LOSSES_KEY]}; Q5_0 {second.relative_rms:.2e}"
     assert describe_checkpoint(third.target).metadata[LOSSES_KEY] == f"{third.source_losses}; F32 0.00e+00"
+    # What lost nothing is not told again.
+    assert convert(third.target, "Q4_0").source_losses == third.source_losses
 
 
 def test_losses_that_nobody_wrote_down(tmp_path: Path) -> None:
