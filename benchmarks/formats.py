@@ -22,6 +22,7 @@ from seedvr2_engine.plan.coverage import PARTS
 from seedvr2_engine.plan.describe import describe_config
 from seedvr2_engine.plan.execution_plan import Operation
 from seedvr2_engine.quant import QuantRecipe
+from seedvr2_engine.quant.recipe import EIGHT_BIT
 
 TARGET = Path(__file__).parent.parent / "docs" / "formats.md"
 ROWS_PX, COLUMNS_PX = 720, 1280
@@ -34,7 +35,7 @@ Generated from the dispatch by `python -m benchmarks.formats`; a test compares. 
 picture is {COLUMNS_PX}x{ROWS_PX}, the clip has many frames, and memory is not short: with less of it frames are
 computed one by one where this says "in pairs". Other sizes get other cuts (`kernels/dispatch.py`,
 `kernels/architectures/`) and the same formats. What a layer is computed in can still change when weights are loaded:
-the accuracy check moves to 16 bits what 8 bits would spoil. The transformer is computed in 16 bits everywhere.
+the accuracy check moves to 16 bits what 8 bits would spoil.
 
 How to read a cut: a tile is rows x columns of the picture, N its output channels, K the input channels of one step;
 "descriptors" are those of the tensor memory accelerator, "pointers" plain loads.
@@ -106,8 +107,8 @@ def rows_of(sm: str, format: Format) -> dict[Row, list[str]]:
 
 def overview() -> Iterator[str]:
     """Formats by generations: which is offered, and why not."""
-    yield f"| | {' | '.join(FORMATS)} | windows of the transformer |"
-    yield f"|---|{'---|' * (len(FORMATS) + 1)}"
+    yield f"| | {' | '.join(FORMATS)} | windows of the transformer | its products in 8 bits |"
+    yield f"|---|{'---|' * (len(FORMATS) + 2)}"
     for sm, architecture in ARCHITECTURES.items():
         automatic = choose_precision("auto", device(sm)).format
         cells = []
@@ -117,7 +118,8 @@ def overview() -> Iterator[str]:
             else:
                 cells.append(f"no: {architecture.left_out[format]}" if format in architecture.left_out else "no units")
         windows = "PyTorch" if isinstance(choose_window_config(HEAD_CHANNELS, sm), Refusal) else "our kernel"
-        yield f"| {sm} | {' | '.join(cells)} | {windows} |"
+        products = ", ".join(architecture.matrices) or "none"
+        yield f"| {sm} | {' | '.join(cells)} | {windows} | {products} |"
 
 
 def tables(sm: str) -> Iterator[str]:

@@ -20,6 +20,9 @@ from .terminal.streams import drop_what_waits
 _M_MMAP_THRESHOLD = -3
 """Its number in glibc's malloc.h."""
 _OWN_PAGES_BYTES = 1 << 20
+_M_TRIM_THRESHOLD = -1
+_KEPT_BYTES = 64 << 20
+"""What the heap of the smaller blocks keeps when they are freed, instead of giving it back and asking anew."""
 
 
 def _with_exit_codes(command: Callable[..., None]) -> Callable[..., None]:
@@ -128,3 +131,4 @@ def _keep_memory_steady() -> None:
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none, and no need of it.
         if mallopt is not None:
             mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES_BYTES)
+            mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)

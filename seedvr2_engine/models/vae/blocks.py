@@ -12,6 +12,10 @@ from torch import Tensor, nn
 
 from .causal import CausalCache, CausalConv3d, causal_conv3x3x3
 from .config import VAEConfig
+from .convolution import is_large, keeps_channels_last
+
+_CACHED_ROWS = 2048
+"""Positions whose squares `FrameGroupNorm` adds up at a time, so that they stay in a core's cache."""
 
 
 class FrameGroupNorm(nn.GroupNorm):
@@ -20,12 +24,41 @@ class FrameGroupNorm(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, C, T, H, W)."""
         frames = x.transpose(1, 2)
+        if keeps_channels_last(x):
+            if is_large(x):
+                return self._channels_last(x)
+            frames = frames.contiguous()
         return super().forward(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
+
+    def _channels_last(self, x: Tensor) -> Tensor:
+        """PyTorch's own for this layout takes the mean's square from the mean of squares, which costs digits."""
+        # [N, T, H*W, C]
+        frames = x.permute(0, 2, 3, 4, 1).flatten(2, 3)
+        out = torch.empty_like(frames)
+        for rows, target in zip(frames.flatten(0, 1), out.flatten(0, 1), strict=True):
+            self._normalize_rows(rows, target)
+        return out.unflatten(2, x.shape[3:]).permute(0, 4, 1, 2, 3)
+
+    def _normalize_rows(self, rows: Tensor, out: Tensor) -> None:
+        """Normalise one frame, (positions, C)."""
+        mean = rows.mean(0)
+        torch.sub(rows, mean, out=out)
+        squares = torch.stack([part.square().sum(0) for part in out.split(_CACHED_ROWS)]).sum(0) / len(rows)
+        means = mean.view(self.num_groups, -1)
+        shift = means - means.mean(1, keepdim=True)
+        variance = (squares.view_as(means) + shift.square()).mean(1, keepdim=True)
+        gain = ((variance + self.eps).rsqrt() * self.weight.view_as(means)).flatten()
+        torch.addcmul(shift.flatten() * gain + self.bias, out, gain, out=out)
 
 
 def frame_norm(channels: int, config: VAEConfig) -> FrameGroupNorm:
     """The norm that every resnet and both output layers use."""
     return FrameGroupNorm(config.norm_groups, channels, eps=config.norm_eps)
+
+
+def activated(x: Tensor) -> Tensor:
+    """SiLU of what a norm gave, in its place where no gradient needs it again."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 class Resnet(nn.Module):
@@ -43,9 +76,10 @@ class Resnet(nn.Module):
 
     def forward(self, x: Tensor, cache: CausalCache | None = None) -> Tensor:
         """(N, channels_in, T, H, W) -> (N, channels_out, T, H, W)."""
-        h = self.conv1(F.silu(self.norm1(x)), cache)
-        h = self.conv2(F.silu(self.norm2(h)), cache)
-        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        h = self.conv1(activated(self.norm1(x)), cache)
+        h = self.conv2(activated(self.norm2(h)), cache)
+        shortcut = x if self.conv_shortcut is None else self.conv_shortcut(x)
+        return h + shortcut if torch.is_grad_enabled() else h.add_(shortcut)
 
 
 class FrameAttention(nn.Module):
@@ -126,5 +160,8 @@ class Upsample(nn.Module):
         n, phases, t, h, w = x.shape
         r = self.time_factor
         c = phases // (4 * r)
-        x = x.view(n, 2, 2, r, c, t, h, w).permute(0, 4, 5, 3, 6, 1, 7, 2)
-        return x.reshape(n, c, t * r, 2 * h, 2 * w)
+        split = x.view(n, 2, 2, r, c, t, h, w)
+        if keeps_channels_last(x):
+            shuffled = split.permute(0, 5, 3, 6, 1, 7, 2, 4).reshape(n, t * r, 2 * h, 2 * w, c)
+            return shuffled.permute(0, 4, 1, 2, 3)
+        return split.permute(0, 4, 5, 3, 6, 1, 7, 2).reshape(n, c, t * r, 2 * h, 2 * w)

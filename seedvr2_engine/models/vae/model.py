@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import overload
+from typing import Literal, cast, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import InvalidArgumentError
 from ..precision import exact_float32
-from .blocks import Downsample, MidBlock, Resnet, Upsample, frame_norm
-from .causal import CausalCache, causal_conv3x3x3
+from .blocks import Downsample, MidBlock, Resnet, Upsample, activated, frame_norm
+from .causal import CausalCache, causal_conv3x3x3, give_four_frames_a_latent
 from .config import VAEConfig
 from .inputs import batches, check_frames, check_input, check_slices
 from .tiling import TileGrid, TileSpec, decode_grid, encode_grid
@@ -71,6 +70,8 @@ class Encoder(nn.Module):
         self.mid_block = MidBlock(widths[-1], config)
         self.conv_norm_out = frame_norm(widths[-1], config)
         self.conv_out = causal_conv3x3x3(widths[-1], 2 * config.latent_channels)
+        halves = [level for level in range(len(widths)) if config.encoder_downsamples_time(level)]
+        give_four_frames_a_latent(self.conv_in, *self.down_blocks[: halves[0] + 1])
 
     def forward(self, video: Tensor, cache: CausalCache | None = None) -> Tensor:
         """(N, 3, 4n+1, H, W) in [-1, 1] -> moments (N, 32, n+1, H//8, W//8): mean, then raw log-variance.
@@ -81,7 +82,7 @@ class Encoder(nn.Module):
         for block in self.down_blocks:
             x = block(x, cache)
         x = self.mid_block(x, cache)
-        return self.conv_out(F.silu(self.conv_norm_out(x)), cache)
+        return self.conv_out(activated(self.conv_norm_out(x)), cache)
 
 
 class Decoder(nn.Module):
@@ -99,6 +100,9 @@ class Decoder(nn.Module):
             self.up_blocks.append(UpBlock(channels_in, channels, config, upsample))
         self.conv_norm_out = frame_norm(widths[-1], config)
         self.conv_out = causal_conv3x3x3(widths[-1], config.image_channels)
+        doubled = [index for index in range(len(widths)) if config.decoder_upsamples_time(index)]
+        upsamplers = cast(UpBlock, self.up_blocks[doubled[-1]]).upsamplers
+        give_four_frames_a_latent(upsamplers, *self.up_blocks[doubled[-1] + 1 :], self.conv_out)
 
     def forward(self, latent: Tensor, cache: CausalCache | None = None) -> Tensor:
         """(N, 16, n+1, h, w) -> (N, 3, 4n+1, 8h, 8w), nominally in [-1, 1], not clamped.
@@ -117,7 +121,7 @@ class Decoder(nn.Module):
 
     def finish(self, x: Tensor, cache: CausalCache | None = None) -> Tensor:
         """What the last block gives (N, C, T, H, W) -> pictures."""
-        return self.conv_out(F.silu(self.conv_norm_out(x)), cache)
+        return self.conv_out(activated(self.conv_norm_out(x)), cache)
 
 
 class VideoVAE(nn.Module):

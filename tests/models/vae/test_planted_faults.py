@@ -113,7 +113,7 @@ FAULTS = {
     "interleaved groups": swap_forward(blocks.FrameGroupNorm, interleaved_groups),
     "zeros before the clip": swap_forward(causal.CausalConv3d, zeros_before_the_clip),
     "symmetric time padding": swap_forward(causal.CausalConv3d, symmetric_time_padding),
-    "GELU for SiLU": lambda monkeypatch: monkeypatch.setattr(F, "silu", F.gelu),
+    "GELU for SiLU": lambda monkeypatch: monkeypatch.setattr(F, "silu", lambda x, inplace: F.gelu(x)),
     "attention without its norm": swap_forward(blocks.FrameAttention, attention(norm=False)),
     "attention without residual": swap_forward(blocks.FrameAttention, attention(residual=False)),
     "attention unscaled": swap_forward(blocks.FrameAttention, attention(scale=1.0)),
