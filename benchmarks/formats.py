@@ -22,7 +22,6 @@ from seedvr2_engine.plan.coverage import PARTS
 from seedvr2_engine.plan.describe import describe_config
 from seedvr2_engine.plan.execution_plan import Operation
 from seedvr2_engine.quant import QuantRecipe
-from seedvr2_engine.quant.recipe import EIGHT_BIT
 
 TARGET = Path(__file__).parent.parent / "docs" / "formats.md"
 ROWS_PX, COLUMNS_PX = 720, 1280

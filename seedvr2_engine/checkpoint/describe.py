@@ -10,11 +10,11 @@ from ..errors import CheckpointError
 from ..models.dit.config import DiTConfig
 from ..models.vae.config import VAEConfig
 from .base import Checkpoint, TensorInfo
+from .containers.gguf import ORIGINAL_SHAPE_KEY
+from .containers.quantised import HEADER_NOTES
 from .detect import detect_vae, is_dit, is_vae, vae_tensor_names
 from .detect_dit import detect_dit, dit_tensor_names
-from .gguf import ORIGINAL_SHAPE_KEY
 from .opening import open_checkpoint
-from .quantised import HEADER_NOTES
 from .quoting import quoted
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from .base import Checkpoint
-from .safetensors_file import SafetensorsCheckpoint
-from .stored import StoredBytes
+from .containers.safetensors import SafetensorsCheckpoint
+from .containers.stored import StoredBytes
 
 
 def open_checkpoint(path: Path | str) -> Checkpoint:
@@ -22,7 +22,7 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
         checkpoint: Checkpoint
         if head.startswith(b"GGUF"):
             # Here and not above: the gguf package is not needed for safetensors.
-            from .gguf import GGUFCheckpoint
+            from .containers.gguf import GGUFCheckpoint
 
             checkpoint = GGUFCheckpoint(stored)
         elif head[8:9] == b"{":

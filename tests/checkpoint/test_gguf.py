@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from seedvr2_engine.checkpoint.base import Checkpoint
-from seedvr2_engine.checkpoint.gguf import dequantise
+from seedvr2_engine.checkpoint.containers.gguf import dequantise
 from seedvr2_engine.checkpoint.opening import open_checkpoint
 from seedvr2_engine.errors import CheckpointError
 from tests.checkpoint.fuzz.forged_files import (

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from seedvr2_engine.checkpoint import unpack as unpacking
 from seedvr2_engine.checkpoint.base import Checkpoint
+from seedvr2_engine.checkpoint.containers import unpack as unpacking
+from seedvr2_engine.checkpoint.containers.unpack import UNPACKED_TYPES, unpack
 from seedvr2_engine.checkpoint.opening import open_checkpoint
-from seedvr2_engine.checkpoint.unpack import UNPACKED_TYPES, unpack
 from seedvr2_engine.errors import CheckpointError, InvalidArgumentError
 from tests.checkpoint.fuzz.defined_values import DefinedFile
 from tests.checkpoint.fuzz.forged_files import safetensors_file

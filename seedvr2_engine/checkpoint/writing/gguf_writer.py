@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ...models.vae.config import Shape
 from ..base import Checkpoint
-from ..gguf import ORIGINAL_SHAPE_KEY
+from ..containers.gguf import ORIGINAL_SHAPE_KEY
 from .entries import Entry, Loss, Progress
 
 _ROW_VALUES = 256

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...checkpoint.base import PackedTensor
-from ...checkpoint.unpack import UNPACKED_TYPES, unpack
+from ...checkpoint.containers.unpack import UNPACKED_TYPES, unpack
 
 _ALIGNMENT = 256
 PACKED_TYPES = UNPACKED_TYPES

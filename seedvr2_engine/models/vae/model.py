@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import Literal, cast, overload
+from typing import cast, overload
 
 import torch
 from torch import Tensor, nn

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..errors import CheckpointError
-from .base import Checkpoint, PackedTensor, TensorInfo
+from ...errors import CheckpointError
+from ..base import Checkpoint, PackedTensor, TensorInfo
+from ..quoting import quoted
 from .quantised import FLOAT_TYPES, FP8_FORMATS, find_quantised
-from .quoting import quoted
 from .stored import StoredBytes
 from .unpack import unpack
 

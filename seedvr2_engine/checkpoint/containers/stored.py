@@ -11,7 +11,7 @@ from types import TracebackType
 
 import torch
 
-from ..errors import CheckpointError, InvalidArgumentError, ModelFileError
+from ...errors import CheckpointError, InvalidArgumentError, ModelFileError
 
 
 class StoredBytes:

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
-from ..errors import CheckpointError
-from ..models.vae.config import Shape
-from ..quant.mxfp8 import BLOCK as MXFP8_BLOCK
-from ..quant.nvfp4 import BLOCK as NVFP4_BLOCK
-from ..quant.rotation import DEFAULT_GROUP, is_rotation_group
-from ..quant.scale_tiles import tiled_shape
-from .base import PREFIXES, TensorInfo
-from .quoting import quoted
+from ...errors import CheckpointError
+from ...models.vae.config import Shape
+from ...quant.mxfp8 import BLOCK as MXFP8_BLOCK
+from ...quant.nvfp4 import BLOCK as NVFP4_BLOCK
+from ...quant.rotation import DEFAULT_GROUP, is_rotation_group
+from ...quant.scale_tiles import tiled_shape
+from ..base import PREFIXES, TensorInfo
+from ..quoting import quoted
 
 HEADER_NOTES = "_quantization_metadata"
 """The metadata key under which a header has the notes of all layers."""

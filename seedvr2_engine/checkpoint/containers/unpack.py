@@ -5,11 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..errors import InvalidArgumentError
-from ..models.vae.config import Shape
-from ..quant import fp8, ggml, int8, mxfp8, nvfp4
-from ..quant.scale_tiles import TILE_ROWS
-from .base import PackedTensor
+from ...errors import InvalidArgumentError
+from ...models.vae.config import Shape
+from ...quant import fp8, ggml, int8, mxfp8, nvfp4
+from ...quant.scale_tiles import TILE_ROWS
+from ..base import PackedTensor
 
 _STEP_VALUES = 1 << 23
 """Values that are unpacked at a time, so that the float32 temporaries stay within some 200 MB."""

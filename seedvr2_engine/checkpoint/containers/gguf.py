@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..errors import CheckpointError
-from ..models.vae.config import Shape
-from .base import Checkpoint, PackedTensor, TensorInfo
-from .quoting import quoted
+from ...errors import CheckpointError
+from ...models.vae.config import Shape
+from ..base import Checkpoint, PackedTensor, TensorInfo
+from ..quoting import quoted
 from .stored import StoredBytes
 
 ORIGINAL_SHAPE_KEY = "comfy.gguf.orig_shape."

@@ -1,0 +1,1 @@
+"""How the two containers are read: safetensors and GGUF, plain and quantised."""
