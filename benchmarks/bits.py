@@ -53,7 +53,6 @@ def main() -> None:
         decoded, encoded = digest(served.decode(latent)), digest(served.encode(video))
         ms = median_ms(lambda: served.decode(latent))  # noqa: B023
         print(f"{precision}: decoded {decoded}, encoded {encoded}; decode {ms:.1f} ms", flush=True)
-        del served
     torch.manual_seed(0)
     dit = FusedDiT(random_dit(PUBLIC_3B, device, torch.bfloat16))
     for shape in ((6, 90, 160), (3, 30, 40)):
