@@ -14,7 +14,11 @@ from seedvr2_engine.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "seedvr2_engine"
-DOCUMENTS = [path for path in ROOT.rglob("*.md") if not {".venv", "web", "node_modules"} & set(path.parts)]
+DOCUMENTS = [
+    path
+    for path in ROOT.rglob("*.md")
+    if not any(part.startswith(".") or part in ("web", "node_modules") for part in path.relative_to(ROOT).parts)
+]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
 
