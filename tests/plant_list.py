@@ -10,6 +10,7 @@ tests must be green as it is, which is tried once, but for --trust. Exits with 0
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -30,6 +31,10 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+LIMIT_S = 300
+"""How long a run may take; one that hangs has noticed the fault, too."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ def run_tests(folder: Path, tests: str) -> tuple[int, str]:
     child = os.fork()
     if child == 0:
         code = 70
+        signal.alarm(LIMIT_S)
         try:
             with output.open("w") as said:
                 os.dup2(said.fileno(), 1)
@@ -97,6 +103,8 @@ def try_fault(folder: Path, fault: Fault) -> str:
         shutil.copy(ROOT / fault.file, target)
     noticed = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
     # 1 is a failed test; anything else is a run that did not take place.
+    if code == -signal.SIGALRM:
+        return f"no end within {LIMIT_S} s"
     if code not in (0, 1) and not noticed:
         raise SystemExit(f"Expected a run of the tests, found:\n{said[-2000:]}")
     return "\n".join(noticed[:1] or ["noticed"]) if code else ""

@@ -153,6 +153,19 @@ def test_odd_sizes_are_halved_through_pointers() -> None:
     assert not config.uses_tma
 
 
+@pytest.mark.parametrize(
+    ("width", "fills"), [(256, True), (232, True), (230, False), (192, False), (116, True), (115, False), (1920, True)]
+)
+@pytest.mark.parametrize("paired", [False, True])
+def test_hopper_takes_rows_of_128_pixels_where_nine_tenths_of_them_are_picture(
+    width: int, fills: bool, paired: bool
+) -> None:
+    change = {"kernel": (4, 3, 3), "frames": 2, "paired": True} if paired else {}
+    config = choose_config(replace(PROBLEM, width_px=width, **change), spec("sm_90"))
+    assert isinstance(config, ConvConfig)
+    assert (config.uses_tma, config.tile_h, config.tile_w) == ((True, 1, 128) if fills else (False, 8, 16))
+
+
 def test_dispatch_imports_no_triton() -> None:
     code = "import sys, seedvr2_engine.kernels.dispatch, seedvr2_engine.quant; sys.exit('triton' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -36,7 +36,9 @@ CASES: dict[str, dict[str, object]] = {
 def source_frames(alpha: str) -> list[Tensor]:
     """Eight frames (3 or 4, 20, 28) in [0, 1]: slow waves that move, with or without alpha."""
     t, y, x = torch.meshgrid(torch.arange(8.0), torch.arange(20.0), torch.arange(28.0), indexing="ij")
-    waves = [torch.sin(0.21 * x + 0.13 * y * (c + 1) - 0.4 * t + c) + 0.5 * torch.cos(0.9 * x - 0.5 * y) for c in range(3)]
+    waves = [
+        torch.sin(0.21 * x + 0.13 * y * (c + 1) - 0.4 * t + c) + 0.5 * torch.cos(0.9 * x - 0.5 * y) for c in range(3)
+    ]
     video = torch.stack(waves, dim=1) * 0.25 + 0.45
     if alpha:
         disc = (x - 10 - t) ** 2 + (y - 9) ** 2
