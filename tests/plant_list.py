@@ -33,6 +33,8 @@ else:
     import tomli as tomllib
 
 
+KINDS = ("constant", "comparison", "index", "term", "order", "dtype", "clamp", "sign", "check", "unit")
+"""What can be wrong: `term` is one that is dropped or put in, `order` are swapped arguments, `check` one that is skipped."""
 LIMIT_S = 300
 """How long a run may take; one that hangs has noticed the fault, too."""
 
@@ -48,7 +50,7 @@ class Fault:
     new: str
     """What takes its place."""
     kind: str
-    """What is wrong: constant, comparison, index, term, order, dtype, clamp, sign, check, unit."""
+    """One of KINDS."""
     tests: str
     """What pytest takes, separated by spaces."""
     survives: str = ""
