@@ -5,7 +5,7 @@
 
 LIST is a TOML file of `[[fault]]` tables: `file`, `old` and `new` as `tests.plant` takes them, `kind`, `tests`, and
 `survives` with the reason where no test is to notice it. With a WORD only faults whose file or text has it. Each set of
-tests must be green as it is, which is tried once, but for --trust. Exits with 0 where everything came out as the lists say.
+tests must be green as it is, which is tried once, but for --trust. Exits with 0 where all came out as the lists say.
 """
 
 import os
@@ -34,7 +34,7 @@ else:
 
 
 KINDS = ("constant", "comparison", "index", "term", "order", "dtype", "clamp", "sign", "check", "unit")
-"""What can be wrong: `term` is one that is dropped or put in, `order` are swapped arguments, `check` one that is skipped."""
+"""What can be wrong: a `term` is dropped or put in, `order` is that of arguments, a `check` is skipped."""
 LIMIT_S = 300
 """How long a run may take; one that hangs has noticed the fault, too."""
 

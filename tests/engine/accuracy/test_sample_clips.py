@@ -1,5 +1,7 @@
 """What weights are measured on, and what is seen of a picture."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -20,10 +22,10 @@ def test_clips_are_in_range_and_the_same_each_time() -> None:
 
 def test_clips_move() -> None:
     page = sample_page(96)[0, 0]
-    for before, after in zip(page, page[1:], strict=False):
+    for before, after in pairwise(page):
         assert torch.equal(after[:, :-2], before[:, 2:])
     scene = sample_scene(96)[0]
-    for before, after in zip(scene.unbind(1), scene.unbind(1)[1:], strict=False):
+    for before, after in pairwise(scene.unbind(1)):
         assert (after - before).abs().mean() > 0.05
 
 
