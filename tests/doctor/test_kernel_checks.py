@@ -9,7 +9,8 @@ import torch
 
 pytest.importorskip("triton")
 
-from seedvr2_engine.doctor.kernel_checks import check_operation, check_plans
+from seedvr2_engine.doctor import kernel_checks
+from seedvr2_engine.doctor.kernel_checks import Outcome, check_operation, check_plans
 from seedvr2_engine.doctor.machine import DoctorReport, check_kernels, inspect_machine, plans_to_check, what_is_used
 from seedvr2_engine.engine.vae.backend import reference_backend, triton_backend
 from seedvr2_engine.errors import InvalidArgumentError
@@ -148,6 +149,52 @@ def test_other_broken_kernels_are_named(kernel, damage, step_kernel):
     found = check_kernels(plans(), CPU, backend=breaking(kernel, damage))
     wrong = {check.kernel for check in found if check.wrong}
     assert wrong == {step_kernel}
+
+
+def a_tenth_more(x, a, o, s, target):
+    target.frames.copy_((target.frames.float() * 1.125).to(target.frames.dtype))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "damage", "step_kernel"),
+    [
+        ("normalize", a_tenth_more, "norm"),
+        ("attend_8bit", lambda operands, y, config: y.mul_(1.03), "attention"),
+        ("fold", lambda taps, bias, picture: picture.mul_(1.005), "fold"),
+    ],
+)
+def test_kernels_that_are_a_little_off_are_named(kernel, damage, step_kernel):
+    decode, _ = plans(size_px=(24, 16))
+    found = operations(decode, step_kernel)
+    operation = next((operation for operation in found if operation.format == "fp8"), found[-1])
+    assert check_operation(operation, reference_backend(), CPU).wrong == ""
+    assert "relative error" in check_operation(operation, breaking(kernel, damage), CPU).wrong
+
+
+def test_both_results_of_a_pair_s_norm_are_checked():
+    found = plans("h200", size_px=(24, 16))
+    operation = next(o for plan in found for o in plan.steady.operations if o.makes_winograd_inputs)
+    assert check_operation(operation, reference_backend(), CPU).wrong == ""
+    for place in (4, 5):
+        broken = breaking(
+            "normalize_pair", lambda *given, place=place: given[place].frames.view(torch.uint8)[2:].zero_()
+        )
+        assert "relative error" in check_operation(operation, broken, CPU).wrong, place
+
+
+@pytest.mark.parametrize("first", [0.5, 0.0])
+def test_the_worse_of_two_results_is_told(monkeypatch, first):
+    expected = torch.ones(4)
+    found = [Outcome(expected + off, expected, 1e-2) for off in (first, 0.5 - first)]
+    monkeypatch.setattr(kernel_checks, "_run", lambda *_: iter(found))
+    check = check_operation(plans()[0].first.operations[0], reference_backend(), CPU)
+    assert check.error == pytest.approx(0.5)
+    assert "relative error 5.00e-01" in check.wrong
+
+
+def test_an_error_that_is_no_number_is_wrong():
+    outcome = Outcome(torch.ones(2), torch.tensor([1.0, float("nan")]), 1e-2)
+    assert "relative error nan" in kernel_checks._verdict(outcome, float("nan"))
 
 
 def test_broken_16_bit_attention_is_named():

@@ -1,10 +1,14 @@
 """Which number format a transformer gets, and what is said where it gets another."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from seedvr2_engine.bench.random_models import random_dit
 from seedvr2_engine.engine import optimize_dit as module
+from seedvr2_engine.engine.accuracy.dit_check import DitCheck
 from seedvr2_engine.engine.dit import fused
 from seedvr2_engine.engine.dit.backend import reference_tokens
 from seedvr2_engine.engine.dit.quantized import BlockFormat
@@ -115,3 +119,61 @@ def test_other_weights_have_another_choice(dit, gpu):
         dit.blocks[1].attn.proj_qkv["all"].weight[0, 0] += 1
     assert not optimize_dit(dit, Codec(), TEXT, precision="int8", min_psnr_db=45.0)[1].from_cache
     assert len(list(gpu.iterdir())) == 2
+
+
+def test_another_limit_gpu_or_format_has_another_choice(dit, gpu, monkeypatch):
+    def is_known(precision, limit):
+        return optimize_dit(dit, Codec(), TEXT, precision=precision, min_psnr_db=limit)[1].from_cache
+
+    assert not is_known("int8", 20.0)
+    assert is_known("int8", 20.0)
+    assert not is_known("int8", 21.0)
+    assert not is_known("fp8", 21.0)
+    assert is_known("fp8", 21.0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 9))
+    assert not is_known("fp8", 21.0)
+
+
+def test_what_is_asked_for_and_misses_the_limit_is_refused(dit, gpu, monkeypatch):
+    missed = DitCheck("fp8", 50.0, 40.0, 49.9, (BlockFormat(), BlockFormat()))
+    monkeypatch.setattr(module, "check_dit", lambda *_, **__: (missed, "a model"))
+    with pytest.raises(
+        InvalidArgumentError, match=r"fp8 was asked for, but even with .* is 49.9 dB .* 50 dB; use auto"
+    ):
+        optimize_dit(dit, Codec(), TEXT, precision="fp8", cache=False)
+
+
+@pytest.mark.parametrize(("in_8_bits", "taken"), [(8, True), (4, True), (3, False), (0, False)])
+def test_auto_wants_half_of_the_matrices_in_8_bits(dit, gpu, monkeypatch, in_8_bits, taken):
+    numbers = [torch.int8] * in_8_bits + [None] * (8 - in_8_bits)
+    found = DitCheck("int8", 50.0, 40.0, 55.0, (BlockFormat(*numbers[:4]), BlockFormat(*numbers[4:])))
+    monkeypatch.setattr(module, "check_dit", lambda *_, **__: (found, "a model"))
+    model, _ = optimize_dit(dit, Codec(), TEXT, cache=False)
+    assert model == "a model" if taken else model is dit
+    missed = replace(found, psnr_db=49.9)
+    monkeypatch.setattr(module, "check_dit", lambda *_, **__: (missed, "a model"))
+    assert optimize_dit(dit, Codec(), TEXT, cache=False)[0] is dit
+
+
+def test_latents_are_scaled_for_the_transformer_and_back():
+    clip = torch.rand(3, 5, 16, 24)
+    latents = module._encoded(Codec(), clip)
+    assert latents.shape == (2, 2, 3, 16)
+    assert torch.equal(latents[..., 7], clip[0, ::4, ::8, ::8] * 0.9152)
+    # The codec's way back is a factor of 0.02, not its inverse.
+    torch.testing.assert_close(module._decoded(Codec(), latents)[0, 1], clip[0, ::4, ::8, ::8] * 0.02)
+
+
+@pytest.mark.parametrize(
+    ("capability", "width", "formats", "reason"),
+    [
+        ((9, 0), 48, ("fp8", "int8"), ""),
+        ((9, 0), 40, (), "a width of the model is no multiple of 16"),
+        ((7, 5), 48, (), "sm_75 has no 8-bit products of the transformer"),
+    ],
+)
+def test_which_formats_a_gpu_has_for_a_model(monkeypatch, capability, width, formats, reason):
+    monkeypatch.setattr(module, "reason_for_plain", lambda _: "")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    config = SimpleNamespace(width=width, attention_width=64, mlp_width=64)
+    assert module._candidates(SimpleNamespace(device="cuda", config=config)) == (formats, reason)

@@ -147,10 +147,39 @@ def test_attention_overlaps_where_wgmma_gives_a_thread_enough_sums(
     assert config.overlaps == overlaps
 
 
-def test_odd_sizes_are_halved_through_pointers() -> None:
-    config = choose_config(replace(PROBLEM, stride=2, height_px=65), spec("sm_90"))
+@pytest.mark.parametrize(("height", "width", "uses_tma"), [(64, 256, True), (65, 256, False), (64, 255, False)])
+def test_odd_sizes_are_halved_through_pointers(height: int, width: int, uses_tma: bool) -> None:
+    config = choose_config(replace(PROBLEM, stride=2, height_px=height, width_px=width), spec("sm_90"))
     assert isinstance(config, ConvConfig)
-    assert not config.uses_tma
+    assert config.uses_tma == uses_tma
+
+
+@pytest.mark.parametrize(("channels", "block_n", "block_k"), [(96, 32, 32), (160, 32, 32), (64, 64, 64)])
+def test_tiles_divide_the_channels(channels: int, block_n: int, block_k: int) -> None:
+    config = choose_config(replace(PROBLEM, channels_in=channels, channels_out=channels, width_px=60), spec("sm_90"))
+    assert isinstance(config, ConvConfig)
+    assert (config.block_n, config.block_k) == (block_n, block_k)
+
+
+def test_pairs_need_room_for_two_tiles() -> None:
+    config = ConvConfig(8, 16, 128, 128, warps=8, stages=3, uses_tma=False)
+    paired = replace(PROBLEM, kernel=(4, 3, 3), frames=2, paired=True)
+    # Three stages of 128 pixels and 128 channels, 128 deep, and a kilobyte of barriers.
+    assert shared_memory_bytes(PROBLEM, config, "sm_90") == 3 * (128 + 128) * 128 + 1024
+    assert shared_memory_bytes(paired, config, "sm_90") == 2 * 3 * (128 + 128) * 128 + 1024
+
+
+@pytest.mark.parametrize(
+    ("width", "fills"), [(256, True), (232, True), (230, False), (192, False), (116, True), (115, False), (1920, True)]
+)
+@pytest.mark.parametrize("paired", [False, True])
+def test_hopper_takes_rows_of_128_pixels_where_nine_tenths_of_them_are_picture(
+    width: int, fills: bool, paired: bool
+) -> None:
+    change = {"kernel": (4, 3, 3), "frames": 2, "paired": True} if paired else {}
+    config = choose_config(replace(PROBLEM, width_px=width, **change), spec("sm_90"))
+    assert isinstance(config, ConvConfig)
+    assert (config.uses_tma, config.tile_h, config.tile_w) == ((True, 1, 128) if fills else (False, 8, 16))
 
 
 def test_dispatch_imports_no_triton() -> None:

@@ -17,6 +17,7 @@ from seedvr2_engine.pipeline.memory import (
     LONGEST_CHUNK_FRAMES,
     USABLE_SHARE,
     Sizes,
+    asked_division,
     estimate_memory,
     fitting_division,
     past_per_pixel,
@@ -41,6 +42,17 @@ def test_the_past_that_the_vae_keeps_is_that_of_a_real_run():
         vae.decoder(torch.zeros(1, 16, 2, 4, 6), caches[1])
     for expected, cache in zip(past_per_pixel(TINY), caches, strict=True):
         assert expected == pytest.approx(cache.nbytes / 4 / (32 * 48), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("color", "kept_bytes"), [("wavelet", 0), ("lab", 9 * 3 * 2 * 96 * 128 + (75 << 20)), ("none", 0)]
+)
+def test_frames_and_the_planes_of_their_colours_are_counted_in_bytes(color, kept_bytes):
+    options = UpscaleOptions(scale=1, chunk_frames=9, overlap=5, color=color, vae_span="chunk")
+    division = asked_division(options)
+    memory = estimate_memory(PUBLIC, options.resize((96, 128)), options, division)
+    # Five shared frames and forty planes, all in FP32; what waits for its curves is in the VAE's format.
+    assert memory.frames_bytes == 4 * (5 * 3 + 40) * 96 * 128 + kept_bytes
 
 
 @pytest.mark.parametrize("span", ["clip", "chunk", None])

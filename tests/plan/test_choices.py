@@ -49,6 +49,13 @@ def test_memory_budget():
     gpu = find_gpu("rtx5070ti")
     assert memory_budget_bytes(gpu, None) == int(0.9 * (16 << 30))
     assert memory_budget_bytes(gpu, 8) == 8_000_000_000
-    for wrong in (0, -1, 24):
+    # Boxes say 16 GB, and 17.18 decimal ones are there.
+    assert memory_budget_bytes(gpu, 17.3) == 17_300_000_000
+    for wrong in (0, -1, 17.5, 24):
         with pytest.raises(InvalidArgumentError, match="vram_gb"):
             memory_budget_bytes(gpu, wrong)
+
+
+def test_without_8_bits_auto_is_fp16():
+    decision = choose_precision("auto", find_gpu("h200"), allows_8_bit=False)
+    assert (decision.format, decision.reason) == ("fp16", "8-bit formats are switched off")

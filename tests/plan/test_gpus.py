@@ -85,6 +85,11 @@ def test_rows_agree_with_published_facts(gpu):
         assert getattr(spec.tflops, format) == pytest.approx(tflops, rel=0.02)
 
 
+def test_memory_is_in_binary_gigabytes():
+    assert find_gpu("rtx4090").vram_bytes == 24 << 30
+    assert find_gpu("h200").vram_bytes == 141 << 30
+
+
 def test_formats_a_gpu_lacks_have_no_rate():
     assert find_gpu("a100").tflops.fp8 == 0
     assert find_gpu("rtx 4090").tflops.mxfp8 == 0

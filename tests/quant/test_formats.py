@@ -144,6 +144,13 @@ def test_what_was_read_is_written_without_loss(name: str) -> None:
     assert relative_rms(there_and_back(once), once) < 2e-7
 
 
+def test_one_scale_of_int8_follows_the_largest_magnitude() -> None:
+    weight = torch.tensor([[0.5, -2.0], [0.25, 1.0]])
+    data, scale = int8.quantize(weight, by_row=False)
+    assert data.tolist() == [[32, -127], [16, 64]]
+    assert scale.item() == pytest.approx(2 / 127)
+
+
 def test_nvfp4_takes_the_nearest_code() -> None:
     grid = np.concatenate([definitions.E2M1, -definitions.E2M1])
     values = torch.linspace(-6, 6, 4801).repeat_interleave(16).reshape(-1, 16)

@@ -28,7 +28,11 @@ def test_a_row_of_zeros_stays_zero() -> None:
 
 @pytest.mark.parametrize(
     ("weight", "dtype", "message"),
-    [(torch.tensor([[float("nan")]]), torch.int8, "NaN"), (torch.ones(1, 1), torch.int16, "int16")],
+    [
+        (torch.tensor([[float("nan")]]), torch.int8, "NaN"),
+        (torch.tensor([[1.0, float("inf")]]), torch.float8_e4m3fn, "infinity"),
+        (torch.ones(1, 1), torch.int16, "int16"),
+    ],
 )
 def test_bad_weights_are_refused(weight: torch.Tensor, dtype: torch.dtype, message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
@@ -53,6 +57,20 @@ def test_smoothing_helps_int8_and_changes_nothing_else() -> None:
     assert product_error(smoothing) < 0.5 * product_error(plain)
 
 
+def test_strength_is_the_activation_s_share_of_the_smoothing() -> None:
+    activation, weight = torch.tensor([2.0, 32.0]), torch.tensor([4.0, 1.0])
+    factors = smoothing_factors(activation, weight, strength=0.8)
+    assert (factors[1] / factors[0]).item() == pytest.approx(16**0.8 * 4**0.2, rel=1e-5)
+    assert (activation / factors).max().item() == pytest.approx(127, rel=1e-5)
+
+
+@pytest.mark.parametrize("silent", [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0)])
+def test_channels_without_values_or_weights_have_a_factor(silent: tuple[float, float]) -> None:
+    factors = smoothing_factors(torch.tensor([silent[0], 3.0]), torch.tensor([silent[1], 1.0]), strength=0.85)
+    assert torch.isfinite(factors).all()
+    assert (factors > 0).all()
+
+
 def test_packing_puts_taps_before_channels_and_pads_with_zeros() -> None:
     weight = torch.arange(2 * 3 * 1 * 2 * 2, dtype=torch.float64).reshape(2, 3, 1, 2, 2)
     packed = pack_conv(pad_channels(weight, 4, 4), torch.zeros(4), "fp16")
@@ -71,6 +89,9 @@ def test_a_recipe_keeps_named_layers_and_blocks_high() -> None:
     assert recipe.layer_precision("decoder.conv_out")[0] == "fp16"
     assert recipe.layer_precision("decoder.up_blocks.3.resnets.0.conv1") == ("fp16", "it fell below the limit")
     assert recipe.layer_precision("decoder.up_blocks.2.resnets.0.conv1")[0] == "fp8"
+    one = QuantRecipe("fp8").keeping_in_16_bits("decoder.up_blocks.3.resnets.1", "this one alone")
+    assert one.layer_precision("decoder.up_blocks.3.resnets.1.conv2")[0] == "fp16"
+    assert one.layer_precision("decoder.up_blocks.3.resnets.10.conv2")[0] == "fp8"
     assert QuantRecipe("bf16").layer_precision("decoder.conv_out")[0] == "bf16"
     with pytest.raises(InvalidArgumentError, match="precision: expected"):
         QuantRecipe("int4")

@@ -287,6 +287,36 @@ def test_the_worst_of_several_clips_counts(nano, wrong):
     assert result.before_db == result.psnr_db < 30
 
 
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_layers_are_judged_on_the_worst_clip(nano, wrong, monkeypatch):
+    clips = sample_clips(24)[:, :, :1]
+    latent = nano.encode(clips)[wrong]
+    judged = []
+
+    class Engine:
+        """Wrong on one of the clips, until layers are kept: then half as much."""
+
+        def __init__(self, recipe):
+            self.off = 0.1 if recipe == QuantRecipe("fp8") else 0.05
+
+        def decode(self, one):
+            return nano.decode(one) * 0 + self.off * torch.equal(one[0], latent)
+
+    def layer_errors(vae, z, names, recipe, **_):
+        judged.append(z)
+        return dict.fromkeys(names, 1.0)
+
+    monkeypatch.setattr(check_module, "layer_errors", layer_errors)
+    monkeypatch.setattr(
+        check_module, "_reconstruct", lambda vae, clip: (vae.encode(clip), [torch.zeros(1, 3, 1, 24, 24)] * 2)
+    )
+    result, _ = check_accuracy(nano, QuantRecipe("fp8"), lambda recipe, _: Engine(recipe), min_psnr_db=60, clip=clips)
+    assert torch.equal(judged[0][0], latent)
+    # Half of what is in [-1, 1], of the worst clip and not of the mean, which is 3 dB more.
+    assert result.before_db == pytest.approx(26.02, abs=0.01)
+    assert result.psnr_db == pytest.approx(32.04, abs=0.01)
+
+
 def without_epsilon(vae):
     """The same weights with so small an epsilon that the scale of a tensor makes no difference to its norm."""
     small = VideoVAE(replace(vae.config, norm_eps=1e-14))

@@ -1,5 +1,7 @@
 """The transformer with matrices in 8 bits: right against emulated rounding, wherever its weights are."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -167,6 +169,51 @@ def test_a_limit_that_cannot_hold_keeps_everything_and_says_so():
     assert len(result.kept) == 12
     assert set(result.formats) == {BlockFormat()}
     assert result.psnr_db > result.before_db
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_the_worst_of_several_samples_counts_and_is_looked_into(monkeypatch, wrong):
+    samples = [SAMPLE, SAMPLE._replace(text=torch.zeros(3, 16))]
+    asked = []
+
+    def restored(model, sample):
+        # 40 dB of the picture that `decode` makes of it.
+        return torch.full((1, 2, 2, 16), 0.1 * (model == "rounded" and sample is samples[wrong]))
+
+    def errors(dit, number, sample):
+        asked.append(sample)
+        return [MatrixError(0, matrix, 1.0) for matrix in MATRICES]
+
+    monkeypatch.setattr(dit_check, "_restored", restored)
+    monkeypatch.setattr(dit_check, "matrix_errors", errors)
+    dit = SimpleNamespace(config=SimpleNamespace(layers=1))
+    result, _ = check_dit(dit, "int8", torch.int8, lambda _: "rounded", samples, decode, min_psnr_db=41.5)
+    assert result.before_db == pytest.approx(40, abs=0.01)
+    assert result.psnr_db == pytest.approx(40, abs=0.01)
+    assert not result.holds
+    assert len(result.kept) == 4
+    assert [sample is samples[wrong] for sample in asked] == [True]
+
+
+def test_matrices_are_judged_on_what_their_blocks_get_in_the_model():
+    dit, seen = build("3b"), {}
+    sample = Sample(torch.randn(3, 20, 28, 16, generator=torch.Generator().manual_seed(3)), SAMPLE.text)
+
+    def inputs_of(run):
+        handles = [
+            block.register_forward_pre_hook(lambda _, given, layer=layer: seen.__setitem__(layer, given[:2]))
+            for layer, block in enumerate(dit.blocks)
+        ]
+        run()
+        for handle in handles:
+            handle.remove()
+        return dict(seen)
+
+    in_model, judged = (inputs_of(run) for run in (lambda: dit_check._restored(dit, sample), lambda: matrix_errors(
+        dit, torch.int8, sample)))  # fmt: skip
+    assert in_model.keys() == judged.keys() == set(range(dit.config.layers))
+    for layer, given in in_model.items():
+        torch.testing.assert_close(judged[layer], given)
 
 
 def test_a_check_that_keeps_the_harmless_matrices_is_noticed(monkeypatch):

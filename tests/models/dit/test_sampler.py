@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.models.dit import sampler
-from seedvr2_engine.models.dit.noise import latent_noise, reference_noise
+from seedvr2_engine.models.dit.noise import _normal, latent_noise, reference_noise
 from seedvr2_engine.models.dit.sampler import (
     dit_input,
     interpolate,
@@ -145,6 +145,25 @@ def test_noise_is_normal_and_uncorrelated():
         assert abs((x.narrow(axis, 0, length) * x.narrow(axis, 1, length)).mean()) < 0.01
     for other in (noise(range(8), (64, 96), seed=43), noise(range(8), (64, 96), stream=1)):
         assert abs((x * other).mean()) < 0.01
+
+
+@pytest.mark.parametrize("channels", [3, 16])
+def test_every_position_and_channel_has_a_number_of_its_own(channels):
+    x = latent_noise(7, range(2), (9, 11), channels=channels, device=CPU)
+    assert len(x.unique()) >= x.numel() - 2
+
+
+def test_the_numbers_of_a_seed_stay():
+    """Who has kept a seed expects the same picture of the next version."""
+    x = latent_noise(42, range(3, 4), (2, 2), channels=2, device=CPU)
+    expected = [-1.32345, -1.33353, 1.3903, -0.18764, -2.06102, -0.45659, -0.39238, -0.48712]
+    torch.testing.assert_close(x.flatten(), torch.tensor(expected), atol=2e-5, rtol=0)
+    other = latent_noise(42, range(3, 4), (1, 1), channels=2, stream=1, device=CPU)
+    torch.testing.assert_close(other.flatten(), torch.tensor([-0.3332, 0.70167]), atol=2e-5, rtol=0)
+
+
+def test_all_bits_give_a_finite_number():
+    assert torch.isfinite(_normal(torch.tensor([0, 1, -1, 1 << 31, (1 << 32) - 1, 1 << 32, -(1 << 63)]))).all()
 
 
 def test_noise_belongs_to_a_position_and_not_to_a_chunk():

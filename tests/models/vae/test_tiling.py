@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.models.vae.tiling import TileSpec, blend_window, decode_grid, encode_grid, tile_ranges
 
 
@@ -50,6 +51,19 @@ def test_one_tile_that_covers_the_frame_is_no_tile():
     assert decode_grid(8, 8, TileSpec(64, 16), 8) is None
     assert encode_grid(64, 64, TileSpec(64, 16), 8) is None
     assert decode_grid(8, 9, TileSpec(64, 16), 8) is not None
+
+
+def test_a_tile_that_adds_nothing_new_is_left_out():
+    assert [(span.start, span.stop) for span in tile_ranges(10, 4, 2)] == [(0, 4), (2, 6), (4, 8), (6, 10)]
+
+
+@pytest.mark.parametrize(("overlap", "fits"), [(0, True), (1, False), (7, False), (8, True), (-8, False), (64, False)])
+def test_an_overlap_has_a_whole_cell_or_nothing(overlap, fits):
+    if fits:
+        assert TileSpec(64, overlap).overlaps_px == (overlap, overlap)
+        return
+    with pytest.raises(InvalidArgumentError, match=r"tile overlap: expected"):
+        TileSpec(64, overlap)
 
 
 def test_window_of_a_short_tile_keeps_a_sample():
