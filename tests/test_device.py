@@ -44,7 +44,7 @@ def test_a_container_may_have_less_than_its_machine(limit, expected, tmp_path, m
 def test_gpus_are_counted_from_0(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert device.resolve_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(InvalidArgumentError, match="cuda:2 was asked for, but PyTorch .* sees 2 CUDA GPUs"):
+    with pytest.raises(InvalidArgumentError, match=r"cuda:2 was asked for, but PyTorch .* sees 2 CUDA GPUs"):
         device.resolve_device("cuda:2")
 
 

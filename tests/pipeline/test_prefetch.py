@@ -71,7 +71,7 @@ def test_once_cancelled_what_is_made_still_comes_and_nothing_is_waited_for():
     def items():
         yield 1
         cancelled.set()
-        goes_on.wait(60)
+        goes_on.wait(20)
         yield 2
 
     stream = prefetched(items(), 4, cancelled.is_set)
