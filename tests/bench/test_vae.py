@@ -116,6 +116,7 @@ def test_cases():
     assert parse_case("1280x720x21") == DEFAULT_CASES[0]
     assert parse_case("encode:64x32x1") == Case("encode", 64, 32, 1)
     assert Case("decode", 1920, 1088, 21).halved() == Case("decode", 960, 544, 21)
+    assert Case("decode", 1288, 728, 21).halved() == Case("decode", 640, 360, 21)
     assert ENCODE.input(5, TINY, CPU).shape == (1, 3, 5, 24, 32)
     assert ENCODE.input(5, TINY, CPU).abs().max() <= 1
     assert DECODE.input(5, TINY, CPU).shape == (1, 16, 2, 3, 4)

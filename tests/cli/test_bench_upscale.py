@@ -67,15 +67,28 @@ def upscaler() -> Upscaler:
     return bench_models(str(TINY_DIT), TINY_VAE, formats, UpscaleOptions(), offload=True)[0]
 
 
-def test_models_that_are_wrong_are_not_timed(monkeypatch):
-    bench.check_models(upscaler())
+@pytest.mark.parametrize(
+    "factor",
+    [
+        pytest.param(lambda: 1.2, id="far from the plain model"),
+        pytest.param(lambda: 1 + 1e-3 * torch.rand(()), id="another one every time"),
+        pytest.param(lambda: torch.nan, id="no number"),
+    ],
+)
+def test_models_that_are_wrong_are_not_timed(monkeypatch, factor):
     wrong = upscaler()
-    velocity = type(wrong.dit).velocity
-    monkeypatch.setattr(
-        type(wrong.dit), "velocity", lambda self, *how: velocity(self, *how) * (1 + torch.rand(())), raising=True
-    )
+    bench.check_models(wrong)
+    velocity, given = wrong.dit.velocity, []
+
+    def spoilt(video, geometry, conditioning):
+        given.append(geometry)
+        # The last of four is the plain model's.
+        return velocity(video, geometry, conditioning) * (factor() if len(given) < 4 else 1)
+
+    monkeypatch.setattr(wrong.dit, "velocity", spoilt)
     with pytest.raises(InvalidArgumentError, match="nothing is timed"):
         bench.check_models(wrong)
+    assert len(given) == 4
 
 
 def test_an_engines_work_is_its_plans_and_its_rate_that_of_its_format(monkeypatch):

@@ -80,6 +80,19 @@ def test_a_clip_against_itself_has_a_picture_too(clips, tmp_path):
         assert (picture.info.width, picture.info.height) == (64, 48)
 
 
+def test_the_worst_frame_is_shown_with_eightfold_differences_and_counted_from_the_start(tmp_path):
+    grey = torch.full((3, 24, 32), 0.5)
+    write(tmp_path / "a.mkv", [grey] * 6)
+    write(tmp_path / "b.mkv", [grey + shift for shift in (0.3, 0, 0, 0.02, 0.05, 0.01)])
+    sheet = tmp_path / "sheet.png"
+    result = seedvr2("compare", tmp_path / "a.mkv", tmp_path / "b.mkv", "--start", "2", "--picture", sheet, "--json")
+    assert json.loads(result.stdout)["worst_frame"] == 4
+    with open_source(sheet) as picture:
+        rgb = next(picture).rgb
+    for rows, columns, value in ((0, 0, 0.5), (0, 32, 0.55), (24, 0, 0.5 - 8 * 0.05), (24, 32, 0.5)):
+        assert rgb[:, rows + 12, columns + 16].tolist() == pytest.approx([value] * 3, abs=0.03)
+
+
 def test_clips_of_different_lengths_and_sizes(clips):
     result = seedvr2("compare", clips["reference"], clips["short"], "--json")
     assert json.loads(result.stdout)["clips"][0]["frames"] == 5

@@ -10,6 +10,7 @@ from rich.table import Table
 from seedvr2_engine.cli.terminal import console, progress
 from seedvr2_engine.cli.terminal.console import SafeConsole
 from seedvr2_engine.cli.terminal.shown import ShownFormatter, shown
+from seedvr2_engine.cli.upscaling.preview import readable_time
 from seedvr2_engine.pipeline.upscaler import Progress
 
 HOSTILE = "a\x1b[2J\x1b]0;owned\x07\r\n\x9b31m\u202egpj.\u2066\u2028\udcff [bold]x[/bold] :dog: [/].mp4"
@@ -72,6 +73,35 @@ def test_the_bar_shows_the_name_as_it_is(monkeypatch, width):
     check(text())
     if width == 400:
         assert "[1080p].mp4" in text()
+
+
+def test_frames_that_pass_a_stage_twice_move_no_bar_back(monkeypatch):
+    printed(monkeypatch)
+    with progress.UpscaleBar("a.mp4", 8) as bar:
+        (task,) = bar._bar.tasks
+        bar.step(Progress("encode", 4))
+        assert task.completed == pytest.approx(0.2 * 4)
+        bar.step(Progress("encode", 3))
+        assert task.completed == pytest.approx(0.2 * 4)
+        for stage in ("encode", "transform", "decode", "color"):
+            bar.step(Progress(stage, 99))
+        assert task.completed == pytest.approx(8)
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [(999, "999 B"), (1000, "1.0 kB"), (12_345_678, "12.3 MB"), (24 << 30, "25.77 GB"), (10**13, "10000.00 GB")],
+)
+def test_sizes_are_decimal(size_bytes, text):
+    assert console.readable_size(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "a second or less"), (89, "89 seconds"), (95, "1.6 minutes"), (5390, "89.8 minutes"), (9000, "2.5 hours")],
+)
+def test_times_are_in_units_that_people_use(seconds, text):
+    assert readable_time(seconds) == text
 
 
 def test_log_lines():

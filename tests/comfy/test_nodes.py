@@ -316,7 +316,7 @@ def test_latents_that_are_none(nodes, samples):
         nodes["SeedVR2VAEDecode"].execute(samples=samples, vae=vae_config(nodes))
 
 
-@pytest.mark.parametrize("source", [None, 7, (1, 2), ("a", "b", "c"), (1.0, 16, 16), (10**9, 16, 16)])
+@pytest.mark.parametrize("source", [None, 7, (1, 2), ("a", "b", "c"), (1.0, 16, 16), (10**9, 16, 16), (1, 8, 16)])
 def test_what_other_nodes_keep_beside_latents_is_ignored(nodes, source):
     samples = {"samples": torch.zeros(1, 16, 1, 2, 2), "seedvr2_source": source}
     assert nodes["SeedVR2VAEDecode"].execute(samples=samples, vae=vae_config(nodes)).args[0].shape == (1, 16, 16, 3)

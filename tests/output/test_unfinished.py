@@ -186,3 +186,49 @@ def test_a_file_system_without_locks_has_none(tmp_path, monkeypatch):
     monkeypatch.setattr(locks.fcntl, "flock", refuse)
     written(tmp_path / "a.mp4").commit()
     assert listed(tmp_path) == ["a.mp4"]
+
+
+@posix
+def test_a_child_that_outlived_its_writer_holds_nothing_up(tmp_path):
+    own = names.hidden_sibling(tmp_path / "a.mp4", locks.LOCK_MARK)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    own.write_text(f"{locks._TITLE}\n{ended.pid}\n{locks.socket.gethostname()}\n")
+    with own.open() as inherited:
+        locks.fcntl.flock(inherited, locks.fcntl.LOCK_EX)
+        written(tmp_path / "a.mp4").commit()
+        own.write_text(f"{locks._TITLE}\n{ended.pid}\nanother-host\n")  # There the number says nothing.
+        with pytest.raises(OutputError, match=rf"process {ended.pid} on another-host is writing it"):
+            PartialFile(tmp_path / "a.mp4", overwrite=True)
+
+
+def test_only_names_of_our_own_are_called_an_earlier_run_s(tmp_path):
+    for name in (
+        "a.partial-0123abcd.mp4",
+        "a.partial-0123abcd.mp4.bak",
+        "a.partial-0123abc.mp4",
+        "b.partial-0123abcd.mp4",
+    ):
+        (tmp_path / name).touch()
+    assert names.earlier_siblings(tmp_path / "a.mp4", "partial") == [tmp_path / "a.partial-0123abcd.mp4"]
+    assert names.earlier_siblings(tmp_path / "no" / "a.mp4", "partial") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("ENOSPC", "the disk is full"),
+        ("EDQUOT", "the disk is full"),
+        ("EFBIG", "grew past what this file system or account allows"),
+        ("EACCES", "not allowed to write here"),
+        ("EPERM", "not allowed to write here"),
+        ("EROFS", "not allowed to write here"),
+        ("ENAMETOOLONG", "shorten it"),
+        ("EIO", "check the disk and the folder"),
+    ],
+)
+def test_what_a_system_says_is_one_sentence(tmp_path, kind, words):
+    number = getattr(unfinished.errno, kind)
+    sentence = unfinished.system_sentence(tmp_path / "a.mp4", OSError(number, os.strerror(number)))
+    assert sentence.startswith(f"{tmp_path / 'a.mp4'}: ")
+    assert words in sentence

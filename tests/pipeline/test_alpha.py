@@ -159,6 +159,15 @@ def test_pictures_brighter_than_the_middle_are_pictures_too():
     assert torch.equal(upscale_alpha(alpha, rgb, (40, 52), mask=False), expected)
 
 
+@pytest.mark.parametrize(
+    ("black", "white", "middle", "mask"),
+    [(96, 0, 4, True), (0, 96, 4, True), (48, 48, 4, True), (94, 0, 6, False), (0, 94, 6, False), (60, 0, 40, False)],
+)
+def test_a_mask_is_black_and_white_in_more_than_95_percent(black, white, middle, mask):
+    alpha = torch.cat([torch.full((count,), value) for count, value in ((black, 0.09), (white, 0.91), (middle, 0.5))])
+    assert is_mask(alpha) == mask
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_flat_alpha_stays_in_the_middle(value):
     alpha = torch.full((1, 1, 20, 26), value)

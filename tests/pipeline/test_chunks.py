@@ -150,6 +150,14 @@ def test_latents_of_neighbours_have_the_same_numbers():
         assert len(chunk.latents) == 6
 
 
+@pytest.mark.parametrize(
+    ("frames", "overlap", "latents", "shared"),
+    [(9, 0, 3, 0), (9, 1, 3, 1), (9, 2, 3, 2), (9, 5, 3, 2), (21, 6, 6, 3), (5, 4, 2, 1), (1, 0, 1, 0)],
+)
+def test_latents_that_chunks_share_are_rounded_up(frames, overlap, latents, shared):
+    assert ChunkPlan(frames, overlap).of_latents == ChunkPlan(latents, shared, unit=1)
+
+
 @pytest.mark.parametrize("start", range(12))
 def test_odd_starts_take_the_nearest_latent(start):
     plan = ChunkPlan(13, 12)

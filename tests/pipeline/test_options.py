@@ -85,3 +85,8 @@ def test_the_default_overlap_keeps_chunks_on_whole_latents(frames):
     assert 0 <= overlap < frames
     assert overlap * 5 <= frames
     assert (frames - overlap) % 4 == 0 or frames == 1
+
+
+@pytest.mark.parametrize(("frames", "overlap"), [(1, 0), (5, 1), (21, 1), (25, 5), (45, 5)])
+def test_chunks_of_25_frames_and_more_share_two_latents(frames, overlap):
+    assert default_overlap(frames) == overlap

@@ -63,3 +63,20 @@ def test_closing_stops_the_thread_and_closes_its_source():
     stream.close()
     assert closed == ["prefetch"]
     assert threading.active_count() == before
+
+
+def test_once_cancelled_what_is_made_still_comes_and_nothing_is_waited_for():
+    goes_on, cancelled = threading.Event(), threading.Event()
+
+    def items():
+        yield 1
+        cancelled.set()
+        goes_on.wait(20)
+        yield 2
+
+    stream = prefetched(items(), 4, cancelled.is_set)
+    assert next(stream) == 1
+    with pytest.raises(KeyboardInterrupt):
+        next(stream)
+    goes_on.set()
+    stream.close()

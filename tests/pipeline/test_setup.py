@@ -13,6 +13,7 @@ from seedvr2_engine.engine.served_vae import ServedVAE
 from seedvr2_engine.engine.vae.backend import reference_backend
 from seedvr2_engine.engine.vae.engine import VAEEngine
 from seedvr2_engine.errors import InvalidArgumentError
+from seedvr2_engine.loading_dit import NANO_DIT
 from seedvr2_engine.pipeline import setup as module
 from seedvr2_engine.pipeline.memory import limit_engine, sizes_of
 from seedvr2_engine.pipeline.options import UpscaleOptions
@@ -110,3 +111,36 @@ def test_blocks_wait_on_the_host_where_a_gpu_is_too_small(monkeypatch):
     assert not plan_dit(TINY_DIT, CPU, torch.float32).offload
     with pytest.raises(InvalidArgumentError, match="offload: expected one of auto, none, blocks, got 'some'"):
         plan_dit(Path(TINY_DIT), CPU, torch.float32, "some")
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "asked", "products", "dtype"),
+    [
+        (GPU, "auto", "auto", "auto", torch.bfloat16),
+        (GPU, "int8", "auto", "auto", torch.bfloat16),
+        (GPU, "fp16", "auto", "bf16", torch.float16),
+        (GPU, "bf16", "auto", "bf16", torch.bfloat16),
+        (GPU, "float32", "auto", "bf16", torch.float32),
+        (GPU, "reference", "auto", "bf16", torch.bfloat16),
+        (GPU, "auto", "fp16", "fp16", torch.float16),
+        (GPU, "fp16", "fp8", "fp8", torch.float16),
+        (CPU, "auto", "auto", "bf16", torch.float32),
+    ],
+)
+def test_the_transformers_products(device, precision, asked, products, dtype, monkeypatch):
+    """16 bits asked of the VAE are asked of everything that was left open."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    formats = choose_formats(device, precision, asked)
+    assert (formats.dit_precision, formats.dit_dtype) == (products, dtype)
+    with pytest.raises(InvalidArgumentError, match="dit precision: expected one of auto, "):
+        choose_formats(device, precision, "int3")
+
+
+def test_what_a_file_has_packed_counts_as_packed_on_a_gpu():
+    on_gpu, on_cpu = (plan_dit(NANO_DIT, device, torch.bfloat16, "none").weights_bytes for device in (GPU, CPU))
+    assert on_gpu < 0.75 * on_cpu
+
+
+def test_nothing_waits_for_a_cpu_elsewhere(monkeypatch):
+    monkeypatch.setattr(module, "total_memory_bytes", lambda _: 1)
+    assert not plan_dit(TINY_DIT, CPU, torch.float32).offload

@@ -119,17 +119,29 @@ def turn_mp4(path, matrix: tuple[int, int, int, int]) -> None:
     path.write_bytes(data)
 
 
-def test_a_phone_clip_is_turned_upright(tmp_path):
+@pytest.mark.parametrize(
+    ("matrix", "degrees", "at"),
+    [
+        ((1, 0, 0, 1), 0, (2, 3)),
+        ((0, 1, -1, 0), 90, (2, -3)),
+        ((-1, 0, 0, -1), 180, (-3, -3)),
+        ((0, -1, 1, 0), 270, (-3, 2)),
+        ((-1, 0, 0, 1), 0, (2, -3)),
+        ((0, 1, 1, 0), 270, (2, 3)),
+    ],
+)
+def test_a_phone_clip_is_turned_upright(tmp_path, matrix, degrees, at):
+    """A mark at the top left, and where it is seen: turned clockwise by 90 degrees it is at the top right."""
     picture = np.full((48, 64, 3), 100, np.uint8)
     picture[:8, :8] = 250
     path = write_clip(tmp_path / "p.mp4", [picture] * 2, H264)
-    turn_mp4(path, (0, 1, -1, 0))
+    turn_mp4(path, matrix)
     with open_source(path) as source:
-        assert (source.info.width, source.info.height, source.info.orientation.degrees) == (48, 64, 90)
+        size = (48, 64) if matrix[0] == 0 else (64, 48)
+        assert (source.info.width, source.info.height, source.info.orientation.degrees) == (*size, degrees)
         rgb = next(iter(source)).rgb
-    # Turned clockwise, the top left corner is at the top right.
-    assert rgb[:, 2, -3].mean() > 0.9
-    assert rgb[:, 2, 3].mean() < 0.5
+    marked = [corner for corner in ((2, 3), (2, -3), (-3, 2), (-3, -3)) if rgb[:, corner[0], corner[1]].mean() > 0.9]
+    assert [(row < 0, column < 0) for row, column in marked] == [(at[0] < 0, at[1] < 0)]
 
 
 def test_aspect_and_side_streams_are_described(tmp_path):

@@ -104,6 +104,31 @@ def test_sound_that_runs_on_beyond_its_picture_gives_way_to_the_next_part():
     assert packets[3].pts == 13500
 
 
+@pytest.mark.parametrize(("begin", "is_played"), [(9400, False), (13400, False), (13600, True)])
+def test_half_a_packet_over_the_end_decides(begin, is_played):
+    clock = Clock((Shift(0, Fraction(0)), Shift(2, Fraction(10))))
+    packets = [FakePacket(t, t, 9000) for t in (0, 9000, begin - 900000)]
+    assert [clock.move(packet) for packet in packets] == [True, True, is_played]
+    assert packets[2].dts == packets[2].pts == begin
+
+
+@pytest.mark.parametrize(
+    ("jumps", "gap_s", "is_join"),
+    [(True, 9, False), (True, 11, True), (False, 11, False), (False, -0.09, False), (False, -0.11, True)],
+)
+def test_ten_seconds_forwards_and_a_tenth_backwards_are_jumps(jumps, gap_s, is_join):
+    builder = TimelineBuilder(VIDEO, jumps=jumps, steps_back=True)
+    # Back from the last one's beginning, forward from its end.
+    second = 24 * 3600 + round(gap_s * 90000) + (3600 if gap_s > 0 else 0)
+    for start in (0, second):
+        for index in range(25):
+            time = start + 3600 * index
+            builder.add(VIDEO, time, time, 3600, TICKS, is_steady=True)
+    timeline = builder.build()
+    assert timeline.joins_s == ((1.0,) if is_join else ())
+    assert timeline.joins_packet == ((25,) if is_join else ())
+
+
 def joined(folder, *names, frames=25):
     path = folder / "joined.ts"
     parts = [write_clip(folder / name, [ramp(i) for i in range(frames)], MPEG2) for name in names]

@@ -1,5 +1,6 @@
 """Sound of any codec in any kind of file plays, at its length, level and time, or a sentence came before the run."""
 
+import io
 import re
 from fractions import Fraction
 from itertools import pairwise
@@ -9,8 +10,16 @@ import numpy as np
 import pytest
 
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
-from seedvr2_engine.video.streams.sound.encoder import silent_frame
-from seedvr2_engine.video.streams.sound.table import PLAYED, audio_targets, is_lossless, usual_layout
+from seedvr2_engine.video.streams.sound.encoder import AudioEncoder, silent_frame
+from seedvr2_engine.video.streams.sound.table import (
+    PLAYED,
+    AudioTarget,
+    audio_targets,
+    is_lossless,
+    is_played,
+    usual_layout,
+)
+from seedvr2_engine.video.streams.timing import place
 
 from ..made.clips import packets_of
 from ..made.sounds import audio_encoders, clip_with, heard, write_sound
@@ -274,3 +283,46 @@ def test_damaged_sound_that_is_copied_is_said_once_with_its_count(tmp_path, enco
 def len_s(encoder: str) -> float:
     """Seconds of one packet at 48 kHz."""
     return {"aac": 1024, "flac": 4608, "ac3": 1536}[encoder] / 48000
+
+
+@pytest.mark.parametrize(
+    ("muxer", "codec", "layout", "rate", "encoder", "bit_rate"),
+    [
+        ("mp4", "vorbis", "mono", 48000, "aac", 96_000),
+        ("mp4", "vorbis", "stereo", 48000, "aac", 192_000),
+        ("mp4", "dts", "5.1", 48000, "aac", 576_000),
+        ("mp4", "vorbis", "stereo", 8000, "aac", 96_000),
+        ("webm", "ac3", "5.1", 48000, "libopus", 576_000),
+        ("mp4", "pcm_s16le", "stereo", 48000, "alac", None),
+        ("mov", "flac", "stereo", 48000, "pcm_s16le", None),
+    ],
+)
+def test_what_is_encoded_anew_gets_bits_for_every_channel(muxer, codec, layout, rate, encoder, bit_rate):
+    kind = "s16" if bit_rate is None else "fltp"
+    target = audio_targets(muxer, codec, layout, kind, rate)[0]
+    assert (target.encoder, target.layout, target.rate, target.bit_rate) == (encoder, layout, rate, bit_rate)
+
+
+@pytest.mark.parametrize(
+    ("muxer", "rate", "is_kept"),
+    [("mp4", 16000, True), ("mov", 12000, False), ("mp4", 8000, False), ("matroska", 8000, True)],
+)
+def test_mp3_of_the_lowest_rates_is_no_standard_in_mp4(muxer, rate, is_kept):
+    assert is_played("mp3", muxer, rate) == is_kept
+
+
+@pytest.mark.parametrize(("begin_ms", "end_ms"), [(0, 100), (10, 100), (0, 15), (10, 15), (30, 31)])
+def test_sound_is_cut_to_the_sample_at_both_ends(tmp_path, begin_ms, end_ms):
+    rate, counted = 48000, np.arange(9600, dtype=np.int16)
+    with av.open(str(tmp_path / "a.wav"), "w") as made:
+        stream = made.add_stream("pcm_s16le", rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(counted[None], format="s16", layout="mono")
+        frame.sample_rate = rate
+        made.mux(stream.encode(frame))
+    with av.open(str(tmp_path / "a.wav")) as source, av.open(io.BytesIO(), "w", format="wav") as output:
+        encoder = AudioEncoder(output, source.streams.audio[0], AudioTarget("pcm_s16le", "mono", "s16", rate))
+        encoder.start(Fraction(begin_ms, 1000), Fraction(1))
+        encoder.end(Fraction(end_ms, 1000))
+        packets = [out for packet in source.demux() for out in encoder.packets(place(packet, Fraction(0)))]
+        data = b"".join(bytes(packet) for packet in packets + encoder.finish())
+    assert np.array_equal(np.frombuffer(data, np.int16), counted[begin_ms * 48 : end_ms * 48])

@@ -303,7 +303,9 @@ def dovi(profile: int, full_range: int) -> bytes:
 def test_dolby_vision_with_a_picture_of_its_own_is_named(tmp_path, monkeypatch):
     with av.open(str(hdr10(tmp_path / "a.mp4"))) as container:
         frame = next(container.decode(video=0))
-    assert read_hdr(frame, "dvh1").dynamic == ("Dolby Vision",)
+    for tag in ("dvh1", "dvhe", "dva1", "dvav", "dav1"):
+        assert read_hdr(frame, tag).dynamic == ("Dolby Vision",)
+    assert read_hdr(frame, "hvc1").dynamic == ()
     kind = hdr_side_data.Type.DOVI_METADATA
     monkeypatch.setattr(hdr_side_data, "_side_data", lambda frame: {kind: dovi(1, 0)})
     assert read_hdr(frame, "hvc1").dynamic == ("Dolby Vision",)

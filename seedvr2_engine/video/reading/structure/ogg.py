@@ -46,12 +46,14 @@ def walk_ogg(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
         if len(lacing) < head[26] or end > size_bytes:
             return Structure(max(1, end - size_bytes), None, _pictures(streams))
         file.seek(position)
-        if not _is_sound(file.read(end - position)):
+        page_bytes = file.read(end - position)
+        if not _is_sound(page_bytes):
             fault = disorder(position)
             break
         serial, page = int.from_bytes(head[14:18], "little"), int.from_bytes(head[18:22], "little")
         if head[5] & _FIRST:
-            streams[serial] = _Logical(file.read(7)[1:] == b"theora", page)
+            # The first packet's kind comes before its name.
+            streams[serial] = _Logical(page_bytes[28 + head[26] :].startswith(b"theora"), page)
         stream = streams.get(serial)
         if stream is None or stream.next_page != page:
             fault = f"a part is missing before byte {position}"

@@ -87,8 +87,10 @@ class AudioEncoder:
             time_s = frame.pts * frame.time_base - shift_s
         time_s = self._believed(time_s)
         packets: list[av.Packet[Any]] = []
-        if self._clock_s is not None and time_s > self._clock_s:
-            packets += self._silence(frame, round((time_s - self._clock_s) * rate))
+        # A packet that begins before the end may hold frames that lie behind it.
+        until_s = time_s if self._end_s is None else min(time_s, self._end_s)
+        if self._clock_s is not None and until_s > self._clock_s:
+            packets += self._silence(frame, round((until_s - self._clock_s) * rate))
         # Only cut here: what lies before the beginning, and what the sound before already covers.
         begin_s = max(self._begin_s, self._clock_s) if self._clock_s is not None else self._begin_s
         skipped = min(frame.samples, max(0, round((begin_s - time_s) * rate)))
