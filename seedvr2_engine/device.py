@@ -54,13 +54,15 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return _DTYPES[name]
 
 
-def resolve_dit_dtype(name: str, device: torch.device) -> torch.dtype:
+def resolve_dit_dtype(name: str, device: torch.device, *, is_here: bool = True) -> torch.dtype:
     """The transformer's dtype for a precision or dtype; `auto` is float32 on the CPU and bfloat16 on a GPU.
 
-    8-bit precisions are the VAE's, beside which the transformer's is `auto`.
+    8-bit precisions are the VAE's, beside which the transformer's is `auto`. is_here: whether the GPU can be asked; one
+    that cannot is one of the planner's, which all have bfloat16.
     """
     name = _SHORT.get(name, name)
-    if name == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+    has_bf16 = device.type == "cuda" and (not is_here or torch.cuda.is_bf16_supported(including_emulation=False))
+    if name == "auto" and has_bf16:
         return torch.bfloat16
     return resolve_dtype(name, device)
 

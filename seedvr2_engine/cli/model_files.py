@@ -40,16 +40,25 @@ class ModelChoice:
     precision: str
     offload: str
     dit_precision: str = "auto"
+    gpu: str | None = None
+    """A GPU of the table, to plan for."""
 
     def setup(self) -> Setup:
         """What will run; raises ModelFileError, CheckpointError or InvalidArgumentError where nothing can."""
         from ..device import resolve_device
         from ..pipeline.setup import plan_setup
+        from ..plan.gpus import find_gpu
 
+        gpu = None if self.gpu is None else find_gpu(self.gpu)
         device = resolve_device(self.device)
         files = choose_models(self.dit, self.vae, self.text)
         return plan_setup(
-            files, device, precision=self.precision, dit_precision=self.dit_precision, offload=self.offload
+            files,
+            device,
+            precision=self.precision,
+            dit_precision=self.dit_precision,
+            offload=self.offload,
+            gpu=gpu,
         )
 
 

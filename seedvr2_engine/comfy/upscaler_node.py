@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
+from ..engine.optimize_dit import DIT_PRECISIONS
 from .devices import offload_devices
 from .loader_nodes import CATEGORY, DitSocket, VaeSocket
 from .upscaling import UpscaleRequest, managed_dit, managed_vae, upscale_image
@@ -50,6 +51,13 @@ class VideoUpscaler(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "enable_debug", default=False, optional=True, tooltip="Prints how the clip is cut, and its memory."
+                ),
+                io.Combo.Input(
+                    "dit_precision",
+                    options=list(DIT_PRECISIONS),
+                    default="auto",
+                    optional=True,
+                    tooltip="Of the transformer's matrix products; auto: the fastest that its weights bear.",
                 ),
             ],
             outputs=[io.Image.Output(tooltip="The upscaled frames.")],

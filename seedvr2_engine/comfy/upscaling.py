@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..color.methods import ColorMethod
 from ..device import is_out_of_memory
+from ..engine.optimize_dit import DitPrecision
 from ..errors import DeviceMemoryError, InvalidArgumentError, SeedVR2Error
 from ..pipeline.chunks import padded_count
 from ..pipeline.clip_stages import STAGE_SHARES
@@ -41,6 +42,7 @@ class UpscaleRequest:
     latent_noise_scale: float = 0.0
     offload_device: str = "cpu"
     enable_debug: bool = False
+    dit_precision: DitPrecision = "auto"
 
     def options(self) -> UpscaleOptions:
         """For the pipeline; raises InvalidArgumentError for a batch that is not 4n+1 frames."""
@@ -97,11 +99,12 @@ def upscale_image(image: Tensor, dit: ManagedDiT, vae: ManagedVAE, request: Upsc
     """Upscale an IMAGE (N, H, W, 3 or 4) in [0, 1]; returns (N, H', W', 3 or 4), FP32 on the CPU."""
     check_image(image)
     options = request.options()
-    bring([vae.resident, dit.resident])
-    transformer = dit.resident.built
-    assert transformer is not None
+    dit.resident.ask(request.dit_precision)
+    bring([vae.resident, dit.resident], working_bytes=dit.resident.check_bytes)
+    text = dit.text(NodeProgress(1).on_bytes)
+    transformer = dit.resident.serve(vae.served, text)
     frames, height, width = image.shape[:3]
-    upscaler = Upscaler(transformer, vae.served, options, text=dit.text(NodeProgress(1).on_bytes))
+    upscaler = Upscaler(transformer, vae.served, options, text=text)
     plan = upscaler.plan((height, width))
     limit_engine(upscaler.vae, plan)
     _make_room(dit, vae, plan)

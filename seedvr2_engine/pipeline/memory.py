@@ -14,6 +14,7 @@ from ..models.dit.model import NaDiT
 from ..models.vae.causal import CausalCache
 from ..models.vae.config import VAEConfig
 from ..models.vae.model import VideoVAE
+from ..plan.dit.memory import activation_bytes
 from .chunks import STEP_FRAMES, ChunkPlan, latent_count, padded_count
 from .options import UpscaleOptions, VaeSpan
 from .reconstruct import VideoCodec
@@ -245,10 +246,4 @@ def _fits(sizes: Sizes, estimate: ClipMemory, span: VaeSpan, memory_bytes: int) 
 
 
 def _transformer_bytes(sizes: Sizes, pixels: int, chunk_frames: int) -> int:
-    """Activations of one block: either attention's, with FP32 norms and rotations, or the MLP's."""
-    config, size = sizes.dit, sizes.dit_element_bytes
-    tokens = latent_count(chunk_frames) * pixels // TOKEN_PX**2
-    streams = 2 * config.width * size
-    attention = config.attention_width * (5.3 * size + 16)
-    mlp = config.mlp_width * size * (4 if config.family == "3b" else 3)
-    return round(tokens * (streams + max(attention, mlp, 12 * config.width)))
+    return activation_bytes(sizes.dit, sizes.dit_element_bytes, latent_count(chunk_frames) * pixels // TOKEN_PX**2)

@@ -17,7 +17,7 @@ from ..checkpoint.detect import detect_vae
 from ..checkpoint.detect_dit import detect_dit
 from ..checkpoint.opening import open_checkpoint
 from ..checkpoint.text_embedding import load_text_embedding
-from ..device import resolve_dit_dtype, resolve_dtype, total_memory_bytes
+from ..device import DeviceSpec, resolve_dit_dtype, resolve_dtype, total_memory_bytes
 from ..engine.dit.quantized import DATA_TYPES
 from ..engine.dit.weights import LARGEST_SHARE, device_bytes
 from ..engine.optimize import optimize_3d_vae_for_blackwell
@@ -86,11 +86,14 @@ class Formats:
         return f"{self.device}, {vae}, transformer in {transformer}{products.get(self.dit_precision, named)}"
 
 
-def choose_formats(device: torch.device, precision: str, dit_precision: str = "auto") -> Formats:
+def choose_formats(
+    device: torch.device, precision: str, dit_precision: str = "auto", *, is_here: bool = True
+) -> Formats:
     """The formats that a precision means: one of the engine's, a dtype of the plain VAE, or `auto`, by the device.
 
     dit_precision: of the transformer's matrix products; `auto` leaves 16 bits only where the precision does so too, and
-    where the GPU has 8-bit products. Raises InvalidArgumentError for anything else.
+    where the GPU has 8-bit products. is_here: whether the device can be asked. Raises InvalidArgumentError for anything
+    else.
     """
     if dit_precision not in DIT_PRECISIONS:
         raise InvalidArgumentError(
@@ -105,7 +108,7 @@ def choose_formats(device: torch.device, precision: str, dit_precision: str = "a
         device,
         "reference" if is_plain else precision,
         resolve_dtype(precision if precision in PLAIN_DTYPES else "auto", device),
-        _DIT_DTYPES.get(dit_precision) or resolve_dit_dtype(precision, device),
+        _DIT_DTYPES.get(dit_precision) or resolve_dit_dtype(precision, device, is_here=is_here),
         dit_precision if dit_precision != "auto" or leaves_16_bits else "bf16",
     )
 
@@ -128,10 +131,13 @@ class DiTSetup:
         return load_dit(self.path, device=self.device, dtype=self.dtype, offload=self.offload)
 
 
-def plan_dit(path: Path, device: torch.device, dtype: torch.dtype, offload: str = "auto") -> DiTSetup:
+def plan_dit(
+    path: Path, device: torch.device, dtype: torch.dtype, offload: str = "auto", memory_bytes: int | None = None
+) -> DiTSetup:
     """Decide by a file's header whether its blocks stay on the host; raises InvalidArgumentError for another offload.
 
-    auto: they do where the weights would take more than LARGEST_SHARE of a GPU's memory.
+    auto: they do where the weights would take more than LARGEST_SHARE of a GPU's memory. memory_bytes: the GPU's; it is
+    asked if not given.
     """
     if offload not in get_args(Offload):
         raise InvalidArgumentError(f"offload: expected one of {', '.join(get_args(Offload))}, got {offload!r}.")
@@ -144,8 +150,10 @@ def plan_dit(path: Path, device: torch.device, dtype: torch.dtype, offload: str 
             return device_bytes(checkpoint, config, dtype, offload=offload, packed=is_gpu)
 
         whole = taken(offload=False)
-        is_too_large = offload == "auto" and is_gpu and whole > LARGEST_SHARE * total_memory_bytes(device)
-        waits = offload == "blocks" or is_too_large
+        waits = offload == "blocks"
+        if offload == "auto" and is_gpu:
+            room = total_memory_bytes(device) if memory_bytes is None else memory_bytes
+            waits = whole > LARGEST_SHARE * room
         return DiTSetup(path, config, device, dtype, waits, taken(offload=True) if waits else whole)
 
 
@@ -160,6 +168,8 @@ class Setup:
     """What the memory of a clip follows from."""
     device_bytes: int
     """The memory of the device, all of it."""
+    gpu: DeviceSpec | None = None
+    """A GPU that need not be here, which all this is planned for; nothing can be loaded then."""
 
     def plan(self, options: UpscaleOptions, source: Size, frames: int | None = None) -> ClipPlan:
         """How clips of (height, width) in pixels will be cut, and with which memory; as `Upscaler.plan`."""
@@ -178,7 +188,8 @@ class Setup:
 
     def describe(self) -> str:
         """One line for people."""
-        return f"{self.formats.describe()}{', its blocks on the host' if self.dit.offload else ''}"
+        place = "" if self.gpu is None else f"{self.gpu.name}, {self.gpu.card_memory}, not this machine: "
+        return f"{place}{self.formats.describe()}{', its blocks on the host' if self.dit.offload else ''}"
 
     def _load_vae(self) -> VideoCodec:
         formats = self.formats
@@ -195,14 +206,17 @@ def plan_setup(
     precision: str = "auto",
     dit_precision: str = "auto",
     offload: str = "auto",
+    gpu: DeviceSpec | None = None,
 ) -> Setup:
     """Decide what is left open: number formats by device, offload by the transformer's share of a GPU's memory.
 
-    Only headers are read. Raises InvalidArgumentError for an unknown precision or offload, ModelFileError or
-    CheckpointError for files that are none.
+    gpu: plan for this one, which need not be here, in the place of `device`. Only headers are read. Raises
+    InvalidArgumentError for an unknown precision or offload, ModelFileError or CheckpointError for files that are none.
     """
-    formats = choose_formats(device, precision, dit_precision)
-    dit = plan_dit(files.dit, device, formats.dit_dtype, offload)
+    device = device if gpu is None else torch.device("cuda")
+    memory_bytes = total_memory_bytes(device) if gpu is None else gpu.vram_bytes
+    formats = choose_formats(device, precision, dit_precision, is_here=gpu is None)
+    dit = plan_dit(files.dit, device, formats.dit_dtype, offload, memory_bytes)
     weights_bytes = dit.weights_bytes
     with open_checkpoint(files.vae) as checkpoint:
         vae_config = detect_vae(checkpoint)
@@ -216,4 +230,4 @@ def plan_setup(
         weights_bytes=weights_bytes,
         vae_plans_itself=formats.uses_engine,
     )
-    return Setup(files, formats, dit, sizes, total_memory_bytes(device))
+    return Setup(files, formats, dit, sizes, memory_bytes, gpu)

@@ -139,10 +139,10 @@ def _times(schedule: Schedule, device: DeviceSpec, efficiency: Efficiency) -> tu
 def _time(operation: Operation, runs: int, device: DeviceSpec, efficiency: Efficiency) -> OperationTime:
     # A fused shortcut multiplies 16-bit numbers whatever the convolution's are.
     shortcut = _shortcut_flops(operation)
-    matrix_ms = shortcut / _matrix_rate("fp16", device, efficiency) * 1e3
+    matrix_ms = shortcut / matrix_rate("fp16", device, efficiency) * 1e3
     main = operation.flops - shortcut
     if main:
-        matrix_ms += main / _matrix_rate(operation.format, device, efficiency) * 1e3
+        matrix_ms += main / matrix_rate(operation.format, device, efficiency) * 1e3
     memory_ms = operation_bytes(operation) / (device.bandwidth_bytes_per_s * efficiency.bandwidth) * 1e3
     launches = 3 if operation.kernel == "norm" else 1
     return OperationTime(
@@ -164,12 +164,10 @@ def _shortcut_flops(operation: Operation) -> int:
     return 2 * problem.frames * height * width * problem.channels_out * problem.shortcut_channels
 
 
-def _matrix_rate(format: Format, device: DeviceSpec, efficiency: Efficiency) -> float:
-    """FLOP/s."""
-    if format in ("fp16", "bf16"):
-        return device.tflops.bf16 * 1e12 * efficiency.matrix_16_bit
+def matrix_rate(format: Format, device: DeviceSpec, efficiency: Efficiency) -> float:
+    """FLOP/s that a matrix product in `format` is taken to reach on `device`."""
     rates = {"fp8": device.tflops.fp8, "mxfp8": device.tflops.mxfp8, "int8": device.tflops.int8}
-    return rates[format] * 1e12 * efficiency.matrix_8_bit
+    return rates.get(format, device.tflops.bf16) * 1e12 * efficiency.share(format)
 
 
 def _host_bytes(plan: ExecutionPlan) -> int:

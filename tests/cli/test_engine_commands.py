@@ -46,6 +46,26 @@ def test_plan_as_json():
     assert facts["roofline"]["clip_ms"] > facts["roofline"]["first_ms"]
 
 
+def test_plan_of_the_transformer():
+    command = ["plan", "--gpu", "rtx5070ti", *SIZE, "--frames", "20", "--part", "transformer"]
+    result = seedvr2(*command)
+    assert result.exit_code == 0, result.stderr
+    said = " ".join(result.stdout.split())
+    assert "transformer 3b, 1920x1080, 20 frames, 48960 tokens" in said
+    assert "not a measurement" in said
+    assert "assumed, not measured" in said
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert [line[0] for line in lines if line[1:3] in (["3.46", "GB"], ["6.78", "GB"])][-1] == "bf16"
+    whole = json.loads(seedvr2(*command, "--dit", "7b", "--json").stdout)
+    one = json.loads(seedvr2(*command, "--dit", "7b", "--precision", "int8", "--json").stdout)
+    assert one["formats"] == [found for found in whole["formats"] if found["format"] == "int8"]
+    assert whole["transformer"]["family"] == "7b"
+    assert whole["chunk"]["frames"] == 6
+    for found in whole["formats"]:
+        assert found["offloaded_bytes"] < found["weights_bytes"]
+        assert found["offloaded_ms"] >= found["time"]["ms"] > 0
+
+
 def test_plan_in_little_memory_uses_the_host_or_tiles():
     host = seedvr2("plan", "--gpu", "rtx5070ti", *SIZE, "--vram-gb", "8", "--json")
     assert json.loads(host.stdout)["plan"]["memory"]["host"] > 0
@@ -73,6 +93,10 @@ def test_plan_with_the_widths_of_a_file():
         (["--gpu", "h200", *SIZE, "--precision", "reference"], "plain model"),
         (["--gpu", "h200", "--width", "0", "--height", "8"], "positive sizes"),
         (["--gpu", "h200", *SIZE, "--vram-gb", "1000"], "vram_gb"),
+        (["--gpu", "h200", *SIZE, "--part", "all"], "expected decode, encode or transformer"),
+        (["--gpu", "h200", *SIZE, "--part", "decode", "--encode"], "no other beside --encode"),
+        (["--gpu", "h200", *SIZE, "--part", "transformer", "--precision", "fp4"], "computes fp8, int8, bf16"),
+        (["--gpu", "h200", *SIZE, "--part", "transformer", "--dit", "nowhere.gguf"], "nowhere.gguf"),
         (["--gpu", "h200", *SIZE, "--vae", "nowhere.gguf"], "nowhere.gguf"),
     ],
 )

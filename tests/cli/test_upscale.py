@@ -231,6 +231,30 @@ def test_the_plan_says_everything_and_writes_nothing(clip, models, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_plan_for_a_gpu_that_is_not_here(clip, models, tmp_path):
+    command = ["upscale", clip, tmp_path / "out.mp4", *models, "--scale", "2", "--chunk-frames", "5"]
+    result = seedvr2(*command, "--plan", "--gpu", "rtx5070ti")
+    assert result.exit_code == 0, result.stderr
+    said = " ".join(result.stdout.split())
+    for words in (
+        "RTX 5070 Ti, 16.0 GiB, not this machine",
+        "of 17.18 GB",
+        "in int8 if its weights bear it",
+        "the VAE in mxfp8 and the transformer in int8",
+        "not measured",
+    ):
+        assert words in said
+    in_16_bits = seedvr2(*command, "--plan", "--gpu", "rtx5070ti", "--dit-precision", "bf16", "--precision", "fp16")
+    assert "the VAE in fp16 and the transformer in bf16" in " ".join(in_16_bits.stdout.split())
+    plain = seedvr2(*command, "--plan", "--gpu", "h200", "--precision", "reference")
+    assert "not known: the plain VAE would serve there" in " ".join(plain.stdout.split())
+    assert list(tmp_path.iterdir()) == []
+    assert "expected --plan beside --gpu" in refused(*command, "--gpu", "rtx5070ti")
+    assert "expected a GPU of the table" in refused(*command, "--plan", "--gpu", "voodoo2")
+    refusal = refused(*command, "--plan", "--gpu", "rtx3090", "--dit-precision", "fp8")
+    assert "RTX 3090 (sm_86) computes int8, bf16" in " ".join(refusal.split())
+
+
 @pytest.mark.parametrize("memory_mb", [12, 20, 100_000])
 def test_the_run_cuts_as_the_plan_says(clip, models, tmp_path, monkeypatch, memory_mb):
     for name in ("seedvr2_engine.pipeline.setup", "seedvr2_engine.pipeline.upscaler"):

@@ -1,5 +1,6 @@
 """What the nodes do: load, hand on, upscale, stop, free, refuse."""
 
+import copy
 import gc
 import logging
 import shutil
@@ -8,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from seedvr2_engine.engine.optimize_dit import DitReport
 from seedvr2_engine.errors import InvalidArgumentError, ModelFileError, SeedVR2Error
 from seedvr2_engine.loading import NANO_VAE, load_vae
 from seedvr2_engine.loading_dit import NANO_DIT, load_dit
@@ -58,6 +60,35 @@ def test_frames_equal_the_pipelines_own(nodes):
     assert result.shape == (6, 32, 44, 3)
     assert result.dtype == torch.float32
     assert torch.equal(result, expected)
+
+
+def test_the_transformer_computes_in_the_format_that_is_asked_for(nodes, monkeypatch):
+    asked = []
+
+    def optimize(dit, vae, text, *, precision, offload):
+        asked.append((precision, dit.dtype, offload))
+        # Something else, so that it shows what serves.
+        return copy.deepcopy(dit), DitReport(precision, "made up")
+
+    monkeypatch.setattr("seedvr2_engine.comfy.dit_model.optimize_dit", optimize)
+    dit, vae = dit_config(nodes), vae_config(nodes)
+    resident = dit["weights"].resident
+    for precision in ("auto", "auto", "int8", "int8", "auto"):
+        upscale(nodes, clip(1), dit=dit, vae=vae, batch_size=1, dit_precision=precision)
+        served = resident.built
+        upscale(nodes, clip(1), dit=dit, vae=vae, batch_size=1, dit_precision=precision)
+        assert resident.built is served
+    assert [name for name, *_ in asked] == ["auto", "int8", "auto"]
+    resident.unload()
+    upscale(nodes, clip(1), dit=dit, vae=vae, batch_size=1)
+    assert len(asked) == 4
+
+
+def test_a_format_that_this_device_lacks_is_refused(nodes):
+    with pytest.raises(InvalidArgumentError, match="dit precision: fp8 was asked for, but it runs on cpu"):
+        upscale(nodes, clip(1), batch_size=1, dit_precision="fp8")
+    with pytest.raises(InvalidArgumentError, match="dit precision: expected one of auto, bf16"):
+        upscale(nodes, clip(1), batch_size=1, dit_precision="fp4")
 
 
 def test_alpha_comes_back(nodes):

@@ -68,7 +68,8 @@ ADDED = {
     "SeedVR2LoadVAEModel": [
         ("enable_blackwell_optimization", "BOOLEAN", True, True),
         ("precision", "COMBO", "auto", True),
-    ]
+    ],
+    "SeedVR2VideoUpscaler": [("dit_precision", "COMBO", "auto", True)],
 }
 PUBLIC_LIMITS = {
     ("SeedVR2LoadDiTModel", "blocks_to_swap"): (0, 36, 1),

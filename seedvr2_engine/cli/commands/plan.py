@@ -12,6 +12,7 @@ from rich.table import Table
 from ...errors import InvalidArgumentError
 from ..model_files import choose_vae, model_file
 from ..terminal.console import warn, wide
+from .plan_transformer import print_transformer_plan
 
 if TYPE_CHECKING:
     from ...device import DeviceSpec
@@ -31,13 +32,17 @@ def plan(
     vram_gb: Annotated[
         float | None, typer.Option(help="Memory to plan for; nine tenths of the GPU's if not given.")
     ] = None,
-    encode: Annotated[bool, typer.Option("--encode", help="Plan the encoder instead of the decoder.")] = False,
+    part: Annotated[
+        str | None, typer.Option(help="decode, encode, or transformer: one run of it, in every format.")
+    ] = None,
+    encode: Annotated[bool, typer.Option("--encode", help="The same as --part encode.")] = False,
     vae: Annotated[
         str | None, typer.Option(help="A VAE file, for its widths; the public model's if not given.")
     ] = None,
+    dit: Annotated[str, typer.Option(help="3b, 7b or a transformer file, for --part transformer.")] = "3b",
     json: Annotated[bool, typer.Option("--json", help="Print the whole plan as JSON.")] = False,
 ) -> None:
-    """Print the plan of a decode or encode: layers, formats, reasons, memory, tiles, and a roofline time."""
+    """Print the plan of a decode, an encode or a transformer: formats, reasons, memory, and a roofline time."""
     from ...pipeline.chunks import padded_count
     from ...plan import VAEShape, compile_vae_plan
     from ...plan.choices import choose_precision, memory_budget_bytes
@@ -45,15 +50,25 @@ def plan(
     from ...plan.roofline import roofline
     from ...quant import QuantRecipe
 
+    part = part or ("encode" if encode else "decode")
+    if part not in ("decode", "encode", "transformer") or (encode and part != "encode"):
+        raise InvalidArgumentError(
+            f"part: expected decode, encode or transformer, and no other beside --encode, got {part!r}."
+        )
     device = _device(gpu)
+    if part == "transformer":
+        _check_size(width, height, frames)
+        print_transformer_plan(device, (height, width), frames, dit, precision, json=json)
+        return
     decision = choose_precision(precision, device)
     if decision.format is None:
         raise InvalidArgumentError(f"plan: the plain model would run on {device.name} ({decision.reason}); no plan.")
-    if min(width, height, frames) < 1:
-        raise InvalidArgumentError(f"plan: expected positive sizes, got {width}x{height} px and {frames} frames.")
+    _check_size(width, height, frames)
     # What reconstruct does to a clip: edges are repeated up to whole latent cells, the last frame up to 4n+1 frames.
-    part: Part = "encode" if encode else "decode"
-    shape = VAEShape(part, height + -height % LATENT_CELL_PX, width + -width % LATENT_CELL_PX, padded_count(frames))
+    direction: Part = "encode" if part == "encode" else "decode"
+    shape = VAEShape(
+        direction, height + -height % LATENT_CELL_PX, width + -width % LATENT_CELL_PX, padded_count(frames)
+    )
     recipe = QuantRecipe(decision.format)
     budget = memory_budget_bytes(device, vram_gb)
     compiled = compile_vae_plan(_config(vae), recipe, device, shape, budget)
@@ -67,6 +82,11 @@ def plan(
         warn(f"this plan cannot run: {refusal}{advice}.")
     if not compiled.refusals:
         _print_layers(compiled, times)
+
+
+def _check_size(width: int, height: int, frames: int) -> None:
+    if min(width, height, frames) < 1:
+        raise InvalidArgumentError(f"plan: expected positive sizes, got {width}x{height} px and {frames} frames.")
 
 
 def _device(gpu: str | None) -> DeviceSpec:

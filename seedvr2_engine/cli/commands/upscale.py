@@ -51,6 +51,7 @@ def upscale(
     deinterlace: flags.Deinterlace = "auto",
     detelecine: flags.Detelecine = "auto",
     plan: flags.Plan = False,
+    gpu: flags.Gpu = None,
     json: flags.Json = False,
 ) -> None:
     """Upscale a clip, a picture, a picture sequence, or every clip of a folder."""
@@ -60,6 +61,10 @@ def upscale(
 
     if vae_span not in ("auto", "clip", "chunk"):
         raise InvalidArgumentError(f"VAE span: expected one of auto, clip, chunk, got {vae_span!r}.")
+    if gpu is not None and not plan:
+        raise InvalidArgumentError(
+            f"gpu: expected --plan beside --gpu {gpu}, found none; --device chooses one that is here."
+        )
     options = UpscaleOptions(
         resolution=resolution,
         scale=scale,
@@ -92,7 +97,7 @@ def upscale(
         deinterlace=deinterlace,  # type: ignore[arg-type]
         detelecine=detelecine,  # type: ignore[arg-type]
     )
-    models = ModelChoice(dit, vae, text, device, precision, offload, dit_precision)
+    models = ModelChoice(dit, vae, text, device, precision, offload, dit_precision, gpu)
     jobs, request = jobs_for(source, target, each=each), Request(models.setup(), options, sink, cut)
     for sentence in options.remarks:
         warn(sentence)

@@ -126,4 +126,8 @@ Detelecine = Annotated[
     typer.Option(help="Undo 3:2 pulldown, 29.97 to 23.976 frames: auto, off or on.", rich_help_panel=_OUTPUT),
 ]
 Plan = Annotated[bool, typer.Option("--plan", help="Print what would run, its memory and time, and exit.")]
+Gpu = Annotated[
+    str | None,
+    typer.Option(help="With --plan: a GPU that need not be here, such as rtx5070ti.", rich_help_panel=_MODELS),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -12,6 +12,7 @@ from ..terminal.console import out, readable_size, warn
 from .hdr import hdr_sentence
 
 if TYPE_CHECKING:
+    from ...pipeline.forecast import PaperTime
     from ...video import SinkOptions, SourceInfo
     from .files import Job, Request
 
@@ -33,7 +34,7 @@ def _place_remarks(job: Job, info: SourceInfo, sink: SinkOptions) -> list[str]:
 
 def print_plan(job: Job, request: Request) -> None:
     """Print what a job would do, in how much memory and about how long, and what cannot be kept; nothing is written."""
-    from ...pipeline.forecast import forecast, matrix_rate
+    from ...pipeline.forecast import forecast, matrix_rate, paper_time
     from ...video.writing.output_plan import plan_output
 
     setup, options = request.setup, request.options
@@ -48,7 +49,13 @@ def print_plan(job: Job, request: Request) -> None:
     vae = readable_size(memory.vae_bytes)
     if plan.engine_bytes is not None:
         vae = f"up to {readable_size(plan.engine_bytes)}"
-    seconds = work.seconds(matrix_rate(setup.formats.device, setup.formats.dit_dtype))
+    paper = None
+    if setup.gpu is not None:
+        paper = paper_time(setup, plan, options, info.selected_frames, setup.gpu)
+        time = "not known: the plain VAE would serve there" if paper is None else _on_paper(paper)
+    else:
+        seconds = work.seconds(matrix_rate(setup.formats.device, setup.formats.dit_dtype))
+        time = f"about {readable_time(seconds)}"
     height, width = resize.output
     size = f"{info.width}x{info.height} to {width}x{height}, {info.selected_frames} frames"
     if resize.padded != resize.output:
@@ -79,17 +86,31 @@ def print_plan(job: Job, request: Request) -> None:
             f"{(work.encode + work.transform + work.decode) / 1e12:.2f} TFLOP: encode {work.encode / 1e12:.2f}, "
             f"transformer {work.transform / 1e12:.2f}, decode {work.decode / 1e12:.2f}",
         ),
-        ("time", f"about {readable_time(seconds)}"),
+        *((("transformer", _weights(paper)),) if paper is not None else ()),
+        ("time", time),
     ):
         table.add_row(name, value)
     out.print(table, markup=False)
     for sentence in (*warnings, *output.losses, *_place_remarks(job, info, request.sink)):
         warn(sentence)
     if memory.peak_bytes > plan.device_bytes:
+        device = setup.gpu.name if setup.gpu else str(setup.formats.device)
         warn(
-            f"this takes more memory than {setup.formats.device} has; a smaller size, fewer --chunk-frames or "
-            "--tile 512 takes less."
+            f"this takes more memory than {device} has; a smaller size, fewer --chunk-frames or --tile 512 takes less."
         )
+
+
+def _weights(paper: PaperTime) -> str:
+    return f"in {paper.dit_format} if its weights bear it: {readable_size(paper.dit_weight_bytes)} of weights"
+
+
+def _on_paper(paper: PaperTime) -> str:
+    stages = (("encode", paper.encode_s), ("transformer", paper.transform_s), ("decode", paper.decode_s))
+    parts = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in stages)
+    return (
+        f"about {readable_time(paper.seconds)} ({parts}), the VAE in {paper.vae_format} and the transformer in "
+        f"{paper.dit_format}; by rates on paper, not measured"
+    )
 
 
 def readable_time(seconds: float) -> str:

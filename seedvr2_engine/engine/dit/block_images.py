@@ -17,8 +17,11 @@ from torch import Tensor
 
 from ...checkpoint.base import PackedTensor
 from ...checkpoint.containers.unpack import UNPACKED_TYPES, unpack
+from ...quant.quantize import QuantizedTensor
 
 _ALIGNMENT = 256
+_NUMBERS = {"F8_E4M3": torch.float8_e4m3fn, "INT8": torch.int8}
+"""The stored types that products take as they are, with one scale or one for each row."""
 PACKED_TYPES = UNPACKED_TYPES
 """The stored types that an image can keep packed."""
 
@@ -114,6 +117,20 @@ class BlockImage:
             )
             for place in self.places
         }
+
+    def as_stored(self, name: str, number: torch.dtype) -> QuantizedTensor | None:
+        """A packed weight as a product in `number` takes it, if its bytes are that; None where they are not.
+
+        FP8 and INT8 with one scale, with one for each row, or with none: (rows, columns) and (rows,) float32, wherever
+        the image is. Rotated weights would want rotated inputs.
+        """
+        place = next(place for place in self.places if place.name == name)
+        packed = place.packed
+        if packed is None or _NUMBERS.get(place.type or "") != number or packed.rotation:
+            return None
+        data = self.data[place.begin : place.begin + place.nbytes].view(number).view(place.shape)
+        scale = torch.ones(1) if packed.scale is None else packed.scale
+        return QuantizedTensor(data, scale.float().flatten().expand(place.shape[0]).contiguous())
 
 
 def largest_image_bytes(images: Sequence[BlockImage]) -> int:

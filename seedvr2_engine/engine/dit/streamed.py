@@ -16,6 +16,7 @@ from torch import Tensor
 from ...models.dit.blocks import Block
 from ...models.dit.config import DiTConfig
 from ...models.dit.model import NaDiT
+from ...quant.quantize import QuantizedTensor
 from .block_images import BlockImage, ImagePrefetch, largest_image_bytes
 from .quantized import replace_linear
 
@@ -59,6 +60,11 @@ class StreamedDiT(NaDiT):
         largest = largest_image_bytes(self._images)
         images = ImagePrefetch.SLOTS * largest if self._offloaded else sum(image.nbytes for image in self._images)
         return images + max((image.unpacked_bytes(self.dtype) for image in self._images), default=0)
+
+    def as_stored(self, layer: int, name: str, number: torch.dtype) -> QuantizedTensor | None:
+        """A weight of a block as its file has it, on this model's device, if a product in `number` takes that."""
+        stored = self._images[layer].as_stored(name, number)
+        return stored and QuantizedTensor(stored.data.to(self.device), stored.scale.to(self.device))
 
     def loaded_blocks(self) -> Iterator[Block]:
         """The blocks in order, each with its matrices until the next one is asked for."""

@@ -95,6 +95,7 @@ def streamed(dit: NaDiT) -> StreamedDiT:
 def quantized(dit: NaDiT, formats: Sequence[BlockFormat], *, offload: bool = False, frees: bool = False) -> StreamedDiT:
     """The same model with the matrices of its blocks in 8 bits, those that `formats` names; the others as they are.
 
+    What lies packed in the very format, as its file has it, is taken over byte by byte.
     offload: keep the blocks on the host. frees: block after block of `dit` leaves the device, which ends its use.
     """
     images: list[BlockImage] = []
@@ -105,7 +106,9 @@ def quantized(dit: NaDiT, formats: Sequence[BlockFormat], *, offload: bool = Fal
             matrix = matrix_of(name) if tensor.ndim == 2 else None
             number = None if matrix is None else getattr(formats[layer], matrix)
             if number is not None:
-                data, scales[name.removesuffix("weight") + "scale"] = quantize_rows(tensor.float(), number)
+                stored = dit.as_stored(layer, name, number) if isinstance(dit, StreamedDiT) else None
+                data, scale = stored or quantize_rows(tensor.float(), number)
+                scales[name.removesuffix("weight") + "scale"] = scale
                 weights.append(Weight(name, tuple(tensor.shape), data, number=number))
             elif tensor.ndim == 2:
                 weights.append(Weight(name, tuple(tensor.shape), tensor))

@@ -25,18 +25,26 @@ class Efficiency:
     """Of the FP8, MXFP8 and INT8 rate."""
     bandwidth: float
     """Of the memory bandwidth."""
+    windows: float
+    """Of the 16-bit rate, by the transformer's attention inside windows."""
     launch_us: float = 2.0
     """What an operation takes however small it is, inside a CUDA graph."""
     host_bytes_per_s: float = 22e9
     """Pinned host memory over PCIe 4.0 x16, one direction."""
     source: str = ""
     """Where the shares come from."""
+    products: Mapping[Format, float] = field(default_factory=dict)
+    """Of a format's rate, by the transformer's products, where our kernel reaches another share of it."""
+
+    def share(self, format: Format) -> float:
+        """Of the rate of a format, by a large matrix product."""
+        return self.matrix_16_bit if format in ("fp16", "bf16") else self.matrix_8_bit
 
 
 DATA_CENTRE = Efficiency(
-    0.79, 0.74, 0.85, source="matrix products measured on one H200 (777 of 989, 1459 of 1979); the rest assumed"
+    0.79, 0.74, 0.85, 0.3, source="matrix products measured on one H200 (777 of 989, 1459 of 1979); the rest assumed"
 )
-GEFORCE = Efficiency(0.85, 0.85, 0.85, source="assumed, not measured")
+GEFORCE = Efficiency(0.85, 0.85, 0.85, 0.6, source="assumed, not measured")
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,20 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from seedvr2_engine import load_dit
 from seedvr2_engine.engine.dit import block_images
 from seedvr2_engine.engine.dit.block_images import BlockImage, ImagePrefetch, Weight
+from seedvr2_engine.engine.dit.quantized import BlockFormat, QuantizedLinear
 from seedvr2_engine.engine.dit.streamed import StreamedDiT
+from seedvr2_engine.engine.dit.weights import quantized
 from seedvr2_engine.errors import CheckpointError
 from seedvr2_engine.models.dit.config import DiTConfig
 from seedvr2_engine.models.dit.model import NaDiT
 from seedvr2_engine.models.dit.rope import rotary_frequencies
 from seedvr2_engine.quant import int8, mxfp8, nvfp4
+from seedvr2_engine.quant.quantize import quantize_rows
 
 from ...models.dit.dit_cases import GOLDEN, largest_error
 
@@ -132,6 +135,43 @@ def test_packed_weights_stay_packed(files):
     largest = max(image.unpacked_bytes(torch.float32) for image in packed._images)
     assert packed.resident_bytes == images + largest
     assert load_dit(files / "q8.gguf", offload=True, packed=True).resident_bytes < packed.resident_bytes + largest
+
+
+@pytest.mark.parametrize("offload", [False, True])
+@pytest.mark.parametrize(
+    ("file", "number"),
+    [("fp8", torch.float8_e4m3fn), ("scaled", torch.float8_e4m3fn), ("int8", torch.int8)],
+)
+def test_a_file_in_the_format_of_the_products_is_used_as_it_is(files, file, number, offload):
+    dit = load_dit(files / f"{file}.safetensors", packed=True, offload=offload)
+    served = quantized(dit, [BlockFormat(number, number, number, None)] * 3, offload=offload)
+    stored = load_file(files / f"{file}.safetensors")
+    for layer, block in enumerate(served.loaded_blocks()):
+        found = {name: m for name, m in block.named_modules() if isinstance(m, QuantizedLinear)}
+        assert len(found) == (8 if layer == 0 else 4)  # The first has weights for video and for text.
+        for name, module in found.items():
+            path = f"blocks.{layer}.{name}"
+            rows = len(module.scale)
+            scale = stored.get(f"{path}.weight_scale", torch.ones(1)).flatten().expand(rows)
+            assert torch.equal(module.weight.view(torch.uint8), stored[f"{path}.weight"].view(torch.uint8))
+            assert torch.equal(module.scale, scale)
+        assert not isinstance(block.mlp.of("vid").proj_out, QuantizedLinear)
+
+
+@pytest.mark.parametrize(
+    ("file", "number"), [("rotated", torch.int8), ("fp8", torch.int8), ("int8", torch.float8_e4m3fn)]
+)
+def test_what_is_in_another_format_is_rounded_anew(files, file, number):
+    dit = load_dit(files / f"{file}.safetensors", packed=True)
+    assert dit.as_stored(0, "mlp.vid.proj_out.weight", number) is None
+    served = quantized(dit, [BlockFormat(mlp_out=number)] * 3)
+    # The generators keep a block's weights where they are.
+    blocks, other_blocks = dit.loaded_blocks(), served.loaded_blocks()
+    values = next(blocks).mlp["vid"].proj_out.weight
+    layer = next(other_blocks).mlp["vid"].proj_out
+    data, scale = quantize_rows(values, number)
+    assert torch.equal(layer.weight.float(), data.float())
+    assert torch.equal(layer.scale, scale)
 
 
 def test_a_block_gives_its_weights_back_even_after_an_error(files):
