@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidArgumentError, ModelFileError
+from ..spans import span
 from .terminal.console import err
 
 if TYPE_CHECKING:
@@ -43,14 +44,16 @@ class ModelChoice:
 
     def setup(self) -> Setup:
         """What will run; raises ModelFileError, CheckpointError or InvalidArgumentError where nothing can."""
-        from ..device import resolve_device
-        from ..pipeline.setup import plan_setup
+        with span("imports"):
+            from ..device import resolve_device
+            from ..pipeline.setup import plan_setup
 
-        device = resolve_device(self.device)
-        files = choose_models(self.dit, self.vae, self.text)
-        return plan_setup(
-            files, device, precision=self.precision, dit_precision=self.dit_precision, offload=self.offload
-        )
+        with span("headers"):
+            device = resolve_device(self.device)
+            files = choose_models(self.dit, self.vae, self.text)
+            return plan_setup(
+                files, device, precision=self.precision, dit_precision=self.dit_precision, offload=self.offload
+            )
 
 
 def model_file(choice: str) -> Path:

@@ -217,12 +217,12 @@ def past_per_pixel(config: VAEConfig) -> tuple[float, float]:
         vae = VideoVAE(config)
     encoder, decoder, lowest = vae.encoder, vae.decoder, edge // config.spatial_compression
     into = _past(encoder.conv_in, edge) + _past(encoder.mid_block, lowest) + _past(encoder.conv_out, lowest)
-    for level, block in enumerate(cast(Iterable[DownBlock], encoder.down_blocks)):
+    for level, down in enumerate(cast(Iterable[DownBlock], encoder.down_blocks)):
         # What halves the size remembers its frames with the row and column that it adds.
-        into += _past(block.resnets, edge >> level) + _past(block.downsamplers, (edge >> level) + 1)
+        into += _past(down.resnets, edge >> level) + _past(down.downsamplers, (edge >> level) + 1)
     back = _past(decoder.conv_in, lowest) + _past(decoder.mid_block, lowest) + _past(decoder.conv_out, edge)
-    for level, block in enumerate(cast(Iterable[UpBlock], decoder.up_blocks)):
-        back += _past(block.resnets, lowest << level) + _past(block.upsamplers, lowest << level + 1)
+    for level, up in enumerate(cast(Iterable[UpBlock], decoder.up_blocks)):
+        back += _past(up.resnets, lowest << level) + _past(up.upsamplers, lowest << level + 1)
     return into / edge**2, back / edge**2
 
 

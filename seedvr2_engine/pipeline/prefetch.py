@@ -27,10 +27,18 @@ class prefetched(Iterator[Item], Generic[Item]):  # noqa: N801  (it is used like
     then KeyboardInterrupt is raised without waiting for the thread, which may be in the midst of a long step.
     """
 
-    def __init__(self, items: Iterable[Item], depth: int, is_cancelled: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        items: Iterable[Item],
+        depth: int,
+        is_cancelled: Callable[[], bool] = lambda: False,
+        name: str = "prefetch",
+    ) -> None:
+        """name: the thread's."""
         self._items = items
         self._slots: queue.Queue[Item | _End] = queue.Queue(maxsize=depth)
         self._is_cancelled = is_cancelled
+        self._name = name
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._is_over = False
@@ -44,7 +52,7 @@ class prefetched(Iterator[Item], Generic[Item]):  # noqa: N801  (it is used like
         if self._thread is None:
             # It refers to the parts and not to this object, so that one which is forgotten can end its thread.
             work = (self._items, self._slots, self._stopped)
-            self._thread = threading.Thread(target=_work, args=work, name="prefetch", daemon=True)
+            self._thread = threading.Thread(target=_work, args=work, name=self._name, daemon=True)
             self._thread.start()
         item = self._take()
         if isinstance(item, _End):

@@ -29,6 +29,7 @@ from ..loading_dit import load_dit
 from ..models.dit.config import DiTConfig
 from ..models.dit.model import NaDiT
 from ..plan.choices import PRECISION_CHOICES
+from ..spans import span
 from .memory import ClipPlan, Sizes, plan_clip
 from .options import UpscaleOptions
 from .reconstruct import VideoCodec
@@ -169,10 +170,10 @@ class Setup:
         """Load the models. The upscaler plans as this does, unless the engine cannot serve here after all."""
         vae = self._load_vae()
         is_as_planned = (engine_of(vae) is not None) == self.sizes.vae_plans_itself
-        text = load_text_embedding(self.files.text)
-        dit, report = optimize_dit(
-            self.dit.load(), vae, text, precision=self.formats.dit_precision, offload=self.dit.offload
-        )
+        with span("weights"):
+            text = load_text_embedding(self.files.text)
+            dit = self.dit.load()
+        dit, report = optimize_dit(dit, vae, text, precision=self.formats.dit_precision, offload=self.dit.offload)
         log.info(report.describe())
         return Upscaler(dit, vae, options, text=text, sizes=self.sizes if is_as_planned else None)
 
@@ -182,10 +183,12 @@ class Setup:
 
     def _load_vae(self) -> VideoCodec:
         formats = self.formats
-        vae = load_vae(self.files.vae, device=formats.device, dtype=formats.vae_dtype)
+        with span("weights"):
+            vae = load_vae(self.files.vae, device=formats.device, dtype=formats.vae_dtype)
         if not formats.uses_engine:
             return vae
-        return optimize_3d_vae_for_blackwell(vae, device=formats.device, precision=formats.precision, verbose=False)
+        with span("engine"):
+            return optimize_3d_vae_for_blackwell(vae, device=formats.device, precision=formats.precision, verbose=False)
 
 
 def plan_setup(

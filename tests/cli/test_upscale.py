@@ -405,6 +405,7 @@ def test_what_was_finished_when_it_was_stopped_plays(models, tmp_path, ending):
     if ending != signal.SIGKILL:
         assert "what was finished is in" in stderr
 
+
 def test_a_run_does_not_import_pytorchs_compiler(clip, models, tmp_path):
     """Which some of PyTorch's functions do on the meta device: two to three seconds before the first frame."""
     code = (

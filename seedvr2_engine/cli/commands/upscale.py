@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...errors import InvalidArgumentError
+from ...spans import span
 from ..arguments import parse_rate
 from ..model_files import ModelChoice
 from ..terminal.console import err, warn
@@ -54,9 +55,10 @@ def upscale(
     json: flags.Json = False,
 ) -> None:
     """Upscale a clip, a picture, a picture sequence, or every clip of a folder."""
-    from ...models.vae.tiling import TileSpec
-    from ...pipeline.options import UpscaleOptions
-    from ...video import SinkOptions
+    with span("imports"):
+        from ...models.vae.tiling import TileSpec
+        from ...pipeline.options import UpscaleOptions
+        from ...video import SinkOptions
 
     if vae_span not in ("auto", "clip", "chunk"):
         raise InvalidArgumentError(f"VAE span: expected one of auto, clip, chunk, got {vae_span!r}.")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import DeviceMemoryError, InvalidArgumentError
+from ...spans import each, span
 from ..arguments import check_count
 from ..terminal.console import err, per_second, readable_size, warn
 from ..terminal.interruption import waiting
@@ -109,15 +110,16 @@ class Cut:
         """These frames of a source."""
         from ...video import open_source
 
-        return open_source(
-            source,
-            start=self.start,
-            frames=self.frames,
-            damaged=self.damaged,
-            sequence_rate=self.rate,
-            deinterlace=self.deinterlace,
-            detelecine=self.detelecine,
-        )
+        with span("opening"):
+            return open_source(
+                source,
+                start=self.start,
+                frames=self.frames,
+                damaged=self.damaged,
+                sequence_rate=self.rate,
+                deinterlace=self.deinterlace,
+                detelecine=self.detelecine,
+            )
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,8 @@ def run_job(job: Job, request: Request) -> Result:
         told = Told(clip)
 
         def open_output() -> FrameSink:
-            return open_sink(job.target, width=width, height=height, source=info, options=request.sink)
+            with span("opening"):
+                return open_sink(job.target, width=width, height=height, source=info, options=request.sink)
 
         with kept_output(open_output) as (sink, signals):
             told.also(sink)
@@ -251,9 +254,9 @@ def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, signals
                 raise KeyboardInterrupt
             bar.step(progress)
 
-        pictures = prefetched(_pictures(clip, times), READ_AHEAD_FRAMES)
+        pictures = prefetched(each("reading", _pictures(clip, times)), READ_AHEAD_FRAMES, name="reading")
         frames = upscaler.upscale(pictures, step, transfer=clip.info.color.transfer)
-        upscaled = prefetched(frames, WRITE_BEHIND_FRAMES, lambda: signals.is_pending)
+        upscaled = prefetched(frames, WRITE_BEHIND_FRAMES, lambda: signals.is_pending, "computing")
         # The source is closed when nobody reads any more, or what went wrong would be hidden behind that.
         with closing(pictures), closing(upscaled):
             try:
@@ -281,8 +284,9 @@ def _pictures(clip: Iterable[Frame], times: deque[_Passed]) -> Iterator[Tensor]:
 
 
 def _write(pictures: Iterable[Tensor], times: deque[_Passed], sink: FrameSink, bar: UpscaleBar) -> None:
-    for picture in pictures:
+    for picture in each("waiting", pictures):
         pts, duration, metadata = times.popleft()
         alpha = picture[3:] if picture.shape[0] == 4 else None
-        sink.write(picture[:3], pts=pts, duration=duration, alpha=alpha, metadata=metadata)
+        with span("writing"):
+            sink.write(picture[:3], pts=pts, duration=duration, alpha=alpha, metadata=metadata)
         bar.written(sink.frames_written)
