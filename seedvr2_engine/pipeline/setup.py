@@ -7,7 +7,9 @@ loads its models by it, and ComfyUI's loaders decide by the same functions.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -30,6 +32,7 @@ from ..models.dit.config import DiTConfig
 from ..models.dit.model import NaDiT
 from ..plan.choices import PRECISION_CHOICES
 from ..spans import span
+from .begun import Begun
 from .memory import ClipPlan, Sizes, plan_clip
 from .options import UpscaleOptions
 from .reconstruct import VideoCodec
@@ -124,9 +127,10 @@ class DiTSetup:
     weights_bytes: int
     """What it will take on the device."""
 
-    def load(self) -> NaDiT:
-        """Load it; raises ModelFileError or CheckpointError."""
-        return load_dit(self.path, device=self.device, dtype=self.dtype, offload=self.offload)
+    def load(self, on_tensor: Callable[[], object] = lambda: None) -> NaDiT:
+        """Load it; raises ModelFileError or CheckpointError. on_tensor: called before every tensor; raise to stop."""
+        with span("weights"):
+            return load_dit(self.path, device=self.device, dtype=self.dtype, offload=self.offload, on_tensor=on_tensor)
 
 
 def plan_dit(path: Path, device: torch.device, dtype: torch.dtype, offload: str = "auto") -> DiTSetup:
@@ -161,6 +165,18 @@ class Setup:
     """What the memory of a clip follows from."""
     device_bytes: int
     """The memory of the device, all of it."""
+    begun: Begun[NaDiT] | None = None
+    """The transformer, where it is being loaded already."""
+
+    @contextmanager
+    def beginning(self) -> Iterator[Setup]:
+        """Load the transformer in a thread from now on, while inputs are opened; the setup given loads the rest, once.
+
+        What goes wrong with it is raised by `load`, where it would be without the thread. After the block nothing is
+        loaded any more.
+        """
+        with Begun(self.dit.load, "weights") as begun:
+            yield replace(self, begun=begun)
 
     def plan(self, options: UpscaleOptions, source: Size, frames: int | None = None) -> ClipPlan:
         """How clips of (height, width) in pixels will be cut, and with which memory; as `Upscaler.plan`."""
@@ -172,7 +188,7 @@ class Setup:
         is_as_planned = (engine_of(vae) is not None) == self.sizes.vae_plans_itself
         with span("weights"):
             text = load_text_embedding(self.files.text)
-            dit = self.dit.load()
+        dit = self.dit.load() if self.begun is None else self.begun.take()
         dit, report = optimize_dit(dit, vae, text, precision=self.formats.dit_precision, offload=self.dit.offload)
         log.info(report.describe())
         return Upscaler(dit, vae, options, text=text, sizes=self.sizes if is_as_planned else None)
@@ -187,6 +203,10 @@ class Setup:
             vae = load_vae(self.files.vae, device=formats.device, dtype=formats.vae_dtype)
         if not formats.uses_engine:
             return vae
+        if self.begun is not None:
+            # The engine's graphs are recorded, and its kernels timed, with nothing else on the GPU.
+            with span("waiting"):
+                self.begun.wait()
         with span("engine"):
             return optimize_3d_vae_for_blackwell(vae, device=formats.device, precision=formats.precision, verbose=False)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ...errors import InvalidArgumentError
 from ...spans import span
 from ..arguments import parse_rate
@@ -102,4 +104,8 @@ def upscale(
         plan_jobs(jobs, lambda job: print_plan(job, request))
         return
     err.print(request.setup.files.describe(), markup=False)
-    run_jobs(jobs, request, as_json=json)
+    if not any(request.begins(job) for job in jobs):
+        run_jobs(jobs, request, as_json=json)
+        return
+    with request.setup.beginning() as setup:
+        run_jobs(jobs, replace(request, setup=setup), as_json=json)

@@ -131,6 +131,10 @@ class Request:
     sink: SinkOptions
     cut: Cut
 
+    def begins(self, job: Job) -> bool:
+        """Whether a job is to be done: it is not skipped because its output is there."""
+        return self.sink.overwrite or not job.is_done
+
     @cached_property
     def upscaler(self) -> Upscaler:
         """The models, loaded when the first job has found its files in order."""
@@ -194,17 +198,18 @@ def run_job(job: Job, request: Request) -> Result:
         with kept_output(open_output) as (sink, signals):
             told.also(sink)
             told.tell()  # What is known now is said before the work, not after.
-            with signals.let_through():
-                upscaler = request.upscaler
-                plan = upscaler.plan((info.height, info.width), info.selected_frames)
-                limit_engine(upscaler.vae, plan)
-            began = time.perf_counter()
-            try:
-                with _memory_errors(job, plan, upscaler.vae.device):
-                    _pass_frames(clip, upscaler, sink, signals, job)
-            finally:
-                seconds = time.perf_counter() - began
-                told.tell()
+            with closing(_Reading(clip)) as reading:
+                with signals.let_through():
+                    upscaler = request.upscaler
+                    plan = upscaler.plan((info.height, info.width), info.selected_frames)
+                    limit_engine(upscaler.vae, plan)
+                began = time.perf_counter()
+                try:
+                    with _memory_errors(job, plan, upscaler.vae.device):
+                        _pass_frames(reading, upscaler, sink, signals, job)
+                finally:
+                    seconds = time.perf_counter() - began
+                    told.tell()
         told.tell()
     return Result(
         output=job.target,
@@ -237,7 +242,24 @@ def _memory_errors(job: Job, plan: ClipPlan, device: torch.device) -> Iterator[N
         ) from error
 
 
-def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, signals: HeldSignals, job: Job) -> None:
+class _Reading:
+    """A source that is read ahead in a thread, from now on: its first frames are there when the models are."""
+
+    def __init__(self, clip: FrameSource) -> None:
+        from ...pipeline.prefetch import prefetched
+
+        self.clip = clip
+        self.times: deque[_Passed] = deque()
+        """What `pictures` leaves out."""
+        self.pictures = prefetched(each("reading", _pictures(clip, self.times)), READ_AHEAD_FRAMES, name="reading")
+        self.pictures.start()
+
+    def close(self) -> None:
+        """Stop reading, after the frame at hand."""
+        self.pictures.close()
+
+
+def _pass_frames(reading: _Reading, upscaler: Upscaler, sink: FrameSink, signals: HeldSignals, job: Job) -> None:
     """Read, upscale and write every frame.
 
     Signals are held back and looked for: an interruption anywhere would tear a frame that is being written, and lose
@@ -245,8 +267,8 @@ def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, signals
     """
     from ...pipeline.prefetch import prefetched
 
-    times: deque[_Passed] = deque()
     is_over = False
+    clip, pictures = reading.clip, reading.pictures
     with UpscaleBar(Path(job.source).name, len(clip)) as bar:
 
         def step(progress: Progress) -> None:
@@ -254,13 +276,12 @@ def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, signals
                 raise KeyboardInterrupt
             bar.step(progress)
 
-        pictures = prefetched(each("reading", _pictures(clip, times)), READ_AHEAD_FRAMES, name="reading")
         frames = upscaler.upscale(pictures, step, transfer=clip.info.color.transfer)
         upscaled = prefetched(frames, WRITE_BEHIND_FRAMES, lambda: signals.is_pending, "computing")
         # The source is closed when nobody reads any more, or what went wrong would be hidden behind that.
         with closing(pictures), closing(upscaled):
             try:
-                _write(upscaled, times, sink, bar)
+                _write(upscaled, reading.times, sink, bar)
             except BaseException as error:
                 is_over = True
                 bar.stop()
