@@ -1,12 +1,15 @@
 """The only place that asks a machine what it can do."""
 
 import os
+import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from .errors import InvalidArgumentError
+from .spans import RECORDER
 
 
 def resolve_device(name: str) -> torch.device:
@@ -65,6 +68,34 @@ def resolve_dit_dtype(name: str, device: torch.device, *, is_here: bool = True) 
     if name == "auto" and has_bf16:
         return torch.bfloat16
     return resolve_dtype(name, device)
+
+
+class QueueClock:
+    """Marks places in a CUDA device's queue of work; a `spans.Clock`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._origin = self.mark()
+        self._origin.synchronize()
+        self._origin_ns = time.perf_counter_ns()
+
+    def mark(self) -> torch.cuda.Event:
+        """Mark where the queue ends now, without waiting."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+    def nanoseconds(self, mark: torch.cuda.Event) -> int:
+        """When the GPU came to a mark, on `time.perf_counter_ns`'s scale, to some 10 microseconds; waits for it."""
+        mark.synchronize()
+        milliseconds: float = self._origin.elapsed_time(mark)
+        return self._origin_ns + round(1e6 * milliseconds)
+
+
+@lru_cache
+def queue_clock(device: torch.device) -> QueueClock | None:
+    """The clock of a GPU's queue where spans are recorded; None elsewhere."""
+    return None if RECORDER is None or device.type != "cuda" else QueueClock(device)
 
 
 def is_before_ampere(device: torch.device) -> bool:

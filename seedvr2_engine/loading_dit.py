@@ -1,5 +1,6 @@
 """From a checkpoint file to a diffusion transformer that is ready to use."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -50,6 +51,7 @@ def load_dit(
     dtype: torch.dtype | None = None,
     offload: bool = False,
     packed: bool | None = None,
+    on_tensor: Callable[[], object] = lambda: None,
 ) -> NaDiT:
     """Load a SeedVR2 transformer from a safetensors or GGUF file; all sizes follow from the tensors in it.
 
@@ -59,6 +61,7 @@ def load_dit(
     the block before computes.
     packed: keep what the file has quantised or in FP8 as it is, and unpack it block by block in every run; by default
     on GPUs. Neither changes a number.
+    on_tensor: called before every tensor is read; raise from it to stop.
     16 bits on a GPU are computed with the engine's kernels, which give the plain model's numbers up to rounding; why
     they are not used where they are not is in the log.
     Each tensor moves to its place as soon as it is read. Raises ModelFileError if there is no such file,
@@ -70,6 +73,7 @@ def load_dit(
     path, device = dit_file(path), as_device(device)
     keeps_packed = device.type == "cuda" if packed is None else packed
     with open_checkpoint(path) as checkpoint:
+        checkpoint.on_read = on_tensor
         config = detect_dit(checkpoint)
         dit: NaDiT
         if offload or (keeps_packed and is_packed(checkpoint)):

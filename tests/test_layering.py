@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "seedvr2_engine"
 LEVEL = {
     "errors": 0,
     "version": 0,
+    "spans": 0,
     "device": 1,
     "output": 1,
     "checkpoint": 2,

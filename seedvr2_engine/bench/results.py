@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..doctor.machine import Installation
 from ..errors import InvalidArgumentError, OutputError
@@ -36,13 +36,15 @@ class Results:
     @property
     def file_stem(self) -> str:
         """`vae-DATE-GPU`, without characters that a file system minds."""
-        gpu = self.machine.gpu.name if self.machine.gpu is not None else "cpu"
-        plain = "".join(c if c.isalnum() else "-" for c in f"{self.date[:16]}-{gpu}".lower())
-        return f"vae-{plain}"
+        return self.machine.file_stem("vae", self.date)
 
     def to_json(self) -> str:
         """Everything."""
         return json.dumps(_finite(asdict(self)), indent=1) + "\n"
+
+    def draw(self) -> bytes:
+        """Frames a second by work and format, as a PNG."""
+        return _plot(self)
 
 
 def now() -> str:
@@ -64,7 +66,21 @@ def source_commit() -> str:
     return f"{commit}{'+' if changes else ''}"
 
 
-def write_results(results: Results, folder: Path, *, plot: bool) -> list[Path]:
+class Written(Protocol):
+    """Results that go into files."""
+
+    @property
+    def file_stem(self) -> str:
+        """The files' name without its ending."""
+
+    def to_json(self) -> str:
+        """Everything."""
+
+    def draw(self) -> bytes:
+        """A PNG; raises InvalidArgumentError without matplotlib."""
+
+
+def write_results(results: Written, folder: Path, *, plot: bool) -> list[Path]:
     """Write `<stem>.json` and, if wanted, `<stem>.png` into a folder; returns their paths.
 
     Raises OutputError if one exists already, InvalidArgumentError if a plot is wanted without matplotlib.
@@ -77,7 +93,7 @@ def write_results(results: Results, folder: Path, *, plot: bool) -> list[Path]:
             raise OutputError(f"{path}: exists already; wait a minute or name another folder.")
     folder.mkdir(parents=True, exist_ok=True)
     if plot:
-        write_whole(paths[1], _plot(results), overwrite=False)
+        write_whole(paths[1], results.draw(), overwrite=False)
     write_whole(paths[0], results.to_json().encode(), overwrite=False)
     return paths
 

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +115,8 @@ class Checkpoint(ABC):
         """Every tensor of the file by name, in the file's order; scales of FP8 tensors are not listed."""
         self.metadata = metadata
         """The file's own remarks as text."""
+        self.on_read: Callable[[], object] = lambda: None
+        """Called before every tensor is read; raise from it to stop."""
         self._resources = ExitStack()
         self._is_open = True
 
@@ -130,6 +132,7 @@ class Checkpoint(ABC):
         """
         if not self._is_open:
             raise InvalidArgumentError(f"{self.path}: expected an open checkpoint, found a closed one.")
+        self.on_read()
         info = self.tensors.get(name)
         if info is None:
             raise CheckpointError(f"{quoted(name)} in {self.path}: expected this tensor, found none of that name.")
@@ -146,6 +149,7 @@ class Checkpoint(ABC):
 
     def load_packed(self, name: str) -> PackedTensor | None:
         """Return one quantised or FP8 tensor as it is stored; None for plain types and unknown names."""
+        self.on_read()
         info = self.tensors.get(name)
         return None if info is None or not self._is_open else self._read_packed(info)
 

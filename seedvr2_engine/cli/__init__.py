@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from ..spans import span
+
 __all__ = ["main"]
 
 
@@ -20,7 +22,8 @@ def main() -> None:
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
     _ask_for_large_pages()
-    from .app import main as run
+    with span("imports"):
+        from .app import main as run
 
     try:
         if before is signal.default_int_handler:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..version import __version__
-from .commands import bench, bench_upscale, clips, compare, doctor, files, plan, upscale
+from .commands import bench, bench_file, bench_upscale, clips, compare, doctor, files, plan, upscale
 from .failures import PASSED_ON, sentence_of
 from .terminal.console import EXIT_INTERRUPTED, fail
 from .terminal.interruption import end_at_once, keep_what_is_finished, was_interrupted
@@ -85,6 +85,7 @@ for _command in (
     app.command()(_with_exit_codes(_command))
 _bench = typer.Typer(name="bench", help="Measure on the machine at hand; nothing gets a time before it is right.")
 _bench.callback()(lambda: None)
+_bench.command("file")(_with_exit_codes(bench_file.bench_file))
 _bench.command("upscale")(_with_exit_codes(bench_upscale.bench_upscale))
 _bench.command("vae")(_with_exit_codes(bench.vae))
 app.add_typer(_bench)

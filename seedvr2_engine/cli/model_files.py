@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidArgumentError, ModelFileError
+from ..spans import span
 from .terminal.console import err
 
 if TYPE_CHECKING:
@@ -45,21 +46,23 @@ class ModelChoice:
 
     def setup(self) -> Setup:
         """What will run; raises ModelFileError, CheckpointError or InvalidArgumentError where nothing can."""
-        from ..device import resolve_device
-        from ..pipeline.setup import plan_setup
-        from ..plan.gpus import find_gpu
+        with span("imports"):
+            from ..device import resolve_device
+            from ..pipeline.setup import plan_setup
+            from ..plan.gpus import find_gpu
 
-        gpu = None if self.gpu is None else find_gpu(self.gpu)
-        device = resolve_device(self.device)
-        files = choose_models(self.dit, self.vae, self.text)
-        return plan_setup(
-            files,
-            device,
-            precision=self.precision,
-            dit_precision=self.dit_precision,
-            offload=self.offload,
-            gpu=gpu,
-        )
+        with span("headers"):
+            gpu = None if self.gpu is None else find_gpu(self.gpu)
+            device = resolve_device(self.device)
+            files = choose_models(self.dit, self.vae, self.text)
+            return plan_setup(
+                files,
+                device,
+                precision=self.precision,
+                dit_precision=self.dit_precision,
+                offload=self.offload,
+                gpu=gpu,
+            )
 
 
 def model_file(choice: str) -> Path:

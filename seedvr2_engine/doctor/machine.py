@@ -46,6 +46,11 @@ class Installation:
     gpu: DeviceSpec | None
     """The GPU that would be used; None without one."""
 
+    def file_stem(self, kind: str, date: str) -> str:
+        """`KIND-DATE-GPU` as the name of a file with results, without characters that a file system minds."""
+        gpu = self.gpu.name if self.gpu is not None else "cpu"
+        return f"{kind}-{''.join(c if c.isalnum() else '-' for c in f'{date[:16]}-{gpu}'.lower())}"
+
 
 @dataclass(frozen=True)
 class DoctorReport:

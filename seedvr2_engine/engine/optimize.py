@@ -15,6 +15,7 @@ from ..plan.choices import PRECISION_CHOICES, choose_precision, memory_budget_by
 from ..plan.gpus import device_spec
 from ..quant import QuantRecipe
 from ..quant.recipe import EIGHT_BIT
+from ..spans import span
 from .accuracy.cache import cache_path, check_once
 from .accuracy.calibrate import calibrate_on
 from .accuracy.check import DEFAULT_MIN_PSNR_DB, AccuracyResult, check_accuracy
@@ -158,7 +159,8 @@ def serve_engine(
     if recipe.precision != "bf16":
         # The plain model is wanted where the engine is: on a CPU its small clips would take a minute.
         reference_vae = vae if _is_same_device(vae.device, device) else copy.deepcopy(vae).to(device)
-        scaling = measure_scaling(reference_vae, spec)
+        with span("accuracy check"):
+            scaling = measure_scaling(reference_vae, spec)
     maxima = calibrate_on(reference_vae, device) if recipe.precision == "int8" else None
     options = EngineOptions(
         plan=plan, budget_bytes=budget, uses_graphs=settings.enable_cuda_graphs, scaling=scaling, maxima=maxima
@@ -182,7 +184,8 @@ def serve_engine(
             maxima=maxima,
         )
         cache_file = cache_path(vae, recipe, spec.sm)
-        result, engine = check_once(cache_file, settings.min_psnr_db, recipe, build, measure)
+        with span("accuracy check"):
+            result, engine = check_once(cache_file, settings.min_psnr_db, recipe, build, measure)
     else:
         engine = build(recipe, None)
     del reference_vae

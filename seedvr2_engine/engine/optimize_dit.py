@@ -19,6 +19,7 @@ from ..kernels.architectures import ARCHITECTURES
 from ..models.dit.model import NaDiT
 from ..models.vae.config import VAEConfig
 from ..output.unfinished import write_whole
+from ..spans import span
 from ..version import __version__
 from .accuracy.dit_check import DEFAULT_MIN_PSNR_DB, DitCheck, Sample, check_dit
 from .accuracy.sample_clips import sample_clips
@@ -100,7 +101,8 @@ def optimize_dit(
         return dit, DitReport(own, "asked for" if precision != "auto" else refusal)
     tried = []
     for format in candidates:
-        report, model = _tried(plain, format, vae, text, min_psnr_db, offload=offload, cache=cache)
+        with span("accuracy check"):
+            report, model = _tried(plain, format, vae, text, min_psnr_db, offload=offload, cache=cache)
         check = report.check
         assert check is not None
         if precision == format and check.holds:

@@ -6,6 +6,7 @@ GPU, is made side by side as well.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -13,6 +14,8 @@ from typing import Any
 
 import torch
 import triton
+
+from ..spans import RECORDER, span
 
 _compiled: ContextVar[list[Any] | None] = ContextVar("compiled", default=None)
 """Kernels, or promises of them, while `compile_ahead` is at work."""
@@ -34,6 +37,11 @@ def compile_ahead(launches: Iterable[Callable[[], object]], threads: int | None 
     """
     if triton.knobs.runtime.interpret:
         return
+    with span("compiling"):
+        _compile_ahead(launches, threads)
+
+
+def _compile_ahead(launches: Iterable[Callable[[], object]], threads: int | None) -> None:
     compiled: list[Any] = []
     token = _compiled.set(compiled)
     try:
@@ -46,6 +54,17 @@ def compile_ahead(launches: Iterable[Callable[[], object]], threads: int | None 
             list(pool.map(_load, distinct.values()))
     finally:
         _compiled.reset(token)
+
+
+def _record(*, times: Any, cache_hit: bool, **_: Any) -> None:
+    """Record that this thread has compiled a kernel, or found it in the cache."""
+    ended = time.perf_counter_ns()
+    if RECORDER is not None:
+        RECORDER.add("kernels found" if cache_hit else "compiling", ended - 1000 * times.total, ended)
+
+
+if RECORDER is not None:
+    triton.knobs.compilation.listener = _record
 
 
 def _enter() -> Callable[[], None]:

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from ..color.methods import correct_frame, measure_curves
+from ..device import queue_clock
 from ..models.dit.geometry import Geometry
 from ..models.dit.model import Conditioning, NaDiT
 from ..models.dit.sampler import dit_input, noise_condition, sample
 from ..models.vae.config import VAEConfig
+from ..spans import each, span
 from .alpha import is_mask, upscale_alpha
 from .clip_noise import ClipNoise
 from .options import UpscaleOptions
@@ -66,6 +68,7 @@ class ClipStages:
         self._options = options
         self._resize = resize
         self._device = models.vae.device
+        self._clock = queue_clock(models.vae.device)
         self._noise = ClipNoise(options.seed, options.noise, models.dit.device)
         self._picture_noise = ClipNoise(options.seed, options.noise, self._device)
         self._geometry: tuple[tuple[int, ...], Geometry] | None = None
@@ -99,10 +102,15 @@ class ClipStages:
         encoded = self._models.vae.stream_encode(
             pictures, slice_frames=self._options.slice_frames, tile=self._options.tile
         )
-        return (latent[0].movedim(0, -1).float() * LATENT_SCALE for latent in encoded)
+        scaled = (latent[0].movedim(0, -1).float() * LATENT_SCALE for latent in encoded)
+        return each("encode", scaled, self._clock)
 
     def restore(self, latents: Sequence[Tensor], numbers: range) -> Tensor:
         """Low-quality latents (h, w, 16) of one chunk to clean ones (T, h, w, 16), scaled, float32, by one step."""
+        with span("transformer", self._clock):
+            return self._restore(latents, numbers)
+
+    def _restore(self, latents: Sequence[Tensor], numbers: range) -> Tensor:
         dit, options = self._models.dit, self._options
         low = torch.stack(list(latents)).to(dit.device)
         shape = tuple(low.shape[:3])
@@ -123,7 +131,7 @@ class ClipStages:
         decoded = self._models.vae.stream_decode(
             unscaled, slice_frames=self._options.slice_frames, tile=self._options.tile
         )
-        return (crop_to_output(frame[0], self._resize) for frame in decoded)
+        return each("decode", (crop_to_output(frame[0], self._resize) for frame in decoded), self._clock)
 
     def finish(self, pictures: Iterable[Tensor], frames: Sequence[Tensor], *, fade: bool = False) -> Iterator[Tensor]:
         """Give a slice of decoded pictures their source frames' colours and alpha: (3 or 4, H, W) in [0, 1].
@@ -131,6 +139,9 @@ class ClipStages:
         pictures may be a generator where the colour method looks at single frames. fade: begin with the colour curves
         of the slice before.
         """
+        return each("colour", self._finish(pictures, frames, fade=fade), self._clock)
+
+    def _finish(self, pictures: Iterable[Tensor], frames: Sequence[Tensor], *, fade: bool) -> Iterator[Tensor]:
         method = self._options.color
         curves = measure_curves(
             ((picture, self._style(frame)) for picture, frame in zip(pictures, frames, strict=True)), method

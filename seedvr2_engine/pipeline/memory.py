@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import cast
 
 import torch
 
@@ -11,9 +13,9 @@ from ..color.methods import SLICE_METHODS
 from ..engine.served_vae import engine_of, plain_weights
 from ..models.dit.config import DiTConfig
 from ..models.dit.model import NaDiT
-from ..models.vae.causal import CausalCache
+from ..models.vae.causal import CausalConv3d
 from ..models.vae.config import VAEConfig
-from ..models.vae.model import VideoVAE
+from ..models.vae.model import DownBlock, UpBlock, VideoVAE
 from ..plan.dit.memory import activation_bytes
 from .chunks import STEP_FRAMES, ChunkPlan, latent_count, padded_count
 from .options import UpscaleOptions, VaeSpan
@@ -210,14 +212,25 @@ def engine_budget_bytes(estimate: ClipMemory, memory_bytes: int) -> int:
 @lru_cache(maxsize=4)
 def past_per_pixel(config: VAEConfig) -> tuple[float, float]:
     """Numbers that the causal caches of encoder and decoder hold, for each pixel of a frame."""
+    # Counted and not run on the meta device, for which PyTorch imports its compiler: seconds before the first frame.
     edge = 64
-    with torch.device("meta"), torch.no_grad():
+    with torch.device("meta"):
         vae = VideoVAE(config)
-        caches = CausalCache(), CausalCache()
-        vae.encoder(torch.empty(1, 3, 5, edge, edge), caches[0])
-        vae.decoder(torch.empty(1, config.latent_channels, 2, edge // 8, edge // 8), caches[1])
-    encoder, decoder = (cache.nbytes / torch.float32.itemsize / edge**2 for cache in caches)
-    return encoder, decoder
+    encoder, decoder, lowest = vae.encoder, vae.decoder, edge // config.spatial_compression
+    into = _past(encoder.conv_in, edge) + _past(encoder.mid_block, lowest) + _past(encoder.conv_out, lowest)
+    for level, down in enumerate(cast(Iterable[DownBlock], encoder.down_blocks)):
+        # What halves the size remembers its frames with the row and column that it adds.
+        into += _past(down.resnets, edge >> level) + _past(down.downsamplers, (edge >> level) + 1)
+    back = _past(decoder.conv_in, lowest) + _past(decoder.mid_block, lowest) + _past(decoder.conv_out, edge)
+    for level, up in enumerate(cast(Iterable[UpBlock], decoder.up_blocks)):
+        back += _past(up.resnets, lowest << level) + _past(up.upsamplers, lowest << level + 1)
+    return into / edge**2, back / edge**2
+
+
+def _past(layers: torch.nn.Module, edge_px: int) -> int:
+    """Numbers that the convolutions remember of frames so many pixels high and wide."""
+    convs = (layer for layer in layers.modules() if isinstance(layer, CausalConv3d))
+    return sum(conv.in_channels * (conv.kernel_size[0] - conv.stride[0]) for conv in convs) * edge_px**2
 
 
 def _longest(

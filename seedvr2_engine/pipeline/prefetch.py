@@ -22,15 +22,24 @@ class _End:
 class prefetched(Iterator[Item], Generic[Item]):  # noqa: N801  (it is used like a function)
     """Yields `items`, which a thread of its own makes up to `depth` ahead; an error there is raised here, in its turn.
 
-    The thread starts with the first item that is asked for. `close` has it stop at its next item and waits for it;
-    `items` is closed in the thread if it can be. Once `is_cancelled` says so, what has been made is still yielded, and
-    then KeyboardInterrupt is raised without waiting for the thread, which may be in the midst of a long step.
+    The thread starts with `start`, or else with the first item that is asked for. `close` has it stop at its next item
+    and waits for it; `items` is closed in the thread if it can be. Once `is_cancelled` says so, what has been made is
+    still yielded, and then KeyboardInterrupt is raised without waiting for the thread, which may be in the midst of a
+    long step.
     """
 
-    def __init__(self, items: Iterable[Item], depth: int, is_cancelled: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        items: Iterable[Item],
+        depth: int,
+        is_cancelled: Callable[[], bool] = lambda: False,
+        name: str = "prefetch",
+    ) -> None:
+        """name: the thread's."""
         self._items = items
         self._slots: queue.Queue[Item | _End] = queue.Queue(maxsize=depth)
         self._is_cancelled = is_cancelled
+        self._name = name
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._is_over = False
@@ -41,11 +50,7 @@ class prefetched(Iterator[Item], Generic[Item]):  # noqa: N801  (it is used like
     def __next__(self) -> Item:
         if self._is_over:
             raise StopIteration
-        if self._thread is None:
-            # It refers to the parts and not to this object, so that one which is forgotten can end its thread.
-            work = (self._items, self._slots, self._stopped)
-            self._thread = threading.Thread(target=_work, args=work, name="prefetch", daemon=True)
-            self._thread.start()
+        self.start()
         item = self._take()
         if isinstance(item, _End):
             self.close()
@@ -53,6 +58,14 @@ class prefetched(Iterator[Item], Generic[Item]):  # noqa: N801  (it is used like
                 raise item.error
             raise StopIteration
         return item
+
+    def start(self) -> None:
+        """Start the thread, unless it has been."""
+        if self._thread is None:
+            # It refers to the parts and not to this object, so that one which is forgotten can end its thread.
+            work = (self._items, self._slots, self._stopped)
+            self._thread = threading.Thread(target=_work, args=work, name=self._name, daemon=True)
+            self._thread.start()
 
     def close(self) -> None:
         """Stop the thread and wait until it has ended."""

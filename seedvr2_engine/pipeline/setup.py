@@ -7,7 +7,9 @@ loads its models by it, and ComfyUI's loaders decide by the same functions.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -29,6 +31,8 @@ from ..loading_dit import load_dit
 from ..models.dit.config import DiTConfig
 from ..models.dit.model import NaDiT
 from ..plan.choices import PRECISION_CHOICES
+from ..spans import span
+from .begun import Begun
 from .memory import ClipPlan, Sizes, plan_clip
 from .options import UpscaleOptions
 from .reconstruct import VideoCodec
@@ -126,9 +130,10 @@ class DiTSetup:
     weights_bytes: int
     """What it will take on the device."""
 
-    def load(self) -> NaDiT:
-        """Load it; raises ModelFileError or CheckpointError."""
-        return load_dit(self.path, device=self.device, dtype=self.dtype, offload=self.offload)
+    def load(self, on_tensor: Callable[[], object] = lambda: None) -> NaDiT:
+        """Load it; raises ModelFileError or CheckpointError. on_tensor: called before every tensor; raise to stop."""
+        with span("weights"):
+            return load_dit(self.path, device=self.device, dtype=self.dtype, offload=self.offload, on_tensor=on_tensor)
 
 
 def plan_dit(
@@ -170,6 +175,18 @@ class Setup:
     """The memory of the device, all of it."""
     gpu: DeviceSpec | None = None
     """A GPU that need not be here, which all this is planned for; nothing can be loaded then."""
+    begun: Begun[NaDiT] | None = None
+    """The transformer, where it is being loaded already."""
+
+    @contextmanager
+    def beginning(self) -> Iterator[Setup]:
+        """Load the transformer in a thread from now on, while inputs are opened; the setup given loads the rest, once.
+
+        What goes wrong with it is raised by `load`, where it would be without the thread. After the block nothing is
+        loaded any more.
+        """
+        with Begun(self.dit.load, "weights") as begun:
+            yield replace(self, begun=begun)
 
     def plan(self, options: UpscaleOptions, source: Size, frames: int | None = None) -> ClipPlan:
         """How clips of (height, width) in pixels will be cut, and with which memory; as `Upscaler.plan`."""
@@ -179,10 +196,10 @@ class Setup:
         """Load the models. The upscaler plans as this does, unless the engine cannot serve here after all."""
         vae = self._load_vae()
         is_as_planned = (engine_of(vae) is not None) == self.sizes.vae_plans_itself
-        text = load_text_embedding(self.files.text)
-        dit, report = optimize_dit(
-            self.dit.load(), vae, text, precision=self.formats.dit_precision, offload=self.dit.offload
-        )
+        with span("weights"):
+            text = load_text_embedding(self.files.text)
+        dit = self.dit.load() if self.begun is None else self.begun.take()
+        dit, report = optimize_dit(dit, vae, text, precision=self.formats.dit_precision, offload=self.dit.offload)
         log.info(report.describe())
         return Upscaler(dit, vae, options, text=text, sizes=self.sizes if is_as_planned else None)
 
@@ -193,10 +210,16 @@ class Setup:
 
     def _load_vae(self) -> VideoCodec:
         formats = self.formats
-        vae = load_vae(self.files.vae, device=formats.device, dtype=formats.vae_dtype)
+        with span("weights"):
+            vae = load_vae(self.files.vae, device=formats.device, dtype=formats.vae_dtype)
         if not formats.uses_engine:
             return vae
-        return optimize_3d_vae_for_blackwell(vae, device=formats.device, precision=formats.precision, verbose=False)
+        if self.begun is not None:
+            # The engine's graphs are recorded, and its kernels timed, with nothing else on the GPU.
+            with span("waiting"):
+                self.begun.wait()
+        with span("engine"):
+            return optimize_3d_vae_for_blackwell(vae, device=formats.device, precision=formats.precision, verbose=False)
 
 
 def plan_setup(

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from ..color.hdr import passage_for
 from ..color.methods import SLICE_METHODS
-from ..device import total_memory_bytes
+from ..device import queue_clock, total_memory_bytes
 from ..errors import InvalidArgumentError
 from ..models.dit.model import NaDiT
 from ..models.dit.sampler import LAST_TIMESTEP
+from ..spans import each
 from .chunks import Chunk, ChunkPlan, chunked, filled_up, joined, prepend_mirrored
 from .clip_stages import ClipStages, Models, Progress, ProgressCallback
 from .memory import ClipMemory, ClipPlan, Division, Sizes, asked_division, plan_clip, sizes_of
@@ -86,7 +87,8 @@ class Upscaler:
         `SourceInfo.color.transfer`; PQ (16) takes the way that `UpscaleOptions.hdr` says, all others are taken for SDR.
         NaN counts as 0 and infinities as 0 and 1. The same frames, options and device give the same numbers.
         """
-        stream = iter(frames)
+        clock = queue_clock(self.vae.device)
+        stream = each("waiting", frames, clock)
         try:
             first = next(stream)
         except StopIteration:
@@ -100,7 +102,7 @@ class Upscaler:
         source = prepend_mirrored(passage.inward(stream) if passage else stream, self.options.prepend_frames)
         walk = _through_chunks if division.vae_span == "chunk" else _through_clip
         pictures = islice(walk(source, stages, division.chunks, self.options), self.options.prepend_frames, None)
-        yield from on_host(passage.outward(pictures) if passage else pictures)
+        yield from each("to host", on_host(passage.outward(pictures) if passage else pictures), clock)
 
 
 def _through_clip(

@@ -1,6 +1,7 @@
 """Jobs of many files: one that fails is one sentence, and what is done stays done."""
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from seedvr2_engine.cli.upscaling import jobs
 from seedvr2_engine.cli.upscaling.files import Job, Request, Result
 from seedvr2_engine.device import is_out_of_memory
 from seedvr2_engine.errors import CheckpointError, OutputError, VideoError
+from seedvr2_engine.pipeline.setup import Setup
 from seedvr2_engine.video import SinkOptions, open_sink
 
 from .test_commands import refused, seedvr2
@@ -167,3 +169,21 @@ def test_what_a_library_makes_of_ctrl_c_is_ctrl_c():
     except ImportError as error:
         with pytest.raises(KeyboardInterrupt):
             sentence_of(error)
+
+
+def test_models_are_loaded_ahead_where_something_is_to_be_done(folder, ran, models, tmp_path, monkeypatch):  # noqa: F811
+    begun = []
+
+    @contextmanager
+    def beginning(self):
+        begun.append(True)
+        yield self
+
+    monkeypatch.setattr(Setup, "beginning", beginning)
+    target = tmp_path / "out"
+    assert seedvr2("upscale", folder, target, *models).exit_code == 0
+    assert len(begun) == 1
+    assert seedvr2("upscale", folder, target, *models).exit_code == 0
+    assert len(begun) == 1
+    assert seedvr2("upscale", folder, target, *models, "--overwrite").exit_code == 0
+    assert len(begun) == 2

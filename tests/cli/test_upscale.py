@@ -428,3 +428,14 @@ def test_what_was_finished_when_it_was_stopped_plays(models, tmp_path, ending):
         assert 1 <= sum(1 for _ in source) < 400
     if ending != signal.SIGKILL:
         assert "what was finished is in" in stderr
+
+
+def test_a_run_does_not_import_pytorchs_compiler(clip, models, tmp_path):
+    """Which some of PyTorch's functions do on the meta device: two to three seconds before the first frame."""
+    code = (
+        "import sys; from seedvr2_engine.cli import main\n"
+        "try: main()\nfinally: print([name for name in ('torch._dynamo', 'torch._inductor') if name in sys.modules])"
+    )
+    arguments = ["upscale", str(clip), str(tmp_path / "out.mp4"), *models, "--frames", "1", "--scale", "2"]
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"

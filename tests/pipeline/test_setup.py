@@ -1,5 +1,6 @@
 """What will run here is decided once: the plan that is shown is the plan that runs."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from seedvr2_engine.checkpoint import detect_dit
 from seedvr2_engine.engine.report import EngineReport
 from seedvr2_engine.engine.served_vae import ServedVAE
 from seedvr2_engine.engine.vae.backend import reference_backend
 from seedvr2_engine.engine.vae.engine import VAEEngine
-from seedvr2_engine.errors import InvalidArgumentError
+from seedvr2_engine.errors import InvalidArgumentError, ModelFileError
 from seedvr2_engine.loading_dit import NANO_DIT
 from seedvr2_engine.pipeline import setup as module
 from seedvr2_engine.pipeline.memory import limit_engine, sizes_of
@@ -144,3 +146,45 @@ def test_what_a_file_has_packed_counts_as_packed_on_a_gpu():
 def test_nothing_waits_for_a_cpu_elsewhere(monkeypatch):
     monkeypatch.setattr(module, "total_memory_bytes", lambda _: 1)
     assert not plan_dit(TINY_DIT, CPU, torch.float32).offload
+
+
+def test_a_transformer_that_was_begun_is_the_one_that_is_used(files):
+    setup = plan_setup(files, CPU)
+    with setup.beginning() as begun:
+        upscaler = begun.load(OPTIONS)
+    plain = setup.load(OPTIONS).dit.state_dict()
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in upscaler.dit.state_dict().items())
+
+
+def test_the_vaes_error_comes_before_the_transformers(files, tmp_path):
+    """As without the thread: what is said does not depend on which was read first."""
+    setup = plan_setup(files, CPU)
+    missing = tmp_path / "gone.safetensors"
+    broken = replace(setup, dit=replace(setup.dit, path=missing))
+    with broken.beginning() as begun:
+        begun.begun.wait()
+        with pytest.raises(ModelFileError, match="gone"):
+            begun.load(OPTIONS)
+    both = replace(broken, files=replace(files, vae=tmp_path / "vae.safetensors"))
+    with both.beginning() as begun:
+        begun.begun.wait()
+        with pytest.raises(ModelFileError, match="vae\\.safetensors"):
+            begun.load(OPTIONS)
+
+
+def test_leaving_stops_a_transformer_that_is_being_read(files, monkeypatch):
+    read, release = threading.Event(), threading.Event()
+    names = []
+
+    def load_finite(checkpoint, name, shape, dtype):
+        names.append(name)
+        read.set()
+        release.wait()
+        return checkpoint.load(name, shape=shape, dtype=dtype)
+
+    monkeypatch.setattr(detect_dit, "load_finite", load_finite)
+    setup = plan_setup(files, CPU)
+    with setup.beginning():
+        read.wait()
+        threading.Timer(0.1, release.set).start()
+    assert len(names) == 1

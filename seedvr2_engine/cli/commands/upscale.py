@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ...errors import InvalidArgumentError
+from ...spans import span
 from ..arguments import parse_rate
 from ..model_files import ModelChoice
 from ..terminal.console import err, warn
@@ -55,9 +58,10 @@ def upscale(
     json: flags.Json = False,
 ) -> None:
     """Upscale a clip, a picture, a picture sequence, or every clip of a folder."""
-    from ...models.vae.tiling import TileSpec
-    from ...pipeline.options import UpscaleOptions
-    from ...video import SinkOptions
+    with span("imports"):
+        from ...models.vae.tiling import TileSpec
+        from ...pipeline.options import UpscaleOptions
+        from ...video import SinkOptions
 
     if vae_span not in ("auto", "clip", "chunk"):
         raise InvalidArgumentError(f"VAE span: expected one of auto, clip, chunk, got {vae_span!r}.")
@@ -105,4 +109,8 @@ def upscale(
         plan_jobs(jobs, lambda job: print_plan(job, request))
         return
     err.print(request.setup.files.describe(), markup=False)
-    run_jobs(jobs, request, as_json=json)
+    if not any(request.begins(job) for job in jobs):
+        run_jobs(jobs, request, as_json=json)
+        return
+    with request.setup.beginning() as setup:
+        run_jobs(jobs, replace(request, setup=setup), as_json=json)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import DeviceMemoryError, InvalidArgumentError
+from ...spans import each, span
 from ..arguments import check_count
 from ..terminal.console import err, per_second, readable_size, warn
 from ..terminal.interruption import waiting
@@ -109,15 +110,16 @@ class Cut:
         """These frames of a source."""
         from ...video import open_source
 
-        return open_source(
-            source,
-            start=self.start,
-            frames=self.frames,
-            damaged=self.damaged,
-            sequence_rate=self.rate,
-            deinterlace=self.deinterlace,
-            detelecine=self.detelecine,
-        )
+        with span("opening"):
+            return open_source(
+                source,
+                start=self.start,
+                frames=self.frames,
+                damaged=self.damaged,
+                sequence_rate=self.rate,
+                deinterlace=self.deinterlace,
+                detelecine=self.detelecine,
+            )
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,10 @@ class Request:
     options: UpscaleOptions
     sink: SinkOptions
     cut: Cut
+
+    def begins(self, job: Job) -> bool:
+        """Whether a job is to be done: it is not skipped because its output is there."""
+        return self.sink.overwrite or not job.is_done
 
     @cached_property
     def upscaler(self) -> Upscaler:
@@ -186,22 +192,24 @@ def run_job(job: Job, request: Request) -> Result:
         told = Told(clip)
 
         def open_output() -> FrameSink:
-            return open_sink(job.target, width=width, height=height, source=info, options=request.sink)
+            with span("opening"):
+                return open_sink(job.target, width=width, height=height, source=info, options=request.sink)
 
         with kept_output(open_output) as (sink, signals):
             told.also(sink)
             told.tell()  # What is known now is said before the work, not after.
-            with signals.let_through():
-                upscaler = request.upscaler
-                plan = upscaler.plan((info.height, info.width), info.selected_frames)
-                limit_engine(upscaler.vae, plan)
-            began = time.perf_counter()
-            try:
-                with _memory_errors(job, plan, upscaler.vae.device):
-                    _pass_frames(clip, upscaler, sink, signals, job)
-            finally:
-                seconds = time.perf_counter() - began
-                told.tell()
+            with closing(_Reading(clip)) as reading:
+                with signals.let_through():
+                    upscaler = request.upscaler
+                    plan = upscaler.plan((info.height, info.width), info.selected_frames)
+                    limit_engine(upscaler.vae, plan)
+                began = time.perf_counter()
+                try:
+                    with _memory_errors(job, plan, upscaler.vae.device):
+                        _pass_frames(reading, upscaler, sink, signals, job)
+                finally:
+                    seconds = time.perf_counter() - began
+                    told.tell()
         told.tell()
     return Result(
         output=job.target,
@@ -234,7 +242,24 @@ def _memory_errors(job: Job, plan: ClipPlan, device: torch.device) -> Iterator[N
         ) from error
 
 
-def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, signals: HeldSignals, job: Job) -> None:
+class _Reading:
+    """A source that is read ahead in a thread, from now on: its first frames are there when the models are."""
+
+    def __init__(self, clip: FrameSource) -> None:
+        from ...pipeline.prefetch import prefetched
+
+        self.clip = clip
+        self.times: deque[_Passed] = deque()
+        """What `pictures` leaves out."""
+        self.pictures = prefetched(each("reading", _pictures(clip, self.times)), READ_AHEAD_FRAMES, name="reading")
+        self.pictures.start()
+
+    def close(self) -> None:
+        """Stop reading, after the frame at hand."""
+        self.pictures.close()
+
+
+def _pass_frames(reading: _Reading, upscaler: Upscaler, sink: FrameSink, signals: HeldSignals, job: Job) -> None:
     """Read, upscale and write every frame.
 
     Signals are held back and looked for: an interruption anywhere would tear a frame that is being written, and lose
@@ -242,8 +267,8 @@ def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, signals
     """
     from ...pipeline.prefetch import prefetched
 
-    times: deque[_Passed] = deque()
     is_over = False
+    clip, pictures = reading.clip, reading.pictures
     with UpscaleBar(Path(job.source).name, len(clip)) as bar:
 
         def step(progress: Progress) -> None:
@@ -251,13 +276,12 @@ def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, signals
                 raise KeyboardInterrupt
             bar.step(progress)
 
-        pictures = prefetched(_pictures(clip, times), READ_AHEAD_FRAMES)
         frames = upscaler.upscale(pictures, step, transfer=clip.info.color.transfer)
-        upscaled = prefetched(frames, WRITE_BEHIND_FRAMES, lambda: signals.is_pending)
+        upscaled = prefetched(frames, WRITE_BEHIND_FRAMES, lambda: signals.is_pending, "computing")
         # The source is closed when nobody reads any more, or what went wrong would be hidden behind that.
         with closing(pictures), closing(upscaled):
             try:
-                _write(upscaled, times, sink, bar)
+                _write(upscaled, reading.times, sink, bar)
             except BaseException as error:
                 is_over = True
                 bar.stop()
@@ -281,8 +305,9 @@ def _pictures(clip: Iterable[Frame], times: deque[_Passed]) -> Iterator[Tensor]:
 
 
 def _write(pictures: Iterable[Tensor], times: deque[_Passed], sink: FrameSink, bar: UpscaleBar) -> None:
-    for picture in pictures:
+    for picture in each("waiting", pictures):
         pts, duration, metadata = times.popleft()
         alpha = picture[3:] if picture.shape[0] == 4 else None
-        sink.write(picture[:3], pts=pts, duration=duration, alpha=alpha, metadata=metadata)
+        with span("writing"):
+            sink.write(picture[:3], pts=pts, duration=duration, alpha=alpha, metadata=metadata)
         bar.written(sink.frames_written)

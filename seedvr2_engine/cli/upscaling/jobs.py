@@ -31,7 +31,7 @@ def run_jobs(jobs: list[Job], request: Request, *, as_json: bool) -> None:
     is_told = True
     try:
         for job in jobs:
-            if not request.sink.overwrite and job.is_done:
+            if not request.begins(job):
                 facts.append({"status": "skipped", "input": job.source, "output": str(job.target)})
                 continue
             try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ...output.signals import HeldSignals, held_signals
+from ...spans import span
 from ..terminal.console import EXIT_INTERRUPTED, fail, note
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def kept_output(open_output: Callable[[], FrameSink]) -> Iterator[tuple[FrameSin
         sink = open_output()
         try:
             yield sink, signals
-            sink.finish()
+            with span("finishing"):
+                sink.finish()
         except KeyboardInterrupt:
             keep(sink, signals)
             raise typer.Exit(EXIT_INTERRUPTED) from None

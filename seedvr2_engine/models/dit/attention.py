@@ -84,7 +84,10 @@ class RotaryFrequencies(nn.Module):
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        self.register_buffer("freqs", rotary_frequencies(config))
+        # Computed on the CPU: what PyTorch does for the meta device here imports its compiler, which takes seconds.
+        with torch.device("cpu"):
+            frequencies = rotary_frequencies(config)
+        self.register_buffer("freqs", frequencies.to(torch.get_default_device()))
 
 
 class JointAttention(nn.Module):

@@ -11,6 +11,7 @@ import av
 
 from ...errors import InvalidArgumentError
 from ...output.unfinished import PartialFile
+from ...spans import span
 from ..hdr_metadata import HdrMetadata
 from ..info import SourceInfo
 from ..planes import encode_frame
@@ -97,13 +98,15 @@ class VideoSink(FrameSink):
             self._begin(pts)
         elif pts <= self._last_pts:
             raise InvalidArgumentError(f"pts: expected more than {self._last_pts}, got {pts}; write frames in order.")
-        coded = encode_frame(frame.rgb, frame.alpha, self._plan.pix_fmt, self._plan.color)
+        with span("host"):
+            coded = encode_frame(frame.rgb, frame.alpha, self._plan.pix_fmt, self._plan.color)
         coded.pts = pts - self._shift
         coded.time_base = self._time_base
         self._last_pts = pts
         self._end_pts = pts + (frame.duration if frame.duration is not None and self._follows_source else self._step)
         self._durations[pts] = self._end_pts - pts
-        self._mux(coded)
+        with span("codec"):
+            self._mux(coded)
 
     def _begin(self, first_pts: int) -> None:
         """Let a trimmed clip start at its first frame, and a whole one at its earliest stream."""
@@ -148,7 +151,8 @@ class VideoSink(FrameSink):
 
     def _finish(self) -> None:
         self._is_flushed = True
-        self._mux(None)
+        with span("codec"):
+            self._mux(None)
         if self._side is not None:
             is_cut = self._source is not None and self._source.is_trimmed_at_end
             self._side.finish(self._end_pts * self._time_base if is_cut else None)

@@ -17,9 +17,10 @@ import torch
 import typer
 
 from seedvr2_engine.cli.terminal import console, interruption, streams
+from seedvr2_engine.cli.upscaling import files
 from seedvr2_engine.cli.upscaling.files import Cut, Job, Request, run_job
 from seedvr2_engine.cli.upscaling.jobs import run_jobs
-from seedvr2_engine.errors import DeviceMemoryError, OutputError, VideoError
+from seedvr2_engine.errors import DeviceMemoryError, ModelFileError, OutputError, VideoError
 from seedvr2_engine.pipeline.options import UpscaleOptions
 from seedvr2_engine.pipeline.upscaler import Progress
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
@@ -308,3 +309,29 @@ def test_names_that_are_no_text_can_be_said(monkeypatch):
         streams.fill_closed_streams()
     print("a\udcff.mp4", file=stream, flush=True)
     assert stream.buffer.getvalue() == b"a\\udcff.mp4\n"
+
+
+def test_the_first_frames_are_read_while_the_models_load(clip, tmp_path, monkeypatch):
+    read = threading.Event()
+    pictures = files._pictures
+
+    def told(*arguments):
+        for picture in pictures(*arguments):
+            read.set()
+            yield picture
+
+    monkeypatch.setattr(files, "_pictures", told)
+
+    def load():
+        assert read.wait(20)
+        return Models()
+
+    run_job(Job(str(clip), tmp_path / "o.mp4"), request_of(load))
+    assert count(tmp_path / "o.mp4") == FRAMES
+
+
+def test_models_that_do_not_load_leave_nothing(clip, tmp_path):
+    with pytest.raises(ModelFileError):
+        run_job(Job(str(clip), tmp_path / "o.mp4"), request_of(raising(ModelFileError("there is none."))))
+    assert list(tmp_path.iterdir()) == []
+    assert not any(thread.name == "reading" for thread in threading.enumerate())
