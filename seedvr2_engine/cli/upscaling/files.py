@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from ...pipeline.memory import ClipPlan
     from ...pipeline.options import UpscaleOptions
     from ...pipeline.setup import Setup
+    from ...pipeline.source_frames import SourceFrame
     from ...pipeline.upscaler import Progress, Upscaler
-    from ...video import Frame, FrameSink, FrameSource, PictureMetadata, SinkOptions
+    from ...video import CodedFrame, Frame, FrameSink, FrameSource, PictureMetadata, SinkOptions
     from ...video.reading.fields.decide import Deinterlace, Detelecine
     from ...video.reading.source import Damaged
 
@@ -251,8 +252,11 @@ def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, signals
                 raise KeyboardInterrupt
             bar.step(progress)
 
-        pictures = prefetched(_pictures(clip, times), READ_AHEAD_FRAMES)
-        frames = upscaler.upscale(pictures, step, transfer=clip.info.color.transfer)
+        # Code values cross the bus, and the device makes R'G'B' of them, and code values of results.
+        coded = clip.coded(pinned=upscaler.vae.device.type == "cuda")
+        pictures = prefetched(_pictures(coded, times), READ_AHEAD_FRAMES)
+        encoded = None if sink.coding is None else sink.coding.of_picture
+        frames = upscaler.upscale(pictures, step, transfer=clip.info.color.transfer, encoded=encoded)
         upscaled = prefetched(frames, WRITE_BEHIND_FRAMES, lambda: signals.is_pending)
         # The source is closed when nobody reads any more, or what went wrong would be hidden behind that.
         with closing(pictures), closing(upscaled):
@@ -271,18 +275,27 @@ def _pass_frames(clip: FrameSource, upscaler: Upscaler, sink: FrameSink, signals
                 raise
 
 
-def _pictures(clip: Iterable[Frame], times: deque[_Passed]) -> Iterator[Tensor]:
+def _pictures(clip: Iterable[Frame | CodedFrame], times: deque[_Passed]) -> Iterator[SourceFrame]:
     """The clip's frames with their alpha, (3 or 4, H, W); their times and metadata go to `times`."""
     import torch
 
+    from ...video import CodedFrame
+
     for frame in clip:
         times.append((frame.pts, frame.duration, frame.metadata))
+        if isinstance(frame, CodedFrame):
+            yield frame
+            continue
         yield frame.rgb if frame.alpha is None else torch.cat([frame.rgb, frame.alpha])
 
 
 def _write(pictures: Iterable[Tensor], times: deque[_Passed], sink: FrameSink, bar: UpscaleBar) -> None:
     for picture in pictures:
         pts, duration, metadata = times.popleft()
+        if sink.coding is not None:
+            sink.write_coded(picture, pts=pts, duration=duration)
+            bar.written(sink.frames_written)
+            continue
         alpha = picture[3:] if picture.shape[0] == 4 else None
         sink.write(picture[:3], pts=pts, duration=duration, alpha=alpha, metadata=metadata)
         bar.written(sink.frames_written)
