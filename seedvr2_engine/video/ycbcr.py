@@ -94,9 +94,10 @@ def rgb_from_codes(
     for rows, coarse in _bands(luma, layout.step_y):
         # A row of chroma more on either side, where there is one.
         first, last = max(coarse.start - 1, 0), min(coarse.stop + 1, chroma[0].shape[0])
-        codes = torch.stack([plane[first:last] for plane in chroma]).to(torch.float32).sub_(zero)
+        codes = torch.stack([plane[first:last].to(torch.float32) for plane in chroma]).sub_(zero)
         begin = rows.start - first * layout.step_y
-        finer = upsample_chroma(codes, (begin + len(rows), width), layout)[:, begin:].to(torch.float64)
+        end = begin + len(rows)
+        finer = upsample_chroma(codes, (end, width), layout)[:, begin:end].to(torch.float64)
         lines = slice(rows.start, rows.stop)
         grey = luma[lines].to(torch.float64).mul_(luma_weight).add_(luma_offset)
         for channel, (blue, red) in zip(rgb[:, lines], weights, strict=True):
@@ -134,10 +135,11 @@ def codes_from_rgb(
 def normalise(codes: torch.Tensor, bits: int, code_range: ColorRange, *, chroma: bool = False) -> torch.Tensor:
     """Return code values (any real dtype) as float32: luma, grey and RGB to [0,1], chroma to [-0.5,0.5]."""
     scale, offset = _code_scale(bits, code_range, chroma)
-    if offset == 0:
-        # A true division: k/255 is then the nearest float, which a product with 1/255 is not.
-        return codes.to(torch.float32) / scale
-    return (codes.to(torch.float32) - offset) / scale
+    # A true division: k/255 is then the nearest float, which a product with 1/255 is not. On a GPU PyTorch makes such
+    # a product of a division by a number, but not by a tensor.
+    divisor = torch.full((), scale, dtype=torch.float32, device=codes.device)
+    values = codes.to(torch.float32)
+    return (values if offset == 0 else values - offset) / divisor
 
 
 def quantise(values: torch.Tensor, bits: int, code_range: ColorRange, *, chroma: bool = False) -> torch.Tensor:
