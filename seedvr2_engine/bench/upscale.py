@@ -28,7 +28,7 @@ from ..pipeline.resize import ResizePlan
 from ..pipeline.upscaler import Upscaler
 from ..plan import VAEShape
 from ..plan.execution_plan import Part
-from ..video import SinkOptions, open_sink, open_source
+from ..video import Frame, FrameSink, SinkOptions, open_sink, open_source
 from .stage_runs import StageRuns
 from .vae import matrix_tflops, plan_flops
 
@@ -182,20 +182,23 @@ class _Files:
     def copy(self) -> None:
         """Read every frame, and write as many of the result's size."""
         blank = torch.rand(3, *self._resize.output)
-        with open_source(self._source) as clip:
-            self._write(blank for _ in clip)
+        with open_source(self._source) as clip, self._sink() as sink:
+            for _ in clip:
+                sink.write(blank)
+
+    def _sink(self) -> FrameSink:
+        height, width = self._resize.output
+        return open_sink(self._target, width=width, height=height, options=self._options)
 
     def upscale(self, upscaler: Upscaler) -> None:
         """Read, upscale and write, each ahead of the next as `seedvr2 upscale` does it."""
         with open_source(self._source) as clip:
-            pictures = prefetched((frame.rgb for frame in clip), 4)
-            self._write(prefetched(upscaler.upscale(pictures), 4))
-
-    def _write(self, frames: Iterable[Tensor]) -> None:
-        height, width = self._resize.output
-        with open_sink(self._target, width=width, height=height, options=self._options) as sink:
-            for frame in frames:
-                sink.write(frame)
+            coded = clip.coded(pinned=upscaler.vae.device.type == "cuda")
+            pictures = prefetched((frame.rgb if isinstance(frame, Frame) else frame for frame in coded), 4)
+            with self._sink() as sink:
+                encoded = None if sink.coding is None else sink.coding.of_picture
+                for codes in prefetched(upscaler.upscale(pictures, encoded=encoded), 4):
+                    sink.write_coded(codes)
 
 
 def _engine_work(vae: VideoCodec, part: Part, resize: ResizePlan, frames: int) -> StageWork | None:

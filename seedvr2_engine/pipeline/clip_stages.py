@@ -22,6 +22,7 @@ from .clip_noise import ClipNoise
 from .options import UpscaleOptions
 from .reconstruct import VideoCodec, from_model_range
 from .resize import ResizePlan, crop_to_output, to_model_input
+from .source_frames import SourceFrame, alpha_on, colors_on, whole
 
 LATENT_SCALE = VAEConfig.scaling_factor
 """The transformer's latents are the VAE's times this."""
@@ -80,13 +81,13 @@ class ClipStages:
         """Tell the caller that so many frames, those put before the first one included, have passed a stage."""
         self._on_progress(Progress(stage, max(0, frames - self._options.prepend_frames)))
 
-    def decide_mask(self, frames: Iterable[Tensor]) -> None:
+    def decide_mask(self, frames: Iterable[SourceFrame]) -> None:
         """Decide once for the clip whether its alpha, if it has any, is a cut-out; frames: those of the first chunk."""
-        alphas = [frame[3] for frame in frames if frame.shape[0] == 4]
-        if alphas and self._is_mask is None:
-            self._is_mask = is_mask(torch.stack(alphas))
+        if self._is_mask is None:
+            alphas = [whole(frame, self._device)[3] for frame in frames if frame.shape[0] == 4]
+            self._is_mask = is_mask(torch.stack(alphas)) if alphas else None
 
-    def model_inputs(self, frames: Iterable[Tensor], numbers: range | None = None) -> Iterator[Tensor]:
+    def model_inputs(self, frames: Iterable[SourceFrame], numbers: range | None = None) -> Iterator[Tensor]:
         """Source frames as the encoder takes them, (1, 3, *padded) in [-1, 1], with the noise that was asked for.
 
         numbers: theirs in the clip; None counts from 0.
@@ -133,7 +134,9 @@ class ClipStages:
         )
         return each("decode", (crop_to_output(frame[0], self._resize) for frame in decoded), self._clock)
 
-    def finish(self, pictures: Iterable[Tensor], frames: Sequence[Tensor], *, fade: bool = False) -> Iterator[Tensor]:
+    def finish(
+        self, pictures: Iterable[Tensor], frames: Sequence[SourceFrame], *, fade: bool = False
+    ) -> Iterator[Tensor]:
         """Give a slice of decoded pictures their source frames' colours and alpha: (3 or 4, H, W) in [0, 1].
 
         pictures may be a generator where the colour method looks at single frames. fade: begin with the colour curves
@@ -156,13 +159,13 @@ class ClipStages:
             out = from_model_range(colored)
             yield out if frame.shape[0] == 3 else torch.cat([out, self._alpha(frame, picture)])
 
-    def _model_input(self, frame: Tensor) -> Tensor:
-        return to_model_input(frame[None, :3].to(self._device, non_blocking=True), self._resize)
+    def _model_input(self, frame: SourceFrame) -> Tensor:
+        return to_model_input(colors_on(frame, self._device)[None], self._resize)
 
-    def _style(self, frame: Tensor) -> Tensor:
+    def _style(self, frame: SourceFrame) -> Tensor:
         # Made anew from the source frame rather than kept: it is cheap, and as large as the result.
         return crop_to_output(self._model_input(frame)[0], self._resize)
 
-    def _alpha(self, frame: Tensor, picture: Tensor) -> Tensor:
-        alpha = frame[None, 3:].to(self._device)
+    def _alpha(self, frame: SourceFrame, picture: Tensor) -> Tensor:
+        alpha = alpha_on(frame, self._device)[None]
         return upscale_alpha(alpha, picture[None], self._resize.resized, mask=bool(self._is_mask))[0]

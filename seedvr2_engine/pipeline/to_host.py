@@ -10,12 +10,15 @@ STAGED_FRAMES = 2
 """Frames on their way: the host waits for one when the next one's work has been launched."""
 
 
-def on_host(frames: Iterable[Tensor]) -> Iterator[Tensor]:
+def on_host(frames: Iterable[Tensor], *, is_pinned: bool = False) -> Iterator[Tensor]:
     """Frames of any shape and dtype as they come, on the CPU, in memory of their own.
 
-    From a GPU a frame is given out one frame late; what is on the CPU already is given out as it is.
+    From a GPU a frame is given out one frame late; what is on the CPU already is given out as it is. is_pinned: frames
+    from a GPU stay in page-locked memory, which is scarce: for a caller who keeps a few. torch gives it out again.
     """
-    # Page-locked memory is scarce, and a caller may keep every frame.
+    if is_pinned:
+        return staged(frames, STAGED_FRAMES, is_reused=False)
+    # A caller may keep every frame.
     return staged(frames, STAGED_FRAMES, kept=Tensor.clone)
 
 
@@ -25,12 +28,13 @@ def staged(
     *,
     kept: Callable[[Tensor], Tensor] = lambda memory: memory,
     while_waiting: Callable[[int], None] = lambda _: None,
+    is_reused: bool = True,
 ) -> Iterator[Tensor]:
     """Frames of any shape and dtype on the CPU; those from a GPU are overwritten once the next one is asked for.
 
     From a GPU a frame goes through page-locked memory, which a copy does not wait for, and is given out when `depth`
     are on their way. kept: makes of that memory what is given out. while_waiting: called when all are on their way,
-    for each that has not arrived, with how many are before it.
+    for each that has not arrived, with how many are before it. is_reused: False gives every frame memory of its own.
     """
     waiting: deque[tuple[Tensor, torch.cuda.Event]] = deque()
     free: list[Tensor] = []
@@ -39,7 +43,8 @@ def staged(
         memory, arrived = waiting.popleft()
         arrived.synchronize()
         yield kept(memory)
-        free.append(memory)
+        if is_reused:
+            free.append(memory)
 
     for frame in frames:
         if frame.device.type != "cuda":

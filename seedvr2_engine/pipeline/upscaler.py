@@ -8,7 +8,7 @@ phases each go over the whole clip.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, islice
 
@@ -27,6 +27,7 @@ from .clip_stages import ClipStages, Models, Progress, ProgressCallback
 from .memory import ClipMemory, ClipPlan, Division, Sizes, asked_division, plan_clip, sizes_of
 from .options import UpscaleOptions
 from .reconstruct import VideoCodec, defined
+from .source_frames import SourceFrame, whole
 from .to_host import on_host
 
 __all__ = ["Progress", "ProgressCallback", "Upscaler"]
@@ -78,10 +79,18 @@ class Upscaler:
 
     @torch.no_grad()
     def upscale(
-        self, frames: Iterable[Tensor], on_progress: ProgressCallback | None = None, *, transfer: int = 2
+        self,
+        frames: Iterable[SourceFrame],
+        on_progress: ProgressCallback | None = None,
+        *,
+        transfer: int = 2,
+        encoded: Callable[[Tensor], Tensor] | None = None,
     ) -> Iterator[Tensor]:
         """Upscale frames (3, H, W), or (4, H, W) with alpha, in [0, 1]; yields as many, clamped, FP32 on the CPU.
 
+        frames: tensors, or code values such as `FrameSource.coded` gives, which become R'G'B' on the VAE's device.
+        encoded: makes of a result, on the device where it is, what is given out instead, such as `Coding.of_picture`;
+        that comes in page-locked memory from a GPU, so do not keep many.
         Frames are taken as they are needed. All must have one shape (InvalidArgumentError). Whether alpha is a mask is
         decided on the first chunk. transfer: what the frames' values mean, an H.273 code point such as
         `SourceInfo.color.transfer`; PQ (16) takes the way that `UpscaleOptions.hdr` says, all others are taken for SDR.
@@ -99,22 +108,29 @@ class Upscaler:
         passage = passage_for(self.options.hdr, transfer, self.vae.device)
         division = self.division(size)
         stages = ClipStages(self._models, self.options, self.options.resize(size), on_progress)
-        source = prepend_mirrored(passage.inward(stream) if passage else stream, self.options.prepend_frames)
+        if passage:
+            stream = passage.inward(whole(frame, self.vae.device) for frame in stream)
+        source = prepend_mirrored(stream, self.options.prepend_frames)
         walk = _through_chunks if division.vae_span == "chunk" else _through_clip
-        pictures = islice(walk(source, stages, division.chunks, self.options), self.options.prepend_frames, None)
-        yield from each("to host", on_host(passage.outward(pictures) if passage else pictures), clock)
+        pictures: Iterator[Tensor] = islice(
+            walk(source, stages, division.chunks, self.options), self.options.prepend_frames, None
+        )
+        if passage:
+            pictures = passage.outward(pictures)
+        results = on_host(pictures) if encoded is None else on_host(map(encoded, pictures), is_pinned=True)
+        yield from each("to host", results, clock)
 
 
 def _through_clip(
-    source: Iterable[Tensor], stages: ClipStages, plan: ChunkPlan, options: UpscaleOptions
+    source: Iterable[SourceFrame], stages: ClipStages, plan: ChunkPlan, options: UpscaleOptions
 ) -> Iterator[Tensor]:
     """The VAE sees the clip as one; only the transformer works in chunks."""
-    waiting: deque[Tensor] = deque()
+    waiting: deque[SourceFrame] = deque()
     latent_plan = plan.of_latents
 
     read = 0
 
-    def kept() -> Iterator[Tensor]:
+    def kept() -> Iterator[SourceFrame]:
         nonlocal read
         for read, frame in enumerate(source, start=1):  # noqa: B007
             waiting.append(frame)
@@ -151,11 +167,11 @@ def _through_clip(
 
 
 def _through_chunks(
-    source: Iterable[Tensor], stages: ClipStages, plan: ChunkPlan, options: UpscaleOptions
+    source: Iterable[SourceFrame], stages: ClipStages, plan: ChunkPlan, options: UpscaleOptions
 ) -> Iterator[Tensor]:
     """Every chunk starts anew, and the pictures of neighbours are cross-faded."""
 
-    def finished(chunk: Chunk[Tensor]) -> Iterator[Tensor]:
+    def finished(chunk: Chunk[SourceFrame]) -> Iterator[Tensor]:
         span = chunk.span
         begin = span.start - span.lead
         numbers = range(begin, begin + len(chunk.frames))
@@ -188,20 +204,22 @@ def _through_chunks(
     return joined(((replace(chunk.span, lead=0), finished(chunk)) for chunk in chunked(source, plan)), plan.overlap)
 
 
-def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
-    first: Tensor | None = None
+def _checked(frames: Iterable[SourceFrame]) -> Iterator[SourceFrame]:
+    first: SourceFrame | None = None
     for index, frame in enumerate(frames):
         first = frame if first is None else first
         _check_frame(index, frame, first)
-        yield defined(frame)
+        yield defined(frame) if isinstance(frame, Tensor) else frame
 
 
-def _check_frame(index: int, frame: object, first: Tensor) -> None:
-    if not isinstance(frame, Tensor):
+def _check_frame(index: int, frame: SourceFrame, first: SourceFrame) -> None:
+    if not isinstance(frame, Tensor) and not hasattr(frame, "on"):
         raise InvalidArgumentError(
             f"frame {index}: expected a tensor (3, H, W) or (4, H, W), got {type(frame).__name__}."
         )
-    if frame.ndim != 3 or frame.shape[0] not in (3, 4) or 0 in frame.shape or not frame.is_floating_point():
+    if isinstance(frame, Tensor) and not (
+        frame.ndim == 3 and frame.shape[0] in (3, 4) and 0 not in frame.shape and frame.is_floating_point()
+    ):
         raise InvalidArgumentError(
             f"frame {index}: expected floating point (3, H, W) or (4, H, W), got {frame.dtype} {tuple(frame.shape)}."
         )

@@ -1,5 +1,6 @@
 """Clips and pictures as streams of frames, in and out."""
 
+from .coded import CodedFrame, Coding
 from .color_tags import ColorRange, ColorTags, Matrix
 from .hdr_metadata import ContentLight, HdrMetadata, MasteringDisplay
 from .info import Frame, Orientation, PictureMetadata, SideStream, SourceInfo
@@ -10,6 +11,8 @@ from .writing.sink import FrameSink
 from .writing.writer import open_sink
 
 __all__ = [
+    "CodedFrame",
+    "Coding",
     "ColorRange",
     "ColorTags",
     "ContentLight",

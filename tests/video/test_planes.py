@@ -9,7 +9,8 @@ import torch
 
 from seedvr2_engine.errors import VideoError
 from seedvr2_engine.video import ColorRange, ColorTags, Matrix, Orientation
-from seedvr2_engine.video.planes import as_direct, bit_depth, decode_frame, encode_frame, family_of, has_alpha, upright
+from seedvr2_engine.video.coded import upright
+from seedvr2_engine.video.planes import as_direct, bit_depth, decode_frame, encode_frame, family_of, has_alpha
 from seedvr2_engine.video.ycbcr import resolve
 
 from .made.clips import frame_of

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from ...pipeline.memory import ClipPlan
     from ...pipeline.options import UpscaleOptions
     from ...pipeline.setup import Setup
+    from ...pipeline.source_frames import SourceFrame
     from ...pipeline.upscaler import Progress, Upscaler
-    from ...video import Frame, FrameSink, FrameSource, PictureMetadata, SinkOptions
+    from ...video import CodedFrame, Frame, FrameSink, FrameSource, PictureMetadata, SinkOptions
     from ...video.reading.fields.decide import Deinterlace, Detelecine
     from ...video.reading.source import Damaged
 
@@ -198,7 +199,7 @@ def run_job(job: Job, request: Request) -> Result:
         with kept_output(open_output) as (sink, signals):
             told.also(sink)
             told.tell()  # What is known now is said before the work, not after.
-            with closing(_Reading(clip)) as reading:
+            with closing(_Reading(clip, pinned=request.setup.formats.device.type == "cuda")) as reading:
                 with signals.let_through():
                     upscaler = request.upscaler
                     plan = upscaler.plan((info.height, info.width), info.selected_frames)
@@ -245,13 +246,16 @@ def _memory_errors(job: Job, plan: ClipPlan, device: torch.device) -> Iterator[N
 class _Reading:
     """A source that is read ahead in a thread, from now on: its first frames are there when the models are."""
 
-    def __init__(self, clip: FrameSource) -> None:
+    def __init__(self, clip: FrameSource, *, pinned: bool) -> None:
+        """pinned: whether its frames are wanted in page-locked memory, for a GPU."""
         from ...pipeline.prefetch import prefetched
 
         self.clip = clip
         self.times: deque[_Passed] = deque()
         """What `pictures` leaves out."""
-        self.pictures = prefetched(each("reading", _pictures(clip, self.times)), READ_AHEAD_FRAMES, name="reading")
+        # Code values cross the bus, and the device makes R'G'B' of them.
+        pictures = _pictures(clip.coded(pinned=pinned), self.times)
+        self.pictures = prefetched(each("reading", pictures), READ_AHEAD_FRAMES, name="reading")
         self.pictures.start()
 
     def close(self) -> None:
@@ -276,7 +280,9 @@ def _pass_frames(reading: _Reading, upscaler: Upscaler, sink: FrameSink, signals
                 raise KeyboardInterrupt
             bar.step(progress)
 
-        frames = upscaler.upscale(pictures, step, transfer=clip.info.color.transfer)
+        # The device makes code values of results, and those cross the bus.
+        encoded = None if sink.coding is None else sink.coding.of_picture
+        frames = upscaler.upscale(pictures, step, transfer=clip.info.color.transfer, encoded=encoded)
         upscaled = prefetched(frames, WRITE_BEHIND_FRAMES, lambda: signals.is_pending, "computing")
         # The source is closed when nobody reads any more, or what went wrong would be hidden behind that.
         with closing(pictures), closing(upscaled):
@@ -295,18 +301,27 @@ def _pass_frames(reading: _Reading, upscaler: Upscaler, sink: FrameSink, signals
                 raise
 
 
-def _pictures(clip: Iterable[Frame], times: deque[_Passed]) -> Iterator[Tensor]:
+def _pictures(clip: Iterable[Frame | CodedFrame], times: deque[_Passed]) -> Iterator[SourceFrame]:
     """The clip's frames with their alpha, (3 or 4, H, W); their times and metadata go to `times`."""
     import torch
 
+    from ...video import CodedFrame
+
     for frame in clip:
         times.append((frame.pts, frame.duration, frame.metadata))
+        if isinstance(frame, CodedFrame):
+            yield frame
+            continue
         yield frame.rgb if frame.alpha is None else torch.cat([frame.rgb, frame.alpha])
 
 
 def _write(pictures: Iterable[Tensor], times: deque[_Passed], sink: FrameSink, bar: UpscaleBar) -> None:
     for picture in each("waiting", pictures):
         pts, duration, metadata = times.popleft()
+        if sink.coding is not None:
+            sink.write_coded(picture, pts=pts, duration=duration)
+            bar.written(sink.frames_written)
+            continue
         alpha = picture[3:] if picture.shape[0] == 4 else None
         with span("writing"):
             sink.write(picture[:3], pts=pts, duration=duration, alpha=alpha, metadata=metadata)

@@ -8,11 +8,11 @@ from fractions import Fraction
 from itertools import islice
 
 import av
-import torch
 
 from ...errors import VideoError
-from ..info import Frame, Orientation, SourceInfo
-from ..planes import as_direct, cropped, decode_frame, upright
+from ..coded import CodedFrame
+from ..info import SourceInfo
+from ..planes import as_direct, codes_of, coding_of
 from .container.choice import is_repeat, main_video
 from .container.one_file import OneFile, opened_file
 from .container.size_change import SizeChange
@@ -58,7 +58,7 @@ def _timed(frames: Iterable[av.VideoFrame], step: int) -> Iterator[tuple[av.Vide
         yield frame, None
 
 
-def read_clip(source: FrameSource, stored: SourceInfo, probed: Probed, damaged: Damaged) -> Iterator[Frame]:
+def read_clip(source: FrameSource, stored: SourceInfo, probed: Probed, damaged: Damaged) -> Iterator[CodedFrame]:
     """Decode, undo interlacing, drop the frames before the first wanted one, make timestamps strictly increasing.
 
     `stored` describes the frames as the file holds them, `source.info` as they are wanted.
@@ -78,10 +78,10 @@ def read_clip(source: FrameSource, stored: SourceInfo, probed: Probed, damaged: 
                 pts = last_pts + 1
             last_pts = pts
             yielded += 1
-            picture = decode_frame(as_direct(frame), info.conversion, info.codec)
-            if not info.has_alpha:
-                picture = picture[0], None
-            yield _finished(cropped(picture, info.crop), info.orientation, pts, duration)
+            direct = as_direct(frame)
+            coding = coding_of(direct, info.conversion, info.codec, keeps_alpha=info.has_alpha)
+            codes = codes_of(direct, coding, pinned=source.is_pinned)
+            yield CodedFrame(codes, coding, pts, max(1, duration), info.crop, info.orientation)
     if moved:
         source.warnings.append(
             f"{moved} frame{'s' if moved > 1 else ''} had a time that does not come after the frame before; moved "
@@ -199,15 +199,3 @@ def _check_size(frame: av.VideoFrame, info: SourceInfo, index: int) -> None:
     width, height = width + info.crop.left + info.crop.right, height + info.crop.top + info.crop.bottom
     if (frame.width, frame.height) != (width, height):
         raise VideoError(_size_sentence(info, index, frame.width, frame.height))
-
-
-def _finished(
-    picture: tuple[torch.Tensor, torch.Tensor | None], orientation: Orientation, pts: int, duration: int
-) -> Frame:
-    rgb, alpha = picture
-    return Frame(
-        rgb=upright(rgb, orientation),
-        alpha=None if alpha is None else upright(alpha, orientation),
-        pts=pts,
-        duration=max(1, duration),
-    )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Literal
 
+from ..coded import CodedFrame
 from ..info import Frame, SourceInfo
 
 Damaged = Literal["refuse", "keep"]
@@ -21,7 +22,10 @@ class FrameSource:
     """
 
     def __init__(
-        self, info: SourceInfo, frames: Callable[[FrameSource], Iterator[Frame]], warnings: Iterable[str] = ()
+        self,
+        info: SourceInfo,
+        frames: Callable[[FrameSource], Iterator[Frame | CodedFrame]],
+        warnings: Iterable[str] = (),
     ) -> None:
         self.info = info
         self.warnings: list[str] = list(warnings)
@@ -32,6 +36,8 @@ class FrameSource:
         self.damage_count = 0
         """How often the decoder reported damage in what has been read."""
         self.is_closed = False
+        self.is_pinned = False
+        """Whether code values are read into page-locked memory."""
         self._lock = threading.RLock()
         self._frames = frames(self)
 
@@ -39,6 +45,23 @@ class FrameSource:
         return self
 
     def __next__(self) -> Frame:
+        frame = self._next()
+        return frame if isinstance(frame, Frame) else frame.decoded()
+
+    def coded(self, *, pinned: bool = False) -> Iterator[Frame | CodedFrame]:
+        """The frames as code values where they come as such, which is a clip's; pictures are `Frame` in any case.
+
+        pinned: in page-locked memory, from which a GPU copies while the host goes on; it is torch's to give out again.
+        """
+        self.is_pinned = pinned
+        while True:
+            try:
+                frame = self._next()
+            except StopIteration:
+                return
+            yield frame
+
+    def _next(self) -> Frame | CodedFrame:
         with self._lock:
             if self.is_closed:
                 raise StopIteration

@@ -8,13 +8,15 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import torch
 
 from ...errors import InvalidArgumentError
 from ...output.unfinished import PartialFile
 from ...spans import span
+from ..coded import Coding
 from ..hdr_metadata import HdrMetadata
 from ..info import SourceInfo
-from ..planes import encode_frame
+from ..planes import coding_for, frame_of_codes
 from ..streams.finished.matroska_header import set_display_size
 from ..streams.finished.mp4_cover import add_covers
 from ..streams.finished.mp4_length import set_video_length
@@ -41,6 +43,7 @@ class VideoSink(FrameSink):
         assert output_plan.encoder is not None
         self._plan = output_plan.encoder
         self._output_plan = output_plan
+        self._coding = coding_for(self._plan.pix_fmt, (width, height), self._plan.color)
         self.warnings += output_plan.losses
         self._source = source
         self._rate = options.rate or (source.average_rate if source is not None else None) or DEFAULT_RATE
@@ -92,6 +95,11 @@ class VideoSink(FrameSink):
         # Opens the other encoders and writes the header, so that bad settings fail before hours of work.
         self._output.start_encoding()
 
+    @property
+    def coding(self) -> Coding:
+        """The encoder's pixel format."""
+        return self._coding
+
     def _write(self, frame: Written) -> None:
         pts = frame.pts if frame.pts is not None and self._follows_source else self._end_pts
         if self._last_pts is None:
@@ -99,7 +107,8 @@ class VideoSink(FrameSink):
         elif pts <= self._last_pts:
             raise InvalidArgumentError(f"pts: expected more than {self._last_pts}, got {pts}; write frames in order.")
         with span("host"):
-            coded = encode_frame(frame.rgb, frame.alpha, self._plan.pix_fmt, self._plan.color)
+            codes = frame.rgb if frame.rgb.dtype == torch.uint8 else self._coding.encoded(frame.rgb, frame.alpha)
+            coded = frame_of_codes(codes.cpu(), self._coding)
         coded.pts = pts - self._shift
         coded.time_base = self._time_base
         self._last_pts = pts

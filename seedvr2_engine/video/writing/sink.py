@@ -11,6 +11,7 @@ import torch
 
 from ...errors import InvalidArgumentError, OutputError
 from ...output.signals import held_signals
+from ..coded import Coding
 from ..info import PictureMetadata
 from .partial import write_errors
 
@@ -20,7 +21,7 @@ class Written:
     """One frame that is to be written; see `FrameSink.write`."""
 
     rgb: torch.Tensor
-    """Floating point (3,H,W) in [0,1]."""
+    """Floating point (3,H,W) in [0,1], or uint8 (bytes,) as the sink's `coding` says."""
     alpha: torch.Tensor | None
     """Floating point (1,H,W) in [0,1]."""
     pts: int | None
@@ -49,6 +50,11 @@ class FrameSink(ABC):
         self.kept: Path | None = None
         """Where the frames so far are, as a playable file, if the target did not get them."""
         self._is_closed = False
+
+    @property
+    def coding(self) -> Coding | None:
+        """What `write_coded` takes; None where the sink makes code values itself, of what `write` gets."""
+        return None
 
     @property
     def is_closed(self) -> bool:
@@ -81,8 +87,7 @@ class FrameSink(ABC):
         pictures take that of the whole source, and clips never need it. Raises OutputError if the disk is full or the
         encoder fails, and InvalidArgumentError for a wrong shape or a time that does not come after the last one.
         """
-        if self._is_closed:
-            raise InvalidArgumentError(f"{self.path}: the sink is closed; open another one to write more.")
+        self._check_open()
         expected = (3, self.height, self.width)
         if tuple(rgb.shape) != expected or not rgb.is_floating_point():
             raise InvalidArgumentError(
@@ -90,8 +95,29 @@ class FrameSink(ABC):
             )
         if alpha is not None and tuple(alpha.shape) != (1, self.height, self.width):
             raise InvalidArgumentError(f"alpha: expected shape {(1, *expected[1:])}, got {tuple(alpha.shape)}.")
+        self._take(Written(rgb, alpha, pts, duration, metadata))
+
+    def write_coded(self, codes: torch.Tensor, *, pts: int | None = None, duration: int | None = None) -> None:
+        """Append a frame as `coding.encoded` makes it on any device, brought to the CPU: uint8 (bytes,).
+
+        Times as in `write`. Raises InvalidArgumentError for another number of bytes, or where `coding` is None.
+        """
+        self._check_open()
+        expected = None if self.coding is None else self.coding.size_bytes
+        if codes.dtype != torch.uint8 or tuple(codes.shape) != (expected,):
+            wanted = "frames for write(), which this sink rounds itself" if expected is None else f"{expected} bytes"
+            raise InvalidArgumentError(
+                f"codes: expected {wanted}, got {codes.dtype} {tuple(codes.shape)}; use the sink's own coding."
+            )
+        self._take(Written(codes, None, pts, duration, None))
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise InvalidArgumentError(f"{self.path}: the sink is closed; open another one to write more.")
+
+    def _take(self, frame: Written) -> None:
         with held_signals(), write_errors(self.path):
-            self._write(Written(rgb, alpha, pts, duration, metadata))
+            self._write(frame)
             self.frames_written += 1
 
     def finish(self) -> Path:

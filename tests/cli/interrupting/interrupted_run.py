@@ -139,7 +139,7 @@ def _stand_in_for_the_models(descriptor: int) -> None:
     """Frames come in chunks, each after a while, enlarged by repeating pixels."""
 
     def upscale(
-        self: Upscaler, frames: Iterable[Tensor], on_progress: Any = None, *, transfer: Any = None
+        self: Upscaler, frames: Iterable[Any], on_progress: Any = None, *, transfer: Any = None, encoded: Any = None
     ) -> Iterator[Tensor]:
         waiting: list[Tensor] = []
 
@@ -148,12 +148,13 @@ def _stand_in_for_the_models(descriptor: int) -> None:
                 time.sleep(SECONDS_PER_FRAME)
                 _tell(descriptor, COMPUTED)
                 height, width = self.options.resize((frame.shape[1], frame.shape[2])).output
-                yield torch.nn.functional.interpolate(frame[None], (height, width))[0]
+                larger = torch.nn.functional.interpolate(frame[None], (height, width))[0]
+                yield larger if encoded is None else encoded(larger)
             waiting.clear()
 
         for frame in frames:
             _tell(descriptor, READ)
-            waiting.append(frame)
+            waiting.append(frame if isinstance(frame, Tensor) else frame.on("cpu"))
             if len(waiting) == CHUNK:
                 yield from chunk()
         yield from chunk()

@@ -40,12 +40,13 @@ class Models:
         division = SimpleNamespace(chunks=SimpleNamespace(chunk_frames=5, overlap=0))
         return SimpleNamespace(division=division, memory=SimpleNamespace(peak_bytes=3_000_000), engine_bytes=None)
 
-    def upscale(self, pictures, step, transfer=None):
+    def upscale(self, pictures, step, transfer=None, encoded=None):
         for index, picture in enumerate(pictures):
             if index == self.at:
                 self.happening()
             step(Progress("decode", index + 1))
-            yield picture
+            picture = picture if isinstance(picture, torch.Tensor) else picture.on("cpu")
+            yield picture if encoded is None else encoded(picture)
 
 
 @pytest.fixture(scope="module")
@@ -186,15 +187,15 @@ def test_an_error_is_shown_and_not_what_closing_the_source_says(clip, tmp_path, 
     """The reading thread may be in the midst of a frame when the source is closed."""
     from seedvr2_engine.video.reading import clip_frames
 
-    normal = clip_frames.decode_frame
+    normal = clip_frames.codes_of
     slow = threading.Event()
 
-    def decode_frame(*arguments):
+    def codes_of(*arguments, **options):
         if slow.is_set():
             time.sleep(0.2)
-        return normal(*arguments)
+        return normal(*arguments, **options)
 
-    monkeypatch.setattr(clip_frames, "decode_frame", decode_frame)
+    monkeypatch.setattr(clip_frames, "codes_of", codes_of)
 
     def happening():
         slow.set()

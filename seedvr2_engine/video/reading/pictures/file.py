@@ -11,10 +11,10 @@ import torch
 
 from ....errors import VideoError
 from ... import profiles
+from ...coded import upright
 from ...color_tags import ColorTags
 from ...hdr_metadata import HdrMetadata
 from ...info import Frame, Orientation, PictureMetadata, SourceInfo
-from ...planes import upright
 from ..container.signatures import plain_tiff_bytes, refuse_misread
 from ..source import Damaged
 from .damage import lacks_end
