@@ -69,7 +69,7 @@ def restoration_terms(output: Tensor, target: Tensor) -> dict[str, Tensor]:
         # The PSNR that is reported is a mean over clips, so every clip counts the same however hard it is.
         "decibel": torch.log(error + LEAST_ERROR).mean(),
         "texture": texture_distance(output, target),
-        "structure": _unlikeness(luma(output) / 2, luma(target) / 2, 1e-10),
+        "structure": unlikeness(luma(output) / 2, luma(target) / 2, 1e-10),
     }
 
 
@@ -102,10 +102,10 @@ def structure_distance(output: Tensor, target: Tensor) -> float:
     and the same of the gradients' mean energy in squares of 8 pixels, which forgives texture that lies elsewhere.
     Blur, noise and blocks all raise it; unlike PSNR it does not prefer a blurred picture to a sharp one.
     """
-    return float(_unlikeness(*(luma(x.clamp(-1, 1)) / 2 for x in (output, target))))
+    return float(unlikeness(*(luma(x.clamp(-1, 1)) / 2 for x in (output, target))))
 
 
-def _unlikeness(a: Tensor, b: Tensor, softness: float = 0.0) -> Tensor:
+def unlikeness(a: Tensor, b: Tensor, softness: float = 0.0) -> Tensor:
     parts = []
     for level in range(DISTANCE_LEVELS):
         if level:

@@ -2,13 +2,14 @@
 
 The averaged weights are folded to the model's own epsilon, each latent channel is scaled to unit variance (after the
 checkpoint's scaling factor), and the result is saved in FP16 and converted to Q8_0. Both steps are exact rewrites.
+`--decoder-only` is for a state of `training.tune_decoder`: encoder and latents stay those of the file that is replaced.
 """
 
 import argparse
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from seedvr2_engine.checkpoint.convert import convert_to_gguf
@@ -59,7 +60,19 @@ def export(state: Path, safetensors: Path, gguf: Path) -> None:
     weights = fold_soft_norms(averaged_weights(state))
     spread = latent_spread(weights) * NANO.scaling_factor
     print("latent standard deviation before scaling:", " ".join(f"{value:.3f}" for value in spread.tolist()))
-    weights = scale_latents(weights, 1 / spread)
+    write(scale_latents(weights, 1 / spread), safetensors, gguf)
+
+
+def export_decoder(state: Path, shipped: Path, safetensors: Path, gguf: Path) -> None:
+    """Write both files with the decoder of a state of `tune_decoder` and the rest of an FP16 file."""
+    weights: Weights = load_file(shipped)
+    flat = FlatWeights({name: tensor for name, tensor in weights.items() if name.startswith("decoder.")})
+    load_state(state, {"average": flat.vector})
+    write(weights | fold_soft_norms(flat.views()), safetensors, gguf)
+
+
+def write(weights: Weights, safetensors: Path, gguf: Path) -> None:
+    """Write folded weights in FP16 and, converted, in Q8_0."""
     safetensors.parent.mkdir(parents=True, exist_ok=True)
     gguf.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, safetensors)
@@ -73,8 +86,12 @@ def main() -> None:
     parser.add_argument("state", type=Path, help="output folder of training.train_vae")
     parser.add_argument("--safetensors", type=Path, default=SAFETENSORS)
     parser.add_argument("--gguf", type=Path, default=GGUF)
+    parser.add_argument("--decoder-only", action="store_true", help="the state is of training.tune_decoder")
     arguments = parser.parse_args()
-    export(arguments.state, arguments.safetensors, arguments.gguf)
+    if arguments.decoder_only:
+        export_decoder(arguments.state, SAFETENSORS, arguments.safetensors, arguments.gguf)
+    else:
+        export(arguments.state, arguments.safetensors, arguments.gguf)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,12 @@ def fold_soft_norms(weights: Weights) -> Weights:
     return {name: w * factor if SOFT_STREAM_WRITERS.match(name) else w for name, w in weights.items()}
 
 
+def unfold_soft_norms(weights: Weights) -> Weights:
+    """The reverse of `fold_soft_norms`: weights of a file that ships, to go on training with."""
+    factor = math.sqrt(SOFT_EPS / NANO.norm_eps)
+    return {name: w * factor if SOFT_STREAM_WRITERS.match(name) else w for name, w in weights.items()}
+
+
 def initial_weights(rng: torch.Generator, config: VAEConfig = NANO) -> Weights:
     """Random FP32 weights: variance-preserving convolutions, quiet residual branches, open skip paths."""
     weights: Weights = {}
@@ -110,14 +116,17 @@ class Network:
         *,
         soft: bool,
         config: VAEConfig = NANO,
+        rounded: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         """`norm` is `norm_silu` or a faster twin; `soft` is false for weights out of `fold_soft_norms`.
 
-        config: any widths; groups, epsilon and scaling factor are the small model's.
+        config: any widths; groups, epsilon and scaling factor are the small model's. rounded: what becomes of the
+        activations (N, T, H, W, C) that convolutions read, but for the latents; None leaves them.
         """
         self.norm = norm
         self.soft = soft
         self.config = config
+        self.rounded = rounded or (lambda x: x)
 
     def encode(self, weights: Weights, video: Tensor) -> tuple[Tensor, Tensor]:
         """Video (N, 3, 4n+1, H, W) in [-1, 1] -> mean and log-variance (N, n+1, H/8, W/8, 16)."""
@@ -146,14 +155,15 @@ class Network:
                 x = self._resnet(weights, f"{block}.resnets.{i}", x)
             name = f"{block}.upsamplers.0"
             if f"{name}.conv.weight" in weights:
-                x = _linear(weights, f"{name}.upscale_conv", x)
+                x = _linear(weights, f"{name}.upscale_conv", self.rounded(x))
                 x = _shuffle(x, time=self.config.decoder_upsamples_time(index))
-                x = _conv(weights, f"{name}.conv", _lead(x, 2))
+                x = _conv(weights, f"{name}.conv", _lead(self.rounded(x), 2))
         x = _conv(weights, "decoder.conv_out", self._norm(weights, "decoder.conv_norm_out", x))
         return x.float().permute(0, 4, 1, 2, 3)
 
     def _norm(self, weights: Weights, name: str, x: Tensor) -> Tensor:
-        return self.norm(x, weights[f"{name}.weight"], weights[f"{name}.bias"], self._epsilon(name))
+        gain, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        return self.rounded(self.norm(x, gain, bias, self._epsilon(name)))
 
     def _epsilon(self, name: str) -> float:
         return SOFT_EPS if self.soft and SOFT_NORMS.fullmatch(name) else NANO.norm_eps

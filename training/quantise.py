@@ -1,4 +1,6 @@
-"""Weights rounded as the Q8_0 format rounds them, with gradients passed straight through."""
+"""Weights rounded as Q8_0 rounds them, activations as FP8 does, with gradients passed straight through."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,3 +27,24 @@ def q8_blocks(values: Tensor) -> Tensor:
     scale = exact.half().float()
     codes = torch.round(blocks / exact.clamp_min(1e-12))
     return (codes * scale).view_as(values)
+
+
+FP8_LARGEST = 448.0
+"""Of E4M3."""
+
+
+class _Rounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        scale = x.abs().amax((2, 3, 4), keepdim=True).float().clamp_min(1e-12) / FP8_LARGEST
+        return ((x / scale).to(torch.float8_e4m3fn).float() * scale).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g
+
+
+def fp8_rounded(x: Tensor) -> Tensor:
+    """Activations (N, T, H, W, C) after a round trip through E4M3, one scale a frame; straight-through gradient."""
+    y: Tensor = _Rounded.apply(x)
+    return y

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.canvas import draw_canvas, draw_texture_canvas
+from training.lines import draw_lines
 from training.textures import log_uniform, texture_bank, uniform
 
 LAYERS = 3
@@ -68,16 +69,18 @@ class SceneBank:
         size_px: int = 1024,
         photographs: Sequence[Tensor] = (),
         fast: bool = False,
+        lines: bool = False,
     ) -> None:
         """Draw the first `canvases` canvases of `size_px` pixels with `rng`, on the generator's device.
 
         photographs: uint8 (3, H, W); half of the canvases are cut from them. fast: a quarter of all paths is fast, and
-        lights flash.
+        lights flash. lines: a third of the canvases has thin lines and letters drawn over it.
         """
         self.rng = rng
         self.size_px = size_px
         self.photographs = photographs
         self.fast = fast
+        self.lines = lines
         self.textures = self._draw_textures()
         self.canvases = torch.stack([self._draw(i) for i in range(canvases)])
         self._next = 0
@@ -86,6 +89,10 @@ class SceneBank:
         return texture_bank(self.rng, per_family=8, size_px=min(512, self.size_px))
 
     def _draw(self, index: int) -> Tensor:
+        canvas = self._draw_plain(index)
+        return draw_lines(self.rng, canvas, self.textures) if self.lines and index % 3 == 1 else canvas
+
+    def _draw_plain(self, index: int) -> Tensor:
         if self.photographs and index % 2:
             choice = int(torch.randint(len(self.photographs), (), generator=self.rng, device=self.rng.device))
             return cut_canvas(self.rng, self.photographs[choice], self.size_px)

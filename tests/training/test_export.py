@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from seedvr2_engine import load_vae
 from training import export_vae
@@ -64,3 +65,19 @@ def test_spread_counts_the_posterior_noise() -> None:
     noisy["encoder.conv_out.bias"] = weights["encoder.conv_out.bias"].clone()
     noisy["encoder.conv_out.bias"][16:] += 10
     assert torch.all(export_vae.latent_spread(noisy) > 2 * quiet)
+
+
+def test_a_decoder_goes_into_the_file_and_the_encoder_stays(tmp_path: Path) -> None:
+    shipped = tmp_path / "shipped.safetensors"
+    weights = fold_soft_norms(initial_weights(torch.Generator().manual_seed(12)))
+    save_file({name: tensor.half() for name, tensor in weights.items()}, shipped)
+    trained = initial_weights(torch.Generator().manual_seed(13))
+    flat = FlatWeights({name: tensor for name, tensor in trained.items() if name.startswith("decoder.")})
+    save_state(tmp_path / "state", {"average": flat.vector}, Progress())
+    export_vae.export_decoder(tmp_path / "state", shipped, tmp_path / "new.safetensors", tmp_path / "new.gguf")
+    before, after = load_file(shipped), load_file(tmp_path / "new.safetensors")
+    assert before.keys() == after.keys()
+    for name, tensor in after.items():
+        expected = fold_soft_norms(trained)[name].half() if name.startswith("decoder.") else before[name]
+        torch.testing.assert_close(tensor, expected, rtol=2e-3, atol=1e-6)
+    assert load_vae(tmp_path / "new.gguf").config == NANO

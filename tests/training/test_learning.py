@@ -11,7 +11,7 @@ from training import train_vae
 from training.losses import LossWeights, latent_terms, picture_terms, psnr, total_loss
 from training.network import initial_weights
 from training.optimiser import FlatWeights, Optimiser, orthogonalised
-from training.quantise import HIGH_PRECISION, q8_rounded
+from training.quantise import HIGH_PRECISION, fp8_rounded, q8_rounded
 from training.scenes import ClipShape
 from training.state import Progress, load_state, save_state
 
@@ -102,6 +102,19 @@ def test_q8_rounding_is_that_of_the_gguf_package_and_passes_gradients_through() 
 def test_q8_rounding_leaves_high_precision_tensors_alone(name: str) -> None:
     weight = torch.randn(32 if name.endswith("bias") else (4, 8, 1, 1, 1))
     assert q8_rounded(name, weight) is weight
+
+
+def test_fp8_rounding_keeps_three_bits_of_each_number_and_passes_gradients_through() -> None:
+    x = torch.randn(1, 2, 8, 8, 4, generator=torch.Generator().manual_seed(5))
+    x = (x * torch.tensor([1.0, 100.0]).view(1, 2, 1, 1, 1)).requires_grad_()
+    rounded = fp8_rounded(x)
+    largest = x.abs().amax((2, 3, 4))
+    assert torch.allclose(rounded.abs().amax((2, 3, 4)), largest), "each frame has a scale of its own"
+    error = (rounded - x).abs() / x.abs()
+    normal = x.abs() > largest.view(1, 2, 1, 1, 1) * 2.0**-14
+    assert 0.04 < float(error[normal].max()) <= 2.0**-4 + 1e-6
+    (gradient,) = torch.autograd.grad(rounded.sum(), x)
+    assert torch.equal(gradient, torch.ones_like(x))
 
 
 def test_a_saved_state_comes_back(tmp_path: Path) -> None:

@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from seedvr2_engine.models.vae.model import VideoVAE
-from training.network import NANO, SOFT_NORMS, Network, Weights, fold_soft_norms, initial_weights
+from training.network import (
+    NANO,
+    SOFT_NORMS,
+    Network,
+    Weights,
+    fold_soft_norms,
+    initial_weights,
+    unfold_soft_norms,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,6 +53,25 @@ def test_folded_network_equals_soft_network() -> None:
     unfolded, _ = Network(soft=False).encode(weights, video)
     torch.testing.assert_close(folded, soft, rtol=0, atol=2e-5)
     assert (unfolded - soft).abs().max() > 0.1, "the soft norms make no difference, so this test shows nothing"
+
+
+def test_unfolding_is_the_reverse_of_folding() -> None:
+    weights = perturbed_weights()
+    folded = fold_soft_norms(weights)
+    assert any(not torch.equal(folded[name], weights[name]) for name in weights)
+    torch.testing.assert_close(unfold_soft_norms(folded), weights)
+
+
+@torch.no_grad()
+def test_rounding_reaches_what_the_decoder_s_convolutions_read_and_not_the_latents() -> None:
+    weights, seen = perturbed_weights(), []
+    latent = torch.randn(1, 2, 2, 3, 16, generator=torch.Generator().manual_seed(11))
+    plain = Network(soft=True).decode(weights, latent)
+    same = Network(soft=True, rounded=lambda x: seen.append(x.shape) or x).decode(weights, latent)
+    assert torch.equal(same, plain)
+    convolutions = [name for name in weights if name.startswith("decoder.") and weights[name].ndim == 5]
+    untouched = [name for name in convolutions if "conv_in" in name or "conv_shortcut" in name]
+    assert len(seen) == len(convolutions) - len(untouched)
 
 
 def test_soft_norms_are_all_norms_of_the_two_streams_and_no_other() -> None:

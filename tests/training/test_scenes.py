@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from training.canvas import Leaves, draw_canvas, visible_leaf
+from training.lines import draw_lines
 from training.scenes import ClipShape, SceneBank, random_motion
 from training.textures import FAMILIES, fractal_noise, texture_bank
 
@@ -120,3 +121,18 @@ def test_textures_are_standardised() -> None:
 def test_fractal_noise_has_the_slope_asked_for(slope: float) -> None:
     noise = fractal_noise(torch.Generator().manual_seed(5), torch.full((8,), slope), 128)
     assert spectral_slope(noise) == pytest.approx(-2 * slope, abs=0.25)
+
+
+def test_lines_and_letters_are_thin_sharp_and_reproducible() -> None:
+    textures = texture_bank(torch.Generator().manual_seed(1), per_family=2, size_px=128)
+    grey = torch.full((3, 128, 128), 0.5)
+    drawn = [draw_lines(torch.Generator().manual_seed(seed), grey, textures) for seed in (1, 1, 2, 3, 4)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert torch.all(grey == 0.5), "the canvas itself is not drawn on"
+    for picture in drawn:
+        assert picture.shape == grey.shape
+        assert 0 <= float(picture.min()) <= float(picture.max()) <= 1
+        changed = ((picture - grey).abs().amax(0) > 0.02).float().mean()
+        assert 0 < float(changed) < 0.8
+        assert float((picture[:, :, 1:] - picture[:, :, :-1]).abs().max()) > 0.1
