@@ -144,7 +144,7 @@ class ClipStages:
         """
         return each("colour", self._finish(pictures, frames, fade=fade), self._clock)
 
-    def _finish(self, pictures: Iterable[Tensor], frames: Sequence[Tensor], *, fade: bool) -> Iterator[Tensor]:
+    def _finish(self, pictures: Iterable[Tensor], frames: Sequence[SourceFrame], *, fade: bool) -> Iterator[Tensor]:
         method = self._options.color
         curves = measure_curves(
             ((picture, self._style(frame)) for picture, frame in zip(pictures, frames, strict=True)), method
