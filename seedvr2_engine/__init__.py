@@ -10,6 +10,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .engine.optimize import optimize_3d_vae_for_blackwell
+    from .engine.optimize_dit import optimize_dit
     from .errors import SeedVR2Error
     from .loading import load_vae
     from .loading_dit import load_dit, load_text_embedding
@@ -35,6 +36,7 @@ __all__ = [
     "load_text_embedding",
     "load_vae",
     "optimize_3d_vae_for_blackwell",
+    "optimize_dit",
 ]
 
 _HOMES = {
@@ -50,6 +52,7 @@ _HOMES = {
     "load_text_embedding": ".loading_dit",
     "load_vae": ".loading",
     "optimize_3d_vae_for_blackwell": ".engine.optimize",
+    "optimize_dit": ".engine.optimize_dit",
 }
 
 

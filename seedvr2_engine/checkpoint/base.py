@@ -13,7 +13,7 @@ import torch
 
 from ..errors import CheckpointError, InvalidArgumentError
 from ..models.vae.config import Shape
-from .quoting import quoted as quoted
+from .quoting import quoted
 
 _INTEGER_TYPES = frozenset({"I64", "I32", "I16", "I8", "U8", "BOOL"})
 _PLAIN_TYPES = _INTEGER_TYPES | {"F64", "F32", "F16", "BF16"}

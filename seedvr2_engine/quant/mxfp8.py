@@ -40,7 +40,8 @@ def dequantize(data: Tensor, tiles: Tensor) -> Tensor:
     # A float32's exponent bits are such a code: no rounding, and code 0 gives zero.
     scale = (codes.int() << 23).view(torch.float32)
     scale = torch.where(codes == 255, torch.nan, scale)
-    return data.float().unflatten(1, (-1, BLOCK)).mul_(scale[..., None]).flatten(1)
+    result: Tensor = data.float().unflatten(1, (-1, BLOCK)).mul_(scale[..., None]).flatten(1)
+    return result
 
 
 def _padded(values: Tensor, row_multiple: int, column_multiple: int) -> Tensor:

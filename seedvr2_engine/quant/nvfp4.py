@@ -55,7 +55,8 @@ def dequantize(data: Tensor, tiles: Tensor, tensor_scale: Tensor) -> Tensor:
     codes = torch.stack([data >> 4, data & 15], dim=2).flatten(1)
     scale = untile(tiles.view(torch.uint8), rows, columns // BLOCK).contiguous().view(torch.float8_e4m3fn).float()
     factor = tensor_scale * scale
-    return _as_e4m3(codes).float().unflatten(1, (-1, BLOCK)).mul_(factor[..., None]).flatten(1)
+    result: Tensor = _as_e4m3(codes).float().unflatten(1, (-1, BLOCK)).mul_(factor[..., None]).flatten(1)
+    return result
 
 
 def _as_e4m3(codes: Tensor) -> Tensor:

@@ -159,6 +159,16 @@ def test_what_engines_get(tmp_path: Path) -> None:
                 )
 
 
+@pytest.mark.parametrize("size", [0, 2])
+def test_what_older_files_ask_for(tmp_path: Path, size: int) -> None:
+    entries = [*missing(fp8_layer("a", 4, 24), "a.comfy_quant"), ("scaled_fp8", "F8_E4M3", (size,), bytes(size))]
+    with opened(tmp_path, entries) as checkpoint:
+        packed = checkpoint.load_packed("a.weight")
+        assert list(checkpoint.tensors) == ["a.weight"]
+    assert packed is not None
+    assert packed.full_precision == (size == 2)
+
+
 def test_pieces_join_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = [
         *mxfp8_layer("a", 416, 64),

@@ -120,7 +120,7 @@ def test_many_sizes_leave_memory_where_it_was(wide_vae: VideoVAE) -> None:
 _ASYNC = """
 import torch
 from tests.engine.test_cuda import engine, latent
-from seedvr2_engine.models.vae.model.config import VAEConfig
+from seedvr2_engine.models.vae.config import VAEConfig
 from seedvr2_engine.models.vae.model import VideoVAE
 torch.manual_seed(0)
 fast = engine(VideoVAE(VAEConfig()).requires_grad_(False).cuda().half())

@@ -40,6 +40,7 @@ _ROLES = {
 }
 """What each tensor beside a weight is, by the end of its name; in the words of `PackedTensor`."""
 _FP8_MARKER = "scaled_fp8"
+"""A tensor of older files; with two elements it asks for products in full precision."""
 # They say where a weight came from, or again what the scale's shape says.
 _REMARKS = frozenset({"orig_dtype", "orig_shape", "per_row"})
 _ROTATION = frozenset({"convrot", "convrot_groupsize"})
@@ -105,10 +106,12 @@ def find_quantised(
                 f"{quoted(found.note_name)}; download the file again."
             )
         found.note, found.note_name = note, found.note_name or HEADER_NOTES
-    for name in tensors.keys() - layers.keys():
-        if tensors[name].type in FP8_FORMATS:
-            layers[name] = _Layer()
+    for name, info in tensors.items():
+        if info.type in FP8_FORMATS:
+            layers.setdefault(name, _Layer())
     stored = {weight: _stored(path, infos, weight, found) for weight, found in layers.items()}
+    if any(name.rpartition(".")[2] == _FP8_MARKER and info.count == 2 for name, info in infos.items()):
+        stored = {weight: replace(kept, full_precision=True) for weight, kept in stored.items()}
     seen = {name: stored[name].info if name in stored else info for name, info in tensors.items()}
     return seen, {weight: kept for weight, kept in stored.items() if kept.format}
 

@@ -6,12 +6,29 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from ...errors import OutputError
 from ..arguments import check_count
 from ..terminal.console import out, readable_size, warn
 from .hdr import hdr_sentence
 
 if TYPE_CHECKING:
+    from ...video import SinkOptions, SourceInfo
     from .files import Job, Request
+
+
+def _place_remarks(job: Job, info: SourceInfo, sink: SinkOptions) -> list[str]:
+    """Why the output could not be written where it is to be, as things are."""
+    from ...video.writing.writer import check_place
+
+    if job.makes_folder and job.is_done and not sink.overwrite:
+        return [f"{job.target}: it exists already, so this input would be skipped (--overwrite does it again)."]
+    if job.makes_folder and not job.target.parent.is_dir():
+        return []
+    try:
+        check_place(job.target, info, sink)
+    except OutputError as error:
+        return [str(error)]
+    return []
 
 
 def print_plan(job: Job, request: Request) -> None:
@@ -66,7 +83,7 @@ def print_plan(job: Job, request: Request) -> None:
     ):
         table.add_row(name, value)
     out.print(table, markup=False)
-    for sentence in (*warnings, *output.losses):
+    for sentence in (*warnings, *output.losses, *_place_remarks(job, info, request.sink)):
         warn(sentence)
     if memory.peak_bytes > plan.device_bytes:
         warn(

@@ -24,7 +24,7 @@ from .graphs import VelocityGraphs
 from .layers import Walk, joined_rows
 from .quantized import BlockFormat
 from .streamed import StreamedDiT
-from .tables import Recent, joint_tables
+from .tables import JointTables, Recent, joint_tables
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class FusedDiT(NaDiT):
         self._backend = backend or triton_tokens()
         self.windows = _choose_windows(dit) if windows is None else windows
         self._geometries: dict[tuple[object, ...], Geometry] = {}
-        self._tables = Recent[tuple](_REMEMBERED)
+        self._tables = Recent[tuple[JointTables, JointTables]](_REMEMBERED)
         self._is_compiled = isinstance(dit, StreamedDiT) and dit.is_offloaded
         self.graphs = VelocityGraphs(dit, wanted=graphs)
         join_gates(dit)

@@ -28,7 +28,8 @@ class FrameGroupNorm(nn.GroupNorm):
             if is_large(x):
                 return self._channels_last(x)
             frames = frames.contiguous()
-        return super().forward(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
+        result: Tensor = super().forward(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
+        return result
 
     def _channels_last(self, x: Tensor) -> Tensor:
         """PyTorch's own for this layout takes the mean's square from the mean of squares, which costs digits."""
@@ -37,7 +38,8 @@ class FrameGroupNorm(nn.GroupNorm):
         out = torch.empty_like(frames)
         for rows, target in zip(frames.flatten(0, 1), out.flatten(0, 1), strict=True):
             self._normalize_rows(rows, target)
-        return out.unflatten(2, x.shape[3:]).permute(0, 4, 1, 2, 3)
+        result: Tensor = out.unflatten(2, x.shape[3:]).permute(0, 4, 1, 2, 3)
+        return result
 
     def _normalize_rows(self, rows: Tensor, out: Tensor) -> None:
         """Normalise one frame, (positions, C)."""
@@ -79,7 +81,8 @@ class Resnet(nn.Module):
         h = self.conv1(activated(self.norm1(x)), cache)
         h = self.conv2(activated(self.norm2(h)), cache)
         shortcut = x if self.conv_shortcut is None else self.conv_shortcut(x)
-        return h + shortcut if torch.is_grad_enabled() else h.add_(shortcut)
+        result: Tensor = h + shortcut if torch.is_grad_enabled() else h.add_(shortcut)
+        return result
 
 
 class FrameAttention(nn.Module):
@@ -100,7 +103,8 @@ class FrameAttention(nn.Module):
         tokens = frames.flatten(0, 1).flatten(2).transpose(1, 2)
         q, k, v = (project(tokens)[:, None] for project in (self.to_q, self.to_k, self.to_v))
         attended = self.to_out[0](F.scaled_dot_product_attention(q, k, v)[:, 0])
-        return x + attended.transpose(1, 2).reshape(frames.shape).transpose(1, 2)
+        result: Tensor = x + attended.transpose(1, 2).reshape(frames.shape).transpose(1, 2)
+        return result
 
 
 class MidBlock(nn.Module):
@@ -114,7 +118,8 @@ class MidBlock(nn.Module):
     def forward(self, x: Tensor, cache: CausalCache | None = None) -> Tensor:
         """(N, C, T, H, W) -> the same shape."""
         x = self.resnets[0](x, cache)
-        return self.resnets[1](self.attentions[0](x), cache)
+        result: Tensor = self.resnets[1](self.attentions[0](x), cache)
+        return result
 
 
 class Downsample(nn.Module):
@@ -131,7 +136,8 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor, cache: CausalCache | None = None) -> Tensor:
         """(N, C, T, H, W) -> (N, C, T or (T-1)//2 + 1, H//2, W//2)."""
-        return self.conv(F.pad(x, (0, 1, 0, 1)), cache)
+        result: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)), cache)
+        return result
 
 
 class Upsample(nn.Module):
@@ -153,7 +159,8 @@ class Upsample(nn.Module):
         x = self._shuffle(self.upscale_conv(x))
         if starts_clip and self.time_factor == 2:
             x = torch.cat([x[:, :, :1], x[:, :, 2:]], dim=2)
-        return self.conv(x, cache)
+        result: Tensor = self.conv(x, cache)
+        return result
 
     def _shuffle(self, x: Tensor) -> Tensor:
         # Channel ((row phase * 2 + column phase) * time_factor + time phase) * C + c.

@@ -209,7 +209,8 @@ def _convolve_2d(
     y = torch.ops.mkldnn._convolution_pointwise(
         frames.permute(0, 3, 1, 2), weight, bias, padding, *rest, "none", [], ""
     )
-    return y.permute(0, 2, 3, 1)
+    result: Tensor = y.permute(0, 2, 3, 1)
+    return result
 
 
 def _add_2d(conv: nn.Conv3d, frames: Tensor, weight: Tensor, y: Tensor) -> None:

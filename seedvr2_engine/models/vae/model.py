@@ -82,7 +82,8 @@ class Encoder(nn.Module):
         for block in self.down_blocks:
             x = block(x, cache)
         x = self.mid_block(x, cache)
-        return self.conv_out(activated(self.conv_norm_out(x)), cache)
+        result: Tensor = self.conv_out(activated(self.conv_norm_out(x)), cache)
+        return result
 
 
 class Decoder(nn.Module):
@@ -121,7 +122,8 @@ class Decoder(nn.Module):
 
     def finish(self, x: Tensor, cache: CausalCache | None = None) -> Tensor:
         """What the last block gives (N, C, T, H, W) -> pictures."""
-        return self.conv_out(activated(self.conv_norm_out(x)), cache)
+        result: Tensor = self.conv_out(activated(self.conv_norm_out(x)), cache)
+        return result
 
 
 class VideoVAE(nn.Module):
@@ -254,7 +256,8 @@ class _Passage:
         with exact_float32():
             grid = self._grid(x)
             if grid is None:
-                return self._network(x, self._cache(0))
+                result: Tensor = self._network(x, self._cache(0))
+                return result
             return self._blend(x, grid)
 
     def _grid(self, x: Tensor) -> TileGrid | None:
