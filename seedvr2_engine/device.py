@@ -88,8 +88,7 @@ class QueueClock:
     def nanoseconds(self, mark: torch.cuda.Event) -> int:
         """When the GPU came to a mark, on `time.perf_counter_ns`'s scale, to some 10 microseconds; waits for it."""
         mark.synchronize()
-        milliseconds: float = self._origin.elapsed_time(mark)
-        return self._origin_ns + round(1e6 * milliseconds)
+        return self._origin_ns + round(1e6 * float(self._origin.elapsed_time(mark)))
 
 
 @lru_cache

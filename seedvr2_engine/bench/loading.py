@@ -21,9 +21,7 @@ from ..pipeline.reconstruct import VideoCodec
 from ..pipeline.setup import Formats
 from ..pipeline.upscaler import Upscaler
 from .cases import random_vae
-from .random_models import random_dit
-
-PUBLIC_TEXT_TOKENS = 58
+from .random_models import PUBLIC_TEXT_TOKENS, random_dit
 
 
 def bench_models(

@@ -32,9 +32,9 @@ from ..models.dit.config import DiTConfig
 from ..models.dit.model import NaDiT
 from ..plan.choices import PRECISION_CHOICES
 from ..spans import span
-from .begun import Begun
 from .memory import ClipPlan, Sizes, plan_clip
 from .options import UpscaleOptions
+from .prefetch import Begun
 from .reconstruct import VideoCodec
 from .resize import Size
 from .upscaler import Upscaler

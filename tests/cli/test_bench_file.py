@@ -4,11 +4,18 @@ import json
 import re
 
 import pytest
+import torch
 
+from seedvr2_engine.bench.cases import random_vae
 from seedvr2_engine.bench.file_results import lanes_of
 from seedvr2_engine.bench.made_clip import clip_frames
+from seedvr2_engine.bench.random_models import PUBLIC_TEXT_TOKENS, write_random_dit, write_random_vae
 from seedvr2_engine.bench.split import Segment
+from seedvr2_engine.loading import load_vae
+from seedvr2_engine.loading_dit import load_dit, load_text_embedding
+from seedvr2_engine.models.dit.config import DiTConfig
 
+from ..conftest import TINY
 from .test_commands import refused, seedvr2
 
 SMALL = ["--width", "32", "--height", "32", "--frames", "5", "--dit", "nano", "--device", "cpu"]
@@ -64,3 +71,15 @@ def test_a_timeline_joins_what_no_one_could_see():
     assert list(lanes) == ["main", "compilers", "reading", "GPU"]
     assert len(lanes["main"]) == 1
     assert (lanes["main"][0].begin, lanes["main"][0].end) == pytest.approx((0, 0.9995))
+
+
+def test_random_models_are_files_like_any_other(tmp_path):
+    config = DiTConfig("3b", width=64, layers=2, separate_layers=1, heads=1, head_width=64, mlp_width=96, text_width=32)
+    write_random_dit(tmp_path / "dit.safetensors", config)
+    dit, text = load_dit(tmp_path / "dit.safetensors"), load_text_embedding(tmp_path / "dit.safetensors")
+    assert dit.config == config
+    assert text.shape == (PUBLIC_TEXT_TOKENS, 32)
+    assert torch.isfinite(dit(torch.randn(1, 4, 4, 33), text, 1000.0)).all()
+    write_random_vae(tmp_path / "vae.safetensors", TINY)
+    vae, expected = load_vae(tmp_path / "vae.safetensors").state_dict(), random_vae(TINY, torch.device("cpu"))
+    assert all(torch.equal(vae[name], weight.half().float()) for name, weight in expected.state_dict().items())

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from seedvr2_engine.errors import ModelFileError
-from seedvr2_engine.pipeline.begun import Begun
+from seedvr2_engine.pipeline.prefetch import Begun
 
 
 def test_it_runs_beside_and_gives_its_result_away_once():

@@ -31,8 +31,16 @@ def bench_file(
     width: Annotated[int, typer.Option(min=16, help="Width of the clip that is made, in pixels.")] = 640,
     height: Annotated[int, typer.Option(min=16, help="Its height.")] = 360,
     frames: Annotated[int, typer.Option(min=1, help="Its frames.")] = 129,
-    dit: flags.Dit = "auto",
-    vae: flags.Vae = "auto",
+    dit: Annotated[
+        str, typer.Option(help="As for upscale; or 3b or 7b: the public sizes with random weights, FP16.")
+    ] = "auto",
+    vae: Annotated[
+        str,
+        typer.Option(
+            help="As for upscale; or public: its size with random weights, FP16, which the accuracy check keeps in 16 "
+            "bits."
+        ),
+    ] = "auto",
     text: flags.Text = "auto",
     device: flags.Device = "auto",
     precision: flags.Precision = "auto",
@@ -61,17 +69,17 @@ def bench_file(
         require_matplotlib()
         if out is None:
             raise InvalidArgumentError("plot: a plot needs a folder to go to; give --out, such as benchmarks/results.")
-    files = choose_models(dit, vae, text)
     told = [*(options or ())]
     if not any(option.split("=")[0] in ("--scale", "--resolution") for option in told):
         told += ["--scale", "2"]
     machine_options = {"device": device, "precision": precision, "dit-precision": dit_precision, "offload": offload}
     told += [part for name, value in machine_options.items() if value != "auto" for part in (f"--{name}", value)]
-    # By path: runs with empty caches would not find what was downloaded into one.
-    paths = ["--dit", str(files.dit), "--vae", str(files.vae)]
-    paths += ["--text", str(files.text)] if files.text != files.dit else []
     series: list[Series] = []
     with TemporaryDirectory(prefix="seedvr2-bench-") as folder:
+        files = choose_models(*_random_models(dit, vae, Path(folder)), text)
+        # By path: runs with empty caches would not find what was downloaded into one.
+        paths = ["--dit", str(files.dit), "--vae", str(files.vae)]
+        paths += ["--text", str(files.text)] if files.text != files.dit else []
         source = clip if clip is not None else Path(folder) / "in.mp4"
         if clip is None:
             write_clip(source, width, height, frames)
@@ -109,6 +117,23 @@ def _measured(command: Command, kind: Kind, runs: int) -> Series:
         last = series.runs[-1]
         err.print(f"{kind}: first frame {last.first_frame_s:.1f} s, all {last.total_s:.1f} s")
     return series
+
+
+def _random_models(dit: str, vae: str, folder: Path) -> tuple[str, str]:
+    """The same names, or those of files made in the folder where models with random weights are meant."""
+    from ...bench.random_models import write_random_dit, write_random_vae
+    from ...models.dit.config import PUBLIC_3B, PUBLIC_7B
+    from ...models.vae.config import VAEConfig
+
+    if config := {"3b": PUBLIC_3B, "7b": PUBLIC_7B}.get(dit):
+        path = folder / f"random_{dit}_fp16.safetensors"
+        write_random_dit(path, config)
+        dit = str(path)
+    if vae == "public":
+        path = folder / "random_vae_fp16.safetensors"
+        write_random_vae(path, VAEConfig())
+        vae = str(path)
+    return dit, vae
 
 
 def _names(dit: Path, vae: Path) -> list[str]:
