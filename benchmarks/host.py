@@ -2,9 +2,8 @@
 
     python -m benchmarks.host --pix-fmt yuv420p --repeats 30
 
-Prints medians in milliseconds a frame. CPU seconds are those of all threads of this process; on a GPU the wait for it is
-in the time that passes, and in the CPU's only as far as it spins. Before any time, the GPU's numbers are compared with
-the CPU's.
+Prints medians in milliseconds a frame: those that pass, and in brackets those that all threads of this process compute,
+be it that they wait for the GPU. Before any time, the GPU's numbers are compared with the CPU's.
 """
 
 import argparse
@@ -80,7 +79,7 @@ def main() -> None:
     devices = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
     for device in devices:
         title = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {arguments.threads} threads"
-        print(f"{title}, {arguments.pix_fmt}: ms a frame, of the CPUs in brackets")
+        print(f"{title}, {arguments.pix_fmt}: ms a frame, computed on CPUs in brackets")
         for name, size in SIZES.items():
             is_rgb = not arguments.pix_fmt.startswith("yuv")
             tags = ColorTags(ColorRange.FULL, Matrix.RGB) if is_rgb else ColorTags(ColorRange.LIMITED, Matrix.BT709)
