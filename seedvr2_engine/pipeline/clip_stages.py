@@ -5,7 +5,7 @@ A stage takes and gives single frames or latents; who walks the clip decides how
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -22,7 +22,6 @@ from .clip_noise import ClipNoise
 from .options import UpscaleOptions
 from .reconstruct import VideoCodec, from_model_range
 from .resize import ResizePlan, crop_to_output, to_model_input
-from .source_frames import SourceFrame, alpha_on, colors_on, whole
 
 LATENT_SCALE = VAEConfig.scaling_factor
 """The transformer's latents are the VAE's times this."""
@@ -46,6 +45,21 @@ class Progress:
 
 ProgressCallback = Callable[[Progress], None]
 """Called after every frame of a stage; raise from it to cancel."""
+
+
+class CodedPicture(Protocol):
+    """A picture as code values, such as `video.coded.CodedFrame`."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(3, or 4 with alpha, H, W)."""
+
+    def on(self, device: torch.device | str) -> Tensor:
+        """FP32 R'G'B' and alpha in [0, 1] of that shape on a device; no NaN, no infinities."""
+
+
+SourceFrame = Tensor | CodedPicture
+"""Floating point (3, H, W), or (4, H, W) with alpha, in [0, 1]; or code values that stand for it."""
 
 
 @dataclass(frozen=True)
@@ -160,12 +174,27 @@ class ClipStages:
             yield out if frame.shape[0] == 3 else torch.cat([out, self._alpha(frame, picture)])
 
     def _model_input(self, frame: SourceFrame) -> Tensor:
-        return to_model_input(colors_on(frame, self._device)[None], self._resize)
+        return to_model_input(_colors_on(frame, self._device)[None], self._resize)
 
     def _style(self, frame: SourceFrame) -> Tensor:
         # Made anew from the source frame rather than kept: it is cheap, and as large as the result.
         return crop_to_output(self._model_input(frame)[0], self._resize)
 
     def _alpha(self, frame: SourceFrame, picture: Tensor) -> Tensor:
-        alpha = alpha_on(frame, self._device)[None]
+        alpha = _alpha_on(frame, self._device)[None]
         return upscale_alpha(alpha, picture[None], self._resize.resized, mask=bool(self._is_mask))[0]
+
+
+def _colors_on(frame: SourceFrame, device: torch.device) -> Tensor:
+    """R'G'B' (3, H, W) of a source frame on a device."""
+    return frame[:3].to(device, non_blocking=True) if isinstance(frame, Tensor) else frame.on(device)[:3]
+
+
+def _alpha_on(frame: SourceFrame, device: torch.device) -> Tensor:
+    """Alpha (1, H, W) of a source frame that has it, on a device."""
+    return frame[3:].to(device) if isinstance(frame, Tensor) else frame.on(device)[3:]
+
+
+def whole(frame: SourceFrame, device: torch.device) -> Tensor:
+    """A source frame (3 or 4, H, W) on the host; device: where code values are converted."""
+    return frame if isinstance(frame, Tensor) else frame.on(device).cpu()

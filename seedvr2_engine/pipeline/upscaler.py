@@ -23,11 +23,10 @@ from ..models.dit.model import NaDiT
 from ..models.dit.sampler import LAST_TIMESTEP
 from ..spans import each
 from .chunks import Chunk, ChunkPlan, chunked, filled_up, joined, prepend_mirrored
-from .clip_stages import ClipStages, Models, Progress, ProgressCallback
+from .clip_stages import ClipStages, Models, Progress, ProgressCallback, SourceFrame, whole
 from .memory import ClipMemory, ClipPlan, Division, Sizes, asked_division, plan_clip, sizes_of
 from .options import UpscaleOptions
 from .reconstruct import VideoCodec, defined
-from .source_frames import SourceFrame, whole
 from .to_host import on_host
 
 __all__ = ["Progress", "ProgressCallback", "Upscaler"]

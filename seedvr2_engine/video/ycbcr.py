@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 
@@ -204,6 +205,7 @@ def _from_rgb(matrix: Matrix) -> torch.Tensor:
     return torch.stack((luma, (blue - luma) / (2 * (1 - kb)), (red - luma) / (2 * (1 - kr))))
 
 
+@lru_cache
 def _decoding(
     bits: int, code_range: ColorRange, matrix: Matrix
 ) -> tuple[float, float, tuple[tuple[float, float], ...]]:
@@ -223,6 +225,7 @@ def _decoding(
     return weight, -luma_zero * weight, weights
 
 
+@lru_cache
 def _encoding(bits: int, code_range: ColorRange, matrix: Matrix) -> list[tuple[float, float, float, float]]:
     """For Y', Cb and Cr: the weights of R', G' and B' plus 1, and what is added, all in codes.
 

@@ -27,6 +27,15 @@ def test_frames_arrive_in_order_as_they_were(device):
     assert all(torch.equal(a, b) for a, b in zip(arrived, exact, strict=True))
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+def test_page_locked_frames_keep_their_values_and_are_not_written_over():
+    exact = [torch.full((3, 40, 60), float(i)) for i in range(9)]
+    arrived = list(on_host((frame.cuda() for frame in exact), is_pinned=True))
+    assert all(frame.is_pinned() for frame in arrived)
+    assert all(torch.equal(a, b) for a, b in zip(arrived, exact, strict=True))
+
+
 def test_nothing_is_nothing():
     assert list(on_host([])) == []
 

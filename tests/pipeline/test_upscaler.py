@@ -9,6 +9,8 @@ from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.models.dit.model import NaDiT
 from seedvr2_engine.pipeline.options import UpscaleOptions
 from seedvr2_engine.pipeline.upscaler import Progress, Upscaler
+from seedvr2_engine.video import CodedFrame, ColorRange, ColorTags, Matrix
+from seedvr2_engine.video.planes import coding_for
 
 from ..models.dit.dit_cases import build_tiny
 from .golden_pipeline import EMPTY_TEXT, StubDiT, StubVAE
@@ -53,6 +55,26 @@ def test_both_networks_together(tiny_vae, tiny_dit, span):
 def test_count_and_size_are_kept(color, count, span):
     out = list(stub(color=color, vae_span=span).upscale(clip(count)))
     assert [frame.shape for frame in out] == [(3, 40, 56)] * count
+
+
+@pytest.mark.parametrize("transfer", [2, 16])
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuva444p10le"])
+@pytest.mark.parametrize("span", ["clip", "chunk"])
+def test_code_values_in_and_out_are_the_same_as_frames(span, pix_fmt, transfer):
+    """SDR and PQ, with alpha and without."""
+    tags = ColorTags(ColorRange.LIMITED, Matrix.BT709)
+    source, target = coding_for(pix_fmt, (28, 20), tags), coding_for(pix_fmt, (56, 40), tags)
+    channels = 4 if source.layout.alpha else 3
+    coded = [
+        CodedFrame(source.of_picture(frame), source, pts=index, duration=1)
+        for index, frame in enumerate(clip(12, channels=channels))
+    ]
+    frames = [frame.on("cpu") for frame in coded]
+    pictures = list(stub(vae_span=span).upscale(frames, transfer=transfer))
+    assert {frame.shape[0] for frame in pictures} == {channels}
+    codes = list(stub(vae_span=span).upscale(coded, transfer=transfer, encoded=target.of_picture))
+    assert len(codes) == 12
+    assert all(torch.equal(a, target.of_picture(b)) for a, b in zip(codes, pictures, strict=True))
 
 
 def test_no_frames_give_no_frames():

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...output.signals import HeldSignals
+    from ...pipeline.clip_stages import SourceFrame
     from ...pipeline.memory import ClipPlan
     from ...pipeline.options import UpscaleOptions
     from ...pipeline.setup import Setup
-    from ...pipeline.source_frames import SourceFrame
     from ...pipeline.upscaler import Progress, Upscaler
     from ...video import CodedFrame, Frame, FrameSink, FrameSource, PictureMetadata, SinkOptions
     from ...video.reading.fields.decide import Deinterlace, Detelecine
