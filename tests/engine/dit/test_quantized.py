@@ -122,6 +122,21 @@ def test_every_matrix_of_a_block_belongs_to_a_product(family):
             assert matrix_of(name) is None, name
 
 
+@pytest.mark.parametrize(
+    ("name", "matrix"),
+    [
+        ("attn.proj_qkv.all.weight", "qkv"),
+        ("attn.proj_out.vid.weight", "out"),
+        ("mlp.all.proj_in.weight", "mlp_in"),
+        ("mlp.txt.proj_in_gate.weight", "mlp_in"),
+        ("mlp.all.proj_out.weight", "mlp_out"),
+        ("ada.all.attn_in", None),
+    ],
+)
+def test_names_belong_to_products(name, matrix):
+    assert matrix_of(name) == matrix
+
+
 def test_quantised_layers_apply_their_own_weights():
     weight = torch.randn(8, 16)
     layer = QuantizedLinear(*quantize_rows(weight, torch.int8), torch.randn(8))
