@@ -258,6 +258,12 @@ HUGE = 1 << 62
         (gguf_file([ForgedTensor("a", (8,), F32, bytes(36), offset=4)]), "multiple of 32, found 4"),
         (gguf_file([ForgedTensor("a", (8,), F32, bytes(32), offset=HUGE)]), "found a file of"),
         (gguf_file([TENSOR, ForgedTensor("b", (8,), F32, b"", offset=32)]), "found b inside another one"),
+        (
+            gguf_file(
+                [ForgedTensor("a", (33,), 24, bytes(33), offset=0), ForgedTensor("b", (8,), F32, bytes(64), offset=32)]
+            ),
+            "found b inside another one",
+        ),
         (gguf_file([TENSOR, TENSOR]), "tensor names that differ, found a twice"),
     ],
 )

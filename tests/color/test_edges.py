@@ -1,8 +1,11 @@
 """Where colour methods change over: the ends of ranges, arcs of the hue circle, and arcs with few pixels."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from seedvr2_engine.color import backend
 from seedvr2_engine.color.methods import HUES, LEAST_PIXELS, SATURATIONS, _hue_levels, _saturation_curves
 from seedvr2_engine.color.rank import LEVELS, ValueRange, to_levels, unchanging_curve
 from seedvr2_engine.color.reference import LAB_RANGES
@@ -48,3 +51,19 @@ def test_arcs_are_matched_that_have_pixels_enough_and_both_ends_of_the_circle_ar
     matched = [curve[1000].item() != unchanged[1000].item() for curve in curves]
     assert matched == [arc not in (3, 5) for arc in range(HUES)]
     assert {curves[arc, 1000].item() for arc in range(HUES) if matched[arc]} == {unchanged[5000].item()}
+
+
+@pytest.mark.parametrize(
+    ("change", "served"),
+    [
+        ({}, True),
+        ({"shape": (3, 8, 9)}, False),
+        ({"device": torch.device("cuda", 1)}, False),
+        ({"requires_grad": True}, False),
+    ],
+)
+def test_kernels_take_pictures_of_one_shape_on_one_gpu(monkeypatch, change: dict[str, object], served: bool) -> None:
+    monkeypatch.setattr(backend, "_loaded", lambda _: "kernels")
+    facts = {"device": torch.device("cuda", 0), "shape": (3, 8, 8), "ndim": 3, "requires_grad": False}
+    content, style = SimpleNamespace(**facts), SimpleNamespace(**{**facts, **change})
+    assert backend._kernels_for(content, style) == ("kernels" if served else None)  # type: ignore[arg-type]

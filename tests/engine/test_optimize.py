@@ -221,6 +221,13 @@ def test_the_accuracy_check_is_given_the_limit_and_the_costs(vae, monkeypatch):
     assert report.notes == ()
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_formats_of_16_bits_are_not_checked(vae, monkeypatch, precision):
+    monkeypatch.setattr(optimize, "check_accuracy", None)
+    served = serve(vae, precision=precision, min_psnr_db=DEFAULT_MIN_PSNR_DB)
+    assert served.report.guard is None
+
+
 @pytest.mark.parametrize("precision", ["fp16", "fp8"])
 def test_weights_that_overflow_fp16_are_served_and_the_report_tells(vae, precision, caplog):
     loud = copy.deepcopy(vae)

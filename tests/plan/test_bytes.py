@@ -7,6 +7,7 @@ import pytest
 from seedvr2_engine.kernels.configs import ConvProblem
 from seedvr2_engine.models.vae.tiling import TileSpec
 from seedvr2_engine.plan import VAEShape
+from seedvr2_engine.plan.compile import _weights
 from seedvr2_engine.plan.execution_plan import Operation, Ring
 from seedvr2_engine.plan.memory import host_bytes, rings_bytes, weight_bytes, weight_sets
 from seedvr2_engine.plan.tiling import result_bytes, tile_size
@@ -64,6 +65,14 @@ def test_upsamplers_that_double_time_have_four_sets(taps: int, rate: Any, sets: 
 
 def test_rings_on_the_host_count_the_frames_that_wait_there() -> None:
     here = Ring("a", 0, (8, 8, 64), "fp8", slots=5, frame_bytes=4096)
-    there = Ring("b", 0, (8, 8, 64), "fp8", slots=3, frame_bytes=4096, offset=None, host_frames=2)
-    assert host_bytes((here, there)) == 2 * 4096
+    there = Ring("b", 0, (8, 8, 64), "fp8", slots=3, frame_bytes=4096, offset=None, host_frames=3)
+    assert host_bytes((here, there)) == 3 * 4096
     assert rings_bytes((here, there)) == 5 * 4096
+
+
+def test_norms_have_a_weight_and_a_bias_and_are_counted_once() -> None:
+    facts: dict[str, Any] = {"layer": "a", "kernel": "norm", "segment": 0, "source": "", "target": ""}
+    wide, narrow = (Operation(size=(8, 8, channels), norm=f"n{channels}", **facts) for channels in (256, 128))
+    nothing = Operation(size=(8, 8, 512), **facts)
+    # The last convolution's bias is padded to 32 channels.
+    assert _weights([wide, narrow, wide, nothing]) == 2 * 4 * (256 + 128) + 4 * 32

@@ -17,6 +17,7 @@ from seedvr2_engine.plan.describe import describe_area
 from seedvr2_engine.plan.gpus import find_gpu
 from seedvr2_engine.plan.memory import touched
 from seedvr2_engine.plan.tables import SETTLED, STILL, row_count, row_moves, step_rows
+from seedvr2_engine.plan.target import can_pair
 from seedvr2_engine.quant import QuantRecipe
 
 from .plan_json import from_json
@@ -186,6 +187,32 @@ def test_pairs_are_taken_where_they_fit() -> None:
     assert not plan(VIDEO_1080P, device=RTX5070TI).in_pairs
 
 
+def test_pairs_are_for_hopper_and_not_for_int8() -> None:
+    assert can_pair(H200, QuantRecipe("fp8"))
+    assert can_pair(H200, QuantRecipe("fp16"))
+    assert not can_pair(H200, QuantRecipe("int8"))
+    assert not can_pair(RTX5070TI, QuantRecipe("fp8"))
+
+
+def test_layers_that_remember_most_wait_on_the_host_first() -> None:
+    whole = plan(VIDEO_1080P, allows_pairs=False)
+    some = plan(VIDEO_1080P, whole.memory.peak - 1, allows_pairs=False)
+    assert some.uses_host
+    largest = max(
+        whole.rings[operation.slot.ring].frame_bytes
+        for operation in whole.steady.operations
+        if operation.problem is not None and operation.slot is not None and operation.problem.kernel[0] == 3
+    )
+    assert {ring.frame_bytes for ring in some.rings if ring.host_frames} == {largest}
+
+
+@pytest.mark.parametrize("gigabytes", [1.4, 3.0])
+def test_tiles_share_a_quarter_and_128_pixels_at_most(gigabytes: float) -> None:
+    tiled = plan(VIDEO_1080P, int(gigabytes * GB), allows_host=False)
+    assert tiled.tile_px is not None
+    assert tiled.overlap_px == min(128, tiled.tile_px[0] // 4)
+
+
 def test_work_is_what_the_measurements_count() -> None:
     """The specification's figure is 23554 kFLOP for each pixel of a long clip before composing the upsamplers."""
     made = plan(VAEShape("decode", 720, 1280), allows_pairs=False)
@@ -264,7 +291,13 @@ def test_an_unknown_gpu_and_odd_widths_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "shape",
-    [VAEShape("decode", 60, 64), VAEShape("encode", 7, 64), VAEShape("encode", 64, 64, 4)],
+    [
+        VAEShape("decode", 60, 64),
+        VAEShape("encode", 7, 64),
+        VAEShape("encode", 64, 64, 4),
+        VAEShape("decode", 64, 64, 6),
+        VAEShape("decode", 64, 64, 7),
+    ],
 )
 def test_impossible_shapes_are_refused(shape: VAEShape) -> None:
     with pytest.raises(InvalidArgumentError, match="plan: expected"):

@@ -78,6 +78,15 @@ def test_the_work_of_a_decode_is_the_published_count():
     assert total / (4 * 1280 * 720) == pytest.approx(18.5e6, rel=0.01)
 
 
+def test_a_norm_is_three_launches_and_all_else_one():
+    _, times = make(size=(64, 64))
+    launches = {
+        time.kernel: round(time.launch_ms / time.runs / (DATA_CENTRE.launch_us * 1e-3), 6) for time in times.steady
+    }
+    assert launches.pop("norm") == 3
+    assert set(launches.values()) == {1}
+
+
 def test_a_clip_is_its_first_frame_and_its_steps():
     _, short = make(frames=5)
     _, long = make(frames=81)

@@ -14,6 +14,9 @@ from seedvr2_engine.engine.dit.fused import FusedDiT
 from seedvr2_engine.engine.dit.quantized import MATRICES, BlockFormat, QuantizedLinear, matrix_of
 from seedvr2_engine.engine.dit.weights import quantized, streamed
 from seedvr2_engine.models.dit.config import DiTConfig
+from seedvr2_engine.models.dit.noise import latent_noise
+from seedvr2_engine.models.dit.sampler import dit_input
+from seedvr2_engine.models.dit.sampler import sample as sample_one
 from seedvr2_engine.quant.quantize import quantize_rows
 
 NUMBERS = (torch.int8, torch.float8_e4m3fn)
@@ -119,6 +122,21 @@ def test_every_matrix_of_a_block_belongs_to_a_product(family):
             assert matrix_of(name) is None, name
 
 
+@pytest.mark.parametrize(
+    ("name", "matrix"),
+    [
+        ("attn.proj_qkv.all.weight", "qkv"),
+        ("attn.proj_out.vid.weight", "out"),
+        ("mlp.all.proj_in.weight", "mlp_in"),
+        ("mlp.txt.proj_in_gate.weight", "mlp_in"),
+        ("mlp.all.proj_out.weight", "mlp_out"),
+        ("ada.all.attn_in", None),
+    ],
+)
+def test_names_belong_to_products(name, matrix):
+    assert matrix_of(name) == matrix
+
+
 def test_quantised_layers_apply_their_own_weights():
     weight = torch.randn(8, 16)
     layer = QuantizedLinear(*quantize_rows(weight, torch.int8), torch.randn(8))
@@ -195,9 +213,21 @@ def test_the_worst_of_several_samples_counts_and_is_looked_into(monkeypatch, wro
     assert [sample is samples[wrong] for sample in asked] == [True]
 
 
+def test_what_is_compared_is_what_one_step_from_noise_gives():
+    dit = build("3b")
+    noise = latent_noise(0, range(1), (20, 20), device=torch.device("cpu"))
+    geometry, conditioning = dit.geometry((1, 20, 20), len(SAMPLE.text)), dit.conditioning(SAMPLE.text, 1000.0)
+    clean = sample_one(
+        lambda noisy, _: dit.velocity(dit_input(noisy, SAMPLE.condition), geometry, conditioning).detach(), noise
+    )
+    torch.testing.assert_close(dit_check._restored(dit, SAMPLE), clean)
+
+
 def test_matrices_are_judged_on_what_their_blocks_get_in_the_model():
     dit, seen = build("3b"), {}
-    sample = Sample(torch.randn(3, 20, 28, 16, generator=torch.Generator().manual_seed(3)), SAMPLE.text)
+    # Eight latent frames, whose windows of odd layers begin elsewhere.
+    sample = Sample(torch.randn(8, 12, 12, 16, generator=torch.Generator().manual_seed(3)), SAMPLE.text)
+    assert all(hop is not None for hop in dit.geometry((8, 12, 12), len(sample.text)).hops)
 
     def inputs_of(run):
         handles = [

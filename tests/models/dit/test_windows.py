@@ -49,6 +49,11 @@ def test_cuts_cover_an_axis_without_gaps(extent, shifted):
         assert max(end - start for start, end in cuts) <= size
 
 
+@pytest.mark.parametrize(("frames", "tokens"), [(1, 1), (4, 1), (5, 2), (29, 8), (30, 8), (33, 8), (200, 8)])
+def test_a_window_is_a_quarter_of_thirty_frames_at_most(frames, tokens):
+    assert window_size(frames, 45, 80) == (tokens, 15, 27)
+
+
 def test_window_size_of_a_line():
     assert window_size(1, 1, 100_000) == (1, 1, 6325)
 

@@ -70,6 +70,17 @@ def test_posterior(tiny_vae, tiny_cases):
     assert_close((logvar / 2).exp(), tiny_cases["encode_5x48x72.posterior_std"])
 
 
+@pytest.mark.parametrize(("raw", "clamped"), [(-100.0, -30.0), (-25.0, -25.0), (15.0, 15.0), (100.0, 20.0)])
+def test_the_log_variance_is_clamped(raw, clamped):
+    vae = VideoVAE(TINY)
+    last = vae.encoder.conv_out
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.constant_(last.bias, raw)
+    mean, logvar = vae.encode_distribution(torch.zeros(1, 3, 1, 16, 16))
+    assert mean.unique().tolist() == [raw]
+    assert logvar.unique().tolist() == [clamped]
+
+
 @pytest.mark.parametrize("case", TILED)
 def test_tiles(tiny_vae, tiny_cases, case):
     sizes = [int(n) for n in re.search(r"tile(\d+)x(\d+)_ov(\d+)x(\d+)", case).groups()]
