@@ -31,15 +31,18 @@ def test_without_rounding_the_emulation_is_the_model(vae, frames):
 @pytest.mark.parametrize("title", ["FP8", "INT8, slack of a quarter"])
 def test_with_rounding_it_is_the_engine(vae, title):
     rounding = SCHEMES[title]
-    clip = scene(40, seed=5)
-    latent = vae.encode(clip)
-    exact = picture(vae.decode(latent))
     decoder = RoundedDecoder(vae)
     decoder.use(rounding)
     engine = VAEEngine(
         vae, keeping(rounding.format, ("decoder.mid_block.attentions.0",)), CARD, reference_backend(), device="cpu"
     )
-    emulated, actual = (mean_squared_error(picture(d.decode(latent)), exact).item() for d in (decoder, engine))
+    emulated = actual = 0.0
+    # The last bit of an input decides which step of an integer it falls on: one clip alone is luck.
+    for seed in (1, 2, 3):
+        latent = vae.encode(scene(40, seed=seed))
+        exact = picture(vae.decode(latent))
+        emulated += mean_squared_error(picture(decoder.decode(latent)), exact).item()
+        actual += mean_squared_error(picture(engine.decode(latent)), exact).item()
     assert abs(10 * math.log10(emulated / actual)) < 1.5
 
 

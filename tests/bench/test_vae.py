@@ -139,7 +139,7 @@ def test_results_are_written_once(tmp_path):
     assert facts["rows"][1]["wrong"] == "a reason"
     assert facts["machine"]["torch"] == torch.__version__
     assert path.name.startswith("vae-20")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="exists already; wait a minute or name another folder"):
         write_results(outcome, tmp_path / "new", plot=False)
 
 

@@ -9,9 +9,9 @@ import torch
 
 from seedvr2_engine.cli.failures import sentence_of
 from seedvr2_engine.cli.upscaling import jobs
-from seedvr2_engine.cli.upscaling.files import Job, Request, Result
+from seedvr2_engine.cli.upscaling.files import Job, Request, Result, jobs_for
 from seedvr2_engine.device import is_out_of_memory
-from seedvr2_engine.errors import CheckpointError, OutputError, VideoError
+from seedvr2_engine.errors import CheckpointError, InvalidArgumentError, OutputError, VideoError
 from seedvr2_engine.pipeline.setup import Setup
 from seedvr2_engine.video import SinkOptions, open_sink
 
@@ -141,6 +141,24 @@ def test_the_plan_goes_on_after_a_file_that_cannot_be_read(folder, models, tmp_p
     assert result.stdout.count("32x24 to") == 2
     assert result.stderr.count("so this input would be skipped") == 1
     assert "1 of 3 inputs cannot be upscaled" in result.stderr
+
+
+@pytest.mark.parametrize(("memory_bytes", "is_said"), [(10**6, True), (10**12, False)])
+def test_a_plan_beyond_the_memory_is_said(memory_bytes, is_said, folder, models, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("seedvr2_engine.pipeline.setup.total_memory_bytes", lambda _: memory_bytes)
+    result = seedvr2("upscale", folder / "a.mkv", tmp_path / "o.mkv", *models, "--scale", "1", "--plan")
+    assert result.exit_code == 0, result.stderr
+    assert ("this takes more memory than cpu has" in " ".join(result.stderr.split())) == is_said
+
+
+def test_two_clips_that_would_get_one_name_are_refused(folder, tmp_path):
+    for name in ("a.avi", "a.nut"):
+        (folder / name).write_bytes((folder / "a.mkv").read_bytes())
+    (folder / "a.mkv").unlink()
+    with pytest.raises(InvalidArgumentError, match=r"expected clips of different names, found two for a\.mkv"):
+        jobs_for(str(folder), tmp_path / "out")
+    (folder / "a.nut").unlink()
+    assert [job.target.name for job in jobs_for(str(folder), tmp_path / "out")] == list(NAMES)
 
 
 def test_too_little_memory_is_said_with_an_estimate(folder, models, tmp_path, monkeypatch):  # noqa: F811

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from seedvr2_engine.checkpoint.locating.registry import ModelFile
+from seedvr2_engine.errors import ModelFileError
 from seedvr2_engine.pipeline.options import UpscaleOptions
 
 
@@ -102,3 +104,23 @@ def test_names_of_files_are_not_longer_than_file_systems_take(comfyui):
         target_of("x" * 196)
     with pytest.raises(InvalidArgumentError, match="of at most 200 bytes"):
         target_of("é" * 98)
+
+
+@pytest.mark.parametrize(("kind", "is_refused"), [("vae", True), ("text", True), ("dit", False)])
+def test_other_content_of_a_public_file_s_size_is_refused_where_it_is_quickly_read(
+    comfyui, monkeypatch, kind, is_refused
+):
+    from seedvr2_engine.comfy import model_files
+
+    known = ModelFile("public.gguf", kind, "owner/name", "public.gguf", None, 4, "0" * 64, "A file.")
+    monkeypatch.setattr(model_files, "MODEL_FILES", (known,))
+    path = model_files.download_folder() / known.name
+    path.write_bytes(b"else")
+    try:
+        if is_refused:
+            with pytest.raises(ModelFileError, match="found other content of the same size"):
+                model_files.locate(known.name, kind)
+        else:
+            assert model_files.locate(known.name, kind) == path
+    finally:
+        path.unlink()
