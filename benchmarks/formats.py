@@ -106,7 +106,7 @@ def rows_of(sm: str, format: Format) -> dict[Row, list[str]]:
 
 def overview() -> Iterator[str]:
     """Formats by generations: which is offered, and why not."""
-    yield f"| | {' | '.join(FORMATS)} | windows of the transformer | its products in 8 bits |"
+    yield f"| | {' | '.join(FORMATS)} | windows of the transformer | its products in 8 and 4 bits |"
     yield f"|---|{'---|' * (len(FORMATS) + 2)}"
     for sm, architecture in ARCHITECTURES.items():
         automatic = choose_precision("auto", device(sm)).format

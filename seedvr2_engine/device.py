@@ -2,7 +2,7 @@
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -146,10 +146,12 @@ class MatrixRates:
     """INT8."""
     mxfp8: float
     """FP8 E4M3 with block scales."""
+    nvfp4: float = 0.0
+    """FP4 E2M1 with block scales."""
 
     def scaled(self, factor: float) -> "MatrixRates":
         """Every rate times `factor`."""
-        return MatrixRates(self.bf16 * factor, self.fp8 * factor, self.int8 * factor, self.mxfp8 * factor)
+        return MatrixRates(*(rate * factor for rate in astuple(self)))
 
 
 @dataclass(frozen=True)

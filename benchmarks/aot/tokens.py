@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from seedvr2_engine.kernels.architectures import ARCHITECTURES
-from seedvr2_engine.kernels.configs import Format, ProductConfig
-from seedvr2_engine.kernels.tokens import gates, joint, product, rows
+from seedvr2_engine.kernels.configs import MatrixFormat, ProductConfig
+from seedvr2_engine.kernels.tokens import gates, joint, product, product_blocks, rows
+from seedvr2_engine.quant.block_scaled import BLOCKS
 
 from .compiler import CompileReport, compile_kernel
 
@@ -19,7 +20,7 @@ def compile_tokens(width: int, heads: int, mlp_width: int, sm: str) -> Iterator[
     """Compile every pass of a transformer in BF16 with heads of 128 channels: name and what it needs."""
     flags = dict.fromkeys(("ADDS", "REORDERS", "KEEPS", "GIVES", "NORMALISES"), True)
     head, tail = rows.halves(width)
-    step = {"WIDTH": width, "HEAD": head, "TAIL": tail, "ROWS": gates.STEP_ROWS, "LIMIT": 0, **flags}
+    step = {"WIDTH": width, "HEAD": head, "TAIL": tail, "ROWS": gates.STEP_ROWS, "LIMIT": 0, "BLOCK": 0, **flags}
     silu = {"WIDTH": mlp_width, "ROWS": gates.SILU_ROWS, "COLUMNS": gates.SILU_COLUMNS}
     join = {
         "HEADS": heads,
@@ -44,24 +45,34 @@ def compile_tokens(width: int, heads: int, mlp_width: int, sm: str) -> Iterator[
         if name in ("step", "gate"):
             types["rows"] = "i32"
         if name == "step":
-            types["out_scale"] = None
+            types["out_scale"] = types["out_blocks"] = None
         yield name, compile_kernel(kernel, types, constants, (warps, 3), sm)
     for format, config in ARCHITECTURES[sm].matrices.items():
         yield from _in_8_bits(width, mlp_width, format, config, sm)
 
 
 def _in_8_bits(
-    width: int, mlp_width: int, format: Format, config: ProductConfig | None, sm: str
+    width: int, mlp_width: int, format: MatrixFormat, config: ProductConfig | None, sm: str
 ) -> Iterator[tuple[str, CompileReport]]:
     """The passes that give 8 bits, and the products where they are ours."""
-    number, limit = ("*i8", 127) if format == "int8" else ("*fp8e4nv", 448)
+    number, limit = ("*i8", 127) if format == "int8" else ("*u8" if format == "nvfp4" else "*fp8e4nv", 448)
+    block = BLOCKS.get(format, 0)
+    scales = "*u8" if block else None
     head, tail = rows.halves(width)
     flags = dict.fromkeys(("ADDS", "REORDERS", "KEEPS", "GIVES", "NORMALISES"), True)
-    step = {"WIDTH": width, "HEAD": head, "TAIL": tail, "ROWS": gates.STEP_ROWS, "LIMIT": limit, **flags}
+    step = {
+        "WIDTH": width,
+        "HEAD": head,
+        "TAIL": tail,
+        "ROWS": gates.STEP_ROWS,
+        "LIMIT": limit,
+        "BLOCK": block,
+        **flags,
+    }
     others = [argument for argument in gates.step_tokens_kernel.arg_names if argument not in step]
     types: dict[str, str | None] = dict.fromkeys(others, "*bf16")
     types |= {key: kind for key, kind in (_F32 | _INDEX | _COUNTS | {"eps": "fp32"}).items() if key in types}
-    types |= {"rows": "i32", "out": number, "out_scale": "*fp32"}
+    types |= {"rows": "i32", "out": number, "out_scale": "*fp32", "out_blocks": scales}
     yield f"step, {format}", compile_kernel(gates.step_tokens_kernel, types, step, (gates.STEP_WARPS, 3), sm)
     for activation, columns in (("none", width), ("gated silu", mlp_width), ("gelu", mlp_width)):
         head, tail = rows.halves(columns)
@@ -71,15 +82,17 @@ def _in_8_bits(
             "TAIL": tail,
             "STRIDE": columns * (2 if activation == "gated silu" else 1),
             "LIMIT": limit,
+            "BLOCK": block,
             "ACTIVATION": activation,
         }
-        operands = {"x": "*bf16", "out": number, "scales": "*fp32"}
+        operands = {"x": "*bf16", "out": number, "scales": "*fp32", "blocks": scales}
         yield (
             f"rows, {activation}, {format}",
             compile_kernel(rows.quantize_rows_kernel, operands, constants, (rows.WARPS, 3), sm),
         )
     if config is None:
         return
+    kernel = product_blocks.product_blocks_kernel if block else product.product_kernel
     for adds in (False, True):
         constants = {
             "DEPTH": width,
@@ -87,15 +100,17 @@ def _in_8_bits(
             "BLOCK_N": config.block_n,
             "BLOCK_K": config.block_k,
             "GROUP": config.group,
-            "INTEGER": format == "int8",
+            **({"FP4": format == "nvfp4"} if block else {"INTEGER": format == "int8"}),
             "ADDS": adds,
             "TMA": config.uses_tma,
         }
         kind = number.removeprefix("*")
-        descriptors = [f"tensordesc<{kind}[{block},{config.block_k}]>" for block in (config.block_m, config.block_n)]
+        depth = config.block_k // (2 if format == "nvfp4" else 1)
+        descriptors = [f"tensordesc<{kind}[{tile},{depth}]>" for tile in (config.block_m, config.block_n)]
         operands = {
             "x": descriptors[0] if config.uses_tma else number,
             "w": descriptors[1] if config.uses_tma else number,
+            **({"x_blocks": scales, "w_blocks": scales} if block else {}),
             "x_scale": "*fp32",
             "w_scale": "*fp32",
             "bias": "*bf16" if adds else None,
@@ -105,5 +120,5 @@ def _in_8_bits(
         }
         yield (
             f"product{', bias' if adds else ''}, {format}",
-            compile_kernel(product.product_kernel, operands, constants, (config.warps, config.stages), sm),
+            compile_kernel(kernel, operands, constants, (config.warps, config.stages), sm),
         )

@@ -19,6 +19,7 @@ from ..kernels.architectures import ARCHITECTURES
 from ..models.dit.model import NaDiT
 from ..models.vae.config import VAEConfig
 from ..output.unfinished import write_whole
+from ..quant.block_scaled import BLOCKS
 from ..spans import span
 from ..version import __version__
 from .accuracy.dit_check import DEFAULT_MIN_PSNR_DB, DitCheck, Sample, check_dit
@@ -29,7 +30,7 @@ from .dit.weights import quantized
 
 log = logging.getLogger(__name__)
 
-DitPrecision = Literal["auto", "bf16", "fp16", "fp8", "int8"]
+DitPrecision = Literal["auto", "bf16", "fp16", "fp8", "mxfp8", "int8", "nvfp4"]
 DIT_PRECISIONS: tuple[DitPrecision, ...] = get_args(DitPrecision)
 _SAMPLED_BYTES = 1 << 12
 
@@ -53,7 +54,7 @@ class DitReport:
     """In which numbers a transformer computes, and why."""
 
     precision: str
-    """The format of its products: "bf16", "fp16", "fp32", "fp8" or "int8"."""
+    """The format of its products: "bf16", "fp16", "fp32", "fp8", "mxfp8", "int8" or "nvfp4"."""
     reason: str
     """One clause."""
     check: DitCheck | None = None
@@ -81,8 +82,8 @@ def optimize_dit(
     dit: as loaded, in 16 bits on a GPU; it may not be used afterwards. vae: decodes what the formats give, so that
     pictures are compared. text: the embedding (tokens, text width).
     precision: "auto" takes the first of the GPU's formats that stays within `min_psnr_db` of 16 bits with most matrices
-    in 8 bits, else 16 bits. "fp8" or "int8" is given, with the matrices kept that the limit asks for, or refused
-    (InvalidArgumentError). "bf16" and "fp16" name what the model has been loaded in.
+    in it, else 16 bits. "fp8", "mxfp8", "int8" or "nvfp4" is given, with the matrices kept that the limit asks for, or
+    refused (InvalidArgumentError). "bf16" and "fp16" name what the model has been loaded in.
     offload: keep the blocks on the host. cache: keep the choice in the user's cache folder, and use an earlier run's.
     """
     if precision not in DIT_PRECISIONS:
@@ -129,26 +130,25 @@ def _candidates(dit: NaDiT) -> tuple[tuple[str, ...], str]:
     major, minor = torch.cuda.get_device_capability(dit.device)
     architecture = ARCHITECTURES.get(f"sm_{major}{minor}")
     if architecture is None or not architecture.matrices:
-        return (), f"sm_{major}{minor} has no 8-bit products of the transformer"
-    if any(width % 16 for width in (dit.config.width, dit.config.attention_width, dit.config.mlp_width)):
-        return (), "a width of the model is no multiple of 16"
-    return tuple(architecture.matrices), ""
+        return (), f"sm_{major}{minor} has no products of the transformer in 8 or 4 bits"
+    widths = (dit.config.width, dit.config.attention_width, dit.config.mlp_width)
+    fitting = tuple(name for name in architecture.matrices if not any(w % BLOCKS.get(name, 16) for w in widths))
+    return fitting, "" if fitting else "a width of the model is no multiple of 16"
 
 
 def _tried(
     dit: NaDiT, format: str, vae: Codec, text: Tensor, min_psnr_db: float, *, offload: bool, cache: bool
 ) -> tuple[DitReport, NaDiT]:
-    number = DATA_TYPES[format]
 
     def build(formats: Sequence[BlockFormat]) -> NaDiT:
         return FusedDiT(quantized(dit, formats, offload=offload))
 
     file = _cache_file(dit, format) if cache else None
-    known = None if file is None else _read(file, format, number, dit.config.layers, min_psnr_db)
+    known = None if file is None else _read(file, format, dit.config.layers, min_psnr_db)
     if known is not None:
         return DitReport(format, f"{known.describe()}, by an earlier run", known, True), build(known.formats)
     check, model = check_dit(
-        FusedDiT(dit), format, number, build, _samples(vae, text), lambda z: _decoded(vae, z), min_psnr_db=min_psnr_db
+        FusedDiT(dit), format, build, _samples(vae, text), lambda z: decode_latents(vae, z), min_psnr_db=min_psnr_db
     )
     if file is not None:
         _write(file, check)
@@ -157,16 +157,16 @@ def _tried(
 
 def _samples(vae: Codec, text: Tensor) -> list[Sample]:
     with torch.no_grad():
-        return [Sample(_encoded(vae, clip.to(vae.device)), text) for clip in sample_clips()]
+        return [Sample(encode_clip(vae, clip.to(vae.device)), text) for clip in sample_clips()]
 
 
-def _encoded(vae: Codec, clip: Tensor) -> Tensor:
+def encode_clip(vae: Codec, clip: Tensor) -> Tensor:
     """(3, T, H, W) -> latents (t, h, w, 16) as the transformer takes them."""
     latents = vae.stream_encode(frame[None] for frame in clip.unbind(1))
     return torch.stack([latent[0].movedim(0, -1).float() for latent in latents]) * VAEConfig.scaling_factor
 
 
-def _decoded(vae: Codec, latents: Tensor) -> Tensor:
+def decode_latents(vae: Codec, latents: Tensor) -> Tensor:
     """Latents (t, h, w, 16) -> (1, 3, T, H, W)."""
     unscaled = (latents / VAEConfig.scaling_factor).movedim(-1, 1).to(vae.device)
     with torch.no_grad():
@@ -201,12 +201,12 @@ def _digest(dit: NaDiT) -> str:
     return digest.hexdigest()
 
 
-def _read(file: Path, format: str, number: torch.dtype, layers: int, min_psnr_db: float) -> DitCheck | None:
+def _read(file: Path, format: str, layers: int, min_psnr_db: float) -> DitCheck | None:
     try:
         facts = json.loads(file.read_text())
         if float(facts["min_psnr_db"]) != min_psnr_db or int(facts["layers"]) != layers:
             return None
-        formats = [BlockFormat(number, number, number, number)] * layers
+        formats = [BlockFormat.all_in(format)] * layers
         for layer, matrix in facts["kept"]:
             if matrix not in MATRICES:
                 raise ValueError(f"unknown matrix {matrix!r}")

@@ -7,6 +7,8 @@ from ..quant.recipe import EIGHT_BIT, PRECISIONS, Precision
 
 Format = Precision
 FORMATS: tuple[Format, ...] = PRECISIONS
+MatrixFormat = Literal["nvfp4", "fp8", "mxfp8", "int8", "fp16", "bf16"]
+"""Number formats of the transformer's products."""
 OutputFormat = Literal["fp16", "bf16", "fp32"]
 
 
@@ -158,7 +160,7 @@ class WindowConfig(NamedTuple):
 
 
 class ProductConfig(NamedTuple):
-    """How one launch of a matrix product in 8 bits cuts its work."""
+    """How one launch of a matrix product in 8 or 4 bits cuts its work."""
 
     block_m: int
     """Rows of a tile; a power of two."""

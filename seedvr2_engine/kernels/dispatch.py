@@ -64,12 +64,12 @@ def choose_window_config(dim: int, sm: str) -> WindowConfig | Refusal:
     return architecture.windows
 
 
-def choose_product_config(format: Format, sm: str) -> ProductConfig | Refusal | None:
-    """How an 8-bit matrix product of the transformer runs on an architecture; None: by PyTorch's own kernel."""
+def choose_product_config(format: str, sm: str) -> ProductConfig | Refusal | None:
+    """How a matrix product of the transformer in 8 or 4 bits runs on an architecture; None: by PyTorch's own kernel."""
     architecture = ARCHITECTURES.get(sm)
     if architecture is None or format not in architecture.matrices:
         return Refusal(f"the transformer's products are not computed in {format} on {sm}")
-    return architecture.matrices[format]
+    return next(config for name, config in architecture.matrices.items() if name == format)
 
 
 def shared_memory_bytes(problem: ConvProblem, config: ConvConfig, sm: str) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..device import DeviceSpec
 from ..kernels.architectures import ARCHITECTURES
 from ..kernels.architectures.record import Efficiency
-from ..kernels.configs import ConvConfig, Format
+from ..kernels.configs import ConvConfig, Format, MatrixFormat
 from ..kernels.layout import element_bytes
 from ..models.vae.tiling import TileSpec, decode_grid, encode_grid
 from .execution_plan import FRAMES_PER_STEP, LATENT_CELL_PX, ExecutionPlan, Operation, Schedule
@@ -164,9 +164,14 @@ def _shortcut_flops(operation: Operation) -> int:
     return 2 * problem.frames * height * width * problem.channels_out * problem.shortcut_channels
 
 
-def matrix_rate(format: Format, device: DeviceSpec, efficiency: Efficiency) -> float:
+def matrix_rate(format: MatrixFormat, device: DeviceSpec, efficiency: Efficiency) -> float:
     """FLOP/s that a matrix product in `format` is taken to reach on `device`."""
-    rates = {"fp8": device.tflops.fp8, "mxfp8": device.tflops.mxfp8, "int8": device.tflops.int8}
+    rates = {
+        "fp8": device.tflops.fp8,
+        "mxfp8": device.tflops.mxfp8,
+        "int8": device.tflops.int8,
+        "nvfp4": device.tflops.nvfp4,
+    }
     return rates.get(format, device.tflops.bf16) * 1e12 * efficiency.share(format)
 
 

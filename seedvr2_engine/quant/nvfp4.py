@@ -42,20 +42,28 @@ def quantize(weight: Tensor) -> NVFP4Tensor:
     largest = amax.amax()
     tensor_scale = torch.where(largest > 0, largest / (E2M1[-1] * E4M3_LIMIT), 1.0)
     scale = (amax / E2M1[-1] / tensor_scale).clamp(max=E4M3_LIMIT).to(torch.float8_e4m3fn)
-    factor = (tensor_scale * scale.float())[..., None]
-    codes = _nearest(torch.where(factor > 0, values / factor, 0.0)).flatten(1)
-    return NVFP4Tensor(
-        codes[:, ::2] << 4 | codes[:, 1::2], tile(scale.view(torch.uint8)).view(scale.dtype), tensor_scale
-    )
+    data = encode(values.flatten(1), tensor_scale * scale.float())
+    return NVFP4Tensor(data, tile(scale.view(torch.uint8)).view(scale.dtype), tensor_scale)
+
+
+def encode(values: Tensor, factors: Tensor) -> Tensor:
+    """Values (rows, columns) over the factors of their blocks (rows, columns / 16) -> bytes (rows, columns / 2)."""
+    factor = factors[..., None]
+    codes = _nearest(torch.where(factor > 0, values.unflatten(1, (-1, BLOCK)) / factor, 0.0)).flatten(1)
+    return codes[:, ::2] << 4 | codes[:, 1::2]
+
+
+def decode(data: Tensor) -> Tensor:
+    """Bytes (rows, columns / 2) -> their E2M1 numbers (rows, columns), float32."""
+    return _as_e4m3(torch.stack([data >> 4, data & 15], dim=2).flatten(1)).float()
 
 
 def dequantize(data: Tensor, tiles: Tensor, tensor_scale: Tensor) -> Tensor:
     """Bytes (rows, columns / 2), tiled block scales float8_e4m3fn and the tensor's scale -> float32 (rows, columns)."""
     rows, columns = data.shape[0], 2 * data.shape[1]
-    codes = torch.stack([data >> 4, data & 15], dim=2).flatten(1)
     scale = untile(tiles.view(torch.uint8), rows, columns // BLOCK).contiguous().view(torch.float8_e4m3fn).float()
     factor = tensor_scale * scale
-    result: Tensor = _as_e4m3(codes).float().unflatten(1, (-1, BLOCK)).mul_(factor[..., None]).flatten(1)
+    result: Tensor = decode(data).unflatten(1, (-1, BLOCK)).mul_(factor[..., None]).flatten(1)
     return result
 
 

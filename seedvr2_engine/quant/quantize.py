@@ -20,6 +20,18 @@ class QuantizedTensor(NamedTuple):
     """(rows,) float32, positive."""
 
 
+class BlockScaledTensor(NamedTuple):
+    """value = data * scale * the scale of its block; blocks lie along the rows, in their natural order."""
+
+    data: Tensor
+    """(rows, columns) float8_e4m3fn, or (rows, columns / 2) uint8: two E2M1 values in a byte, the first one high."""
+    scale: Tensor
+    """(rows,) float32, positive."""
+    blocks: Tensor
+    """uint8: (rows, columns / 32) exponents, 2^(code - 127) and 0 for code 0, beside E4M3; (rows, columns / 16) E4M3
+    numbers beside E2M1."""
+
+
 def quantize_rows(weight: Tensor, dtype: torch.dtype) -> QuantizedTensor:
     """Quantise each row of a matrix (rows, columns) with its own scale: its largest magnitude becomes the limit.
 

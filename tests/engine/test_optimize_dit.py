@@ -61,7 +61,9 @@ def test_without_a_gpu_it_stays_as_it_is_and_says_why(dit):
     assert "runs on cpu" in report.describe()
     with pytest.raises(InvalidArgumentError, match="int8 was asked for, but it runs on cpu"):
         optimize_dit(dit, Codec(), TEXT, precision="int8")
-    with pytest.raises(InvalidArgumentError, match="expected one of auto, bf16, fp16, fp8, int8, got 'int4'"):
+    with pytest.raises(
+        InvalidArgumentError, match="expected one of auto, bf16, fp16, fp8, mxfp8, int8, nvfp4, got 'int4'"
+    ):
         optimize_dit(dit, Codec(), TEXT, precision="int4")
 
 
@@ -69,7 +71,7 @@ def test_auto_takes_the_first_format_that_stays_within_the_limit(dit, gpu):
     model, report = optimize_dit(dit, Codec(), TEXT, min_psnr_db=30.0)
     assert report.precision == "int8"
     assert report.check.holds
-    assert formats(model) == [BlockFormat(*[torch.int8] * 4)] * 2
+    assert formats(model) == [BlockFormat(*["int8"] * 4)] * 2
     assert report.describe().startswith("transformer in int8: decoded within ")
 
 

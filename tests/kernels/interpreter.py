@@ -52,9 +52,23 @@ def _dot(_self: Any, a: Any, b: Any, d: Any, _precision: Any, _imprecise: Any) -
 
 
 def _dot_scaled(
-    _self: Any, a: Any, a_scale: Any, _a_format: str, b: Any, b_scale: Any, _b_format: str, acc: Any, *_rest: Any
+    _self: Any, a: Any, a_scale: Any, a_format: str, b: Any, b_scale: Any, b_format: str, acc: Any, *_rest: Any
 ) -> Any:
-    """Products of E4M3 blocks of 32, each with its E8M0 scale."""
-    left = _float(a.handle) * np.repeat(np.exp2(a_scale.handle.data.astype(np.float32) - 127), 32, axis=1)
-    right = _float(b.handle) * np.repeat(np.exp2(b_scale.handle.data.astype(np.float32) - 127), 32, axis=1).T
+    """Products of E4M3 blocks of 32 with E8M0 scales, or of E2M1 blocks of 16 with E4M3 scales."""
+    left = _scaled(a.handle, a_scale.handle, a_format, packed_axis=1)
+    right = _scaled(b.handle, b_scale.handle, b_format, packed_axis=0).T
     return tl.tensor(interpreter.TensorHandle(left @ right + acc.handle.data, tl.float32), acc.type)
+
+
+def _scaled(data: Any, scale: Any, format: str, packed_axis: int) -> np.ndarray:
+    """(rows, depth), rows as the scales have them."""
+    rows = data.data if packed_axis == 1 else data.data.T
+    if format == "e4m3":
+        handle = interpreter.TensorHandle(np.ascontiguousarray(rows), data.dtype.scalar)
+        return _float(handle) * np.repeat(np.exp2(scale.data.astype(np.float32) - 127), 32, axis=1)
+    # A matrix unit takes the low half of a byte first.
+    codes = np.stack([rows & 15, rows >> 4], axis=2).reshape(len(rows), -1)
+    values = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0], np.float32)[codes & 7] * np.where(
+        codes & 8, np.float32(-1), np.float32(1)
+    )
+    return values * np.repeat(_float(scale), 16, axis=1)

@@ -59,13 +59,21 @@ def test_hopper_multiplies_from_shared_memory(kernel: str) -> None:
     assert {report["masks"] for report in found} == {True, False}
 
 
-@pytest.mark.parametrize("sm", ["sm_90", "sm_120"])
+@pytest.mark.parametrize("sm", ["sm_90", "sm_100", "sm_120"])
 def test_the_passes_of_the_transformer_compile(sm: str) -> None:
     found = reports(sm, "--tokens")
-    assert {report["layer"] for report in found} == {
-        f"{family} {name}" for family in ("3b", "7b") for name in ("step", "gate", "join", "collect")
-    }
+    architecture = ARCHITECTURES[sm]
+    names = {"step", "gate", "join", "collect"}
+    for format, config in architecture.matrices.items():
+        rounded = ("step", "rows, none", "rows, gated silu", "rows, gelu")
+        names |= {f"{name}, {format}" for name in (*rounded, *(("product", "product, bias") if config else ()))}
+    assert {report["layer"] for report in found} == {f"{family} {name}" for family in ("3b", "7b") for name in names}
     assert all(report["spilled_bytes"] == 0 for report in found)
+    for report in found:
+        if " product" in report["layer"]:
+            instruction = architecture.instructions[report["layer"].rpartition(", ")[2]]
+            assert any(instruction in name for name in report["matrix_instructions"]), report
+            assert report["shared_memory_bytes"] <= architecture.shared_memory_bytes
 
 
 def test_the_colour_kernels_compile() -> None:

@@ -76,6 +76,8 @@ def test_blocks_on_the_host_come_over_the_bus():
 def test_formats_are_chosen_or_refused():
     h200 = find_gpu("h200")
     assert choose_transformer_format("auto", h200) == "fp8"
+    assert choose_transformer_format("auto", find_gpu("rtx5070ti")) == "int8"
+    assert choose_transformer_format("nvfp4", find_gpu("b200")) == "nvfp4"
     assert choose_transformer_format("bf16", h200) == "bf16"
     assert choose_transformer_format("fp16", h200) == "fp16"
     with pytest.raises(InvalidArgumentError, match=r"fp8 was asked for, but RTX 3090 \(sm_86\) computes int8, bf16"):

@@ -37,8 +37,8 @@ Precision = Annotated[
 DitPrecision = Annotated[
     str,
     typer.Option(
-        help="Of the transformer's matrix products: bf16, fp16, fp8 or int8; auto: the fastest that leaves the decoded "
-        "picture within 50 dB of 16 bits.",
+        help="Of the transformer's matrix products: bf16, fp16, fp8, mxfp8, int8 or nvfp4; auto: the fastest "
+        "that leaves the decoded picture within 50 dB of 16 bits.",
         rich_help_panel=_MODELS,
     ),
 ]

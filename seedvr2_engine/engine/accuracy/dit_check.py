@@ -24,8 +24,8 @@ from ...models.dit.noise import latent_noise
 from ...models.dit.sampler import LAST_TIMESTEP, dit_input
 from ...models.precision import exact_float32
 from ...quality.metrics import decibel
-from ...quant.quantize import QuantizedTensor, quantize_rows
-from ..dit.quantized import MATRICES, BlockFormat, Matrix, matrix_of
+from ...quant.rotation import rotate
+from ..dit.quantized import MATRICES, BlockFormat, Matrix, dequantize, matrix_of, quantize
 from .sensitivity import mean_squared_error, picture
 
 DEFAULT_MIN_PSNR_DB = 50.0
@@ -67,7 +67,7 @@ class DitCheck:
     """What the check measured and decided."""
 
     format: str
-    """The 8-bit format."""
+    """The format in 8 or 4 bits."""
     min_psnr_db: float
     """The limit that was asked for."""
     before_db: float
@@ -101,7 +101,6 @@ class DitCheck:
 def check_dit(
     dit: NaDiT,
     format: str,
-    number: torch.dtype,
     build: Callable[[Sequence[BlockFormat]], NaDiT],
     samples: Sequence[Sample],
     decode: Decode,
@@ -115,20 +114,20 @@ def check_dit(
     even few matrices in 8 bits do.
     """
     began = time.monotonic()
-    expected = [picture(decode(_restored(dit, sample))) for sample in samples]
+    expected = [picture(decode(restored(dit, sample))) for sample in samples]
 
     def errors(model: NaDiT) -> list[float]:
         pairs = zip(samples, expected, strict=True)
-        return [mean_squared_error(picture(decode(_restored(model, s))), e).item() for s, e in pairs]
+        return [mean_squared_error(picture(decode(restored(model, s))), e).item() for s, e in pairs]
 
-    formats = [BlockFormat(number, number, number, number)] * dit.config.layers
+    formats = [BlockFormat.all_in(format)] * dit.config.layers
     model = build(formats)
     found = errors(model)
     measured = before = max(found)
     allowed = 10 ** (-min_psnr_db / 10)
     kept: list[MatrixError] = []
     if measured > allowed:
-        left = sorted(matrix_errors(dit, number, samples[found.index(measured)]), key=lambda e: e.error)
+        left = sorted(matrix_errors(dit, format, samples[found.index(measured)]), key=lambda e: e.error)
         while measured > allowed and left:
             # The shares are of the blocks' own results; what they come to in the picture is measured for all together.
             unit = measured / max(sum(e.error for e in left), 1e-30)
@@ -148,8 +147,11 @@ def check_dit(
 
 
 @torch.no_grad()
-def matrix_errors(dit: NaDiT, number: torch.dtype, sample: Sample) -> list[MatrixError]:
-    """What the rounding of every matrix costs its block, one after the other, in one pass over the blocks."""
+def matrix_errors(dit: NaDiT, format: str, sample: Sample, *, rotation: int = 0) -> list[MatrixError]:
+    """What the rounding of every matrix costs its block, one after the other, in one pass over the blocks.
+
+    rotation: a group of columns of both operands that is rotated before they are rounded (`quant.rotation`), or 0.
+    """
     video, geometry, conditioning = _inputs(dit, sample)
     found = []
     with exact_float32():
@@ -163,8 +165,8 @@ def matrix_errors(dit: NaDiT, number: torch.dtype, sample: Sample) -> list[Matri
             through = tokens, text, conditioning.blocks[layer], geometry
             for matrix in MATRICES:
                 results = []
-                for rounded in (None, number):
-                    with _rounding(block, matrix, rounded):
+                for rounded in (None, format):
+                    with _rounding(block, matrix, rounded, rotation):
                         results.append(block(*through)[0].float())
                 exact, rough = results
                 error = ((rough - exact).square().mean() / exact.square().mean().clamp(min=1e-30)).item()
@@ -176,32 +178,31 @@ def matrix_errors(dit: NaDiT, number: torch.dtype, sample: Sample) -> list[Matri
 class _RoundedLinear(nn.Module):
     """A linear layer in float32 whose operands are rounded to a format, if one is given."""
 
-    def __init__(self, layer: nn.Linear, number: torch.dtype | None) -> None:
+    def __init__(self, layer: nn.Linear, format: str | None, rotation: int) -> None:
         super().__init__()
         self.weight, self.bias = layer.weight, layer.bias
-        self._number = number
+        self._format, self._rotation = format, rotation
 
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.float()
         return F.linear(self._rounded(x), self._rounded(self.weight), bias).to(x.dtype)
 
     def _rounded(self, x: Tensor) -> Tensor:
-        if self._number is None:
+        if self._format is None:
             return x.float()
-        return _values(quantize_rows(x.float(), self._number))
-
-
-def _values(x: QuantizedTensor) -> Tensor:
-    return x.data.float() * x.scale[:, None]
+        if not self._rotation:
+            return dequantize(quantize(x.float(), self._format))
+        turned = dequantize(quantize(rotate(x.float(), self._rotation), self._format))
+        return rotate(turned, self._rotation)
 
 
 @contextmanager
-def _rounding(block: Block, matrix: Matrix, number: torch.dtype | None) -> Iterator[None]:
+def _rounding(block: Block, matrix: Matrix, format: str | None, rotation: int) -> Iterator[None]:
     layers = {n: m for n, m in block.named_modules() if isinstance(m, nn.Linear) and matrix_of(n + ".") == matrix}
     owners = [(block.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], m) for name, m in layers.items()]
     try:
         for owner, attribute, layer in owners:
-            setattr(owner, attribute, _RoundedLinear(layer, number))
+            setattr(owner, attribute, _RoundedLinear(layer, format, rotation))
         yield
     finally:
         for owner, attribute, layer in owners:
@@ -216,7 +217,7 @@ def _inputs(dit: NaDiT, sample: Sample) -> tuple[Tensor, Geometry, Conditioning]
 
 
 @torch.no_grad()
-def _restored(dit: NaDiT, sample: Sample) -> Tensor:
+def restored(dit: NaDiT, sample: Sample) -> Tensor:
     """The clean latents (T, h, w, 16), float32, that one step from noise gives."""
     video, geometry, conditioning = _inputs(dit, sample)
     velocity = dit.velocity(video, geometry, conditioning).float()

@@ -14,7 +14,8 @@ from ...kernels.configs import Refusal, WindowConfig
 from ...kernels.dispatch import choose_product_config
 from ...kernels.tokens import reference
 from ...kernels.tokens.operands import Activation, JoinStep, Operand, Placement, TokenStep
-from ...quant.quantize import QuantizedTensor
+from ...quant.quantize import BlockScaledTensor, QuantizedTensor
+from .quantized import Quantized, format_of
 
 QKV = tuple[Tensor, Tensor, Tensor]
 Parts = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -37,9 +38,9 @@ class TokenBackend(NamedTuple):
     attend_windows: Callable[[QKV, Tensor, Tensor, Tensor, WindowConfig], None]
     project_gelu: Callable[[Tensor, Tensor, Tensor, Tensor], None]
     """x, weight, bias -> out: a linear layer and GELU in its tanh form."""
-    quantize_rows: Callable[[Tensor, Activation, QuantizedTensor], None]
-    multiply: Callable[[QuantizedTensor, QuantizedTensor, Tensor | None, Tensor], None]
-    """x, weight, bias -> out: a linear layer in 8 bits."""
+    quantize_rows: Callable[[Tensor, Activation, Quantized], None]
+    multiply: Callable[[Quantized, Quantized, Tensor | None, Tensor], None]
+    """x, weight, bias -> out: a linear layer in 8 or 4 bits."""
     compile: Callable[[Iterable[Callable[[], object]]], None]
     """Compiles what calls of the functions above need, side by side, and runs none of it but `project_gelu`."""
 
@@ -89,13 +90,18 @@ def _project_gelu_in_epilogue(x: Tensor, weight: Tensor, bias: Tensor, out: Tens
     torch._addmm_activation(bias, x, weight.t(), use_gelu=True, out=out)
 
 
-def _multiply(x: QuantizedTensor, weight: QuantizedTensor, bias: Tensor | None, out: Tensor) -> None:
-    from ...kernels.tokens import product
+def _multiply(x: Quantized, weight: Quantized, bias: Tensor | None, out: Tensor) -> None:
+    from ...kernels.tokens import product, product_blocks
 
     sm = "sm_{}{}".format(*torch.cuda.get_device_capability(x.data.device)) if x.data.is_cuda else "sm_89"
-    config = choose_product_config("int8" if x.data.dtype == torch.int8 else "fp8", sm)
+    config = choose_product_config(format_of(x), sm)
     if isinstance(config, Refusal):
         raise InvalidArgumentError(f"{config.reason}; choose another precision.")
+    if isinstance(x, BlockScaledTensor) and isinstance(weight, BlockScaledTensor) and config is not None:
+        product_blocks.multiply(x, weight, bias, out, config)
+        return
+    assert isinstance(x, QuantizedTensor)
+    assert isinstance(weight, QuantizedTensor)
     if config is not None:
         product.multiply(x, weight, bias, out, config)
         return

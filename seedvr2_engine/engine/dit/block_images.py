@@ -17,11 +17,17 @@ from torch import Tensor
 
 from ...checkpoint.base import PackedTensor
 from ...checkpoint.containers.unpack import UNPACKED_TYPES, unpack
-from ...quant.quantize import QuantizedTensor
+from ...quant.block_scaled import BLOCKS
+from ...quant.quantize import BlockScaledTensor, QuantizedTensor
+from ...quant.scale_tiles import untile
+from .quantized import DATA_TYPES, Quantized
 
 _ALIGNMENT = 256
-_NUMBERS = {"F8_E4M3": torch.float8_e4m3fn, "INT8": torch.int8}
-"""The stored types that products take as they are, with one scale or one for each row."""
+SCALES = "scales"
+"""What stands for a format where an image has the scales of a weight's blocks."""
+_DATA_TYPES = DATA_TYPES | {SCALES: torch.uint8}
+_NUMBERS = {"F8_E4M3": "fp8", "INT8": "int8", "MXFP8": "mxfp8", "NVFP4": "nvfp4"}
+"""The stored types that products take as they are."""
 PACKED_TYPES = UNPACKED_TYPES
 """The stored types that an image can keep packed."""
 
@@ -40,8 +46,8 @@ class Weight(NamedTuple):
     """The factor of FP8 and INT8 values, float32: one, or one for each row."""
     packed: PackedTensor | None = None
     """What else there is to know of packed bytes; where blocks have scales, these are in `data`, after the values."""
-    number: torch.dtype | None = None
-    """The 8-bit format of values that are computed with as they are; None: the compute dtype, or packed."""
+    number: str | None = None
+    """The format in 8 or 4 bits of values that are computed with as they are; None: the compute dtype, or packed."""
 
     @classmethod
     def of(cls, name: str, shape: tuple[int, ...], packed: PackedTensor) -> Weight:
@@ -62,7 +68,7 @@ class Place:
     begin: int
     nbytes: int
     packed: PackedTensor | None
-    number: torch.dtype | None
+    number: str | None
 
 
 @dataclass(frozen=True)
@@ -118,19 +124,34 @@ class BlockImage:
             for place in self.places
         }
 
-    def as_stored(self, name: str, number: torch.dtype) -> QuantizedTensor | None:
-        """A packed weight as a product in `number` takes it, if its bytes are that; None where they are not.
+    def as_stored(self, name: str, format: str) -> Quantized | None:
+        """A packed weight as a product in `format` takes it, if its bytes are that; None where they are not.
 
-        FP8 and INT8 with one scale, with one for each row, or with none: (rows, columns) and (rows,) float32, wherever
-        the image is. Rotated weights would want rotated inputs.
+        FP8 and INT8 with one scale, with one for each row, or with none; MXFP8 and NVFP4 whose columns need no filling.
+        It is where the image is. Weights that are rotated, or were scaled for their inputs, would want such inputs.
         """
         place = next(place for place in self.places if place.name == name)
-        packed = place.packed
-        if packed is None or _NUMBERS.get(place.type or "") != number or packed.rotation:
+        packed, (rows, columns) = place.packed, place.shape
+        is_other = packed is None or _NUMBERS.get(place.type or "") != format
+        if packed is None or is_other or packed.rotation or packed.pre_scale is not None:
             return None
-        data = self.data[place.begin : place.begin + place.nbytes].view(number).view(place.shape)
-        scale = torch.ones(1) if packed.scale is None else packed.scale
-        return QuantizedTensor(data, scale.float().flatten().expand(place.shape[0]).contiguous())
+        stored, number = self.data[place.begin : place.begin + place.nbytes], DATA_TYPES[format]
+        if packed.shape is None or packed.scale is None:
+            scale = torch.ones(1) if packed.scale is None else packed.scale
+            return QuantizedTensor(stored.view(number).view(place.shape), _of_rows(scale, rows))
+        if columns % BLOCKS[format]:
+            return None
+        values, scales = stored.split([len(stored) - packed.scale.nbytes, packed.scale.nbytes])
+        in_bytes = columns * packed.shape[0] * values.numel() // math.prod(packed.shape) // packed.shape[0]
+        data = values.view(packed.shape[0], -1)[:rows, :in_bytes].contiguous().view(number)
+        tiles = scales.view(packed.scale.shape)
+        blocks = untile(tiles, rows, columns // BLOCKS[format]).contiguous()
+        scale = torch.ones(1) if packed.tensor_scale is None else packed.tensor_scale
+        return BlockScaledTensor(data, _of_rows(scale, rows), blocks)
+
+
+def _of_rows(scale: Tensor, rows: int) -> Tensor:
+    return scale.float().flatten().expand(rows).contiguous()
 
 
 def largest_image_bytes(images: Sequence[BlockImage]) -> int:
@@ -141,7 +162,7 @@ def largest_image_bytes(images: Sequence[BlockImage]) -> int:
 def _value(place: Place, data: Tensor, dtype: torch.dtype) -> Tensor:
     stored = data[place.begin : place.begin + place.nbytes]
     if place.type is None:
-        return stored.view(place.number or dtype).view(place.shape)
+        return stored.view(dtype if place.number is None else _DATA_TYPES[place.number]).view(place.shape)
     packed = place.packed
     assert packed is not None
     if packed.shape is not None and packed.scale is not None:

@@ -20,9 +20,10 @@ from ...models.dit.blocks import Block, GatedMLP, PlainMLP
 from ...models.dit.config import DiTConfig
 from ...models.dit.model import Conditioning
 from ...models.dit.streams import PerStream
-from ...quant.quantize import QuantizedTensor
+from ...quant.block_scaled import BLOCKS
+from ...quant.quantize import BlockScaledTensor, QuantizedTensor
 from .backend import QKV, TokenBackend
-from .quantized import BlockFormat, QuantizedLinear
+from .quantized import DATA_TYPES, BlockFormat, Quantized, QuantizedLinear
 from .tables import JointTables
 
 MLP_ROWS = 32768
@@ -81,22 +82,27 @@ class Walk:
         self.backend.step_tokens(tokens, step, kept=kept, out=out)
         return out
 
-    def _operand(self, like: Tensor, number: torch.dtype | None, free: Operand | None = None) -> Operand:
+    def _operand(self, like: Tensor, format: str | None, free: Operand | None = None) -> Operand:
         """Room for rows as many and as wide, in a format (their own for None); `free`, where it has that format."""
         rows, width = like.shape
-        if number is None:
+        if format is None:
             return free[:rows] if isinstance(free, Tensor) else torch.empty_like(like)
-        if isinstance(free, QuantizedTensor) and free.data.dtype == number:
+        kind, number = BlockScaledTensor if format in BLOCKS else QuantizedTensor, DATA_TYPES[format]
+        if isinstance(free, kind) and free.data.dtype == number:
             return _rows(free, slice(0, rows))
-        return QuantizedTensor(like.new_empty(rows, width, dtype=number), like.new_empty(rows, dtype=torch.float32))
+        data = like.new_empty(rows, width // 2 if number == torch.uint8 else width, dtype=number)
+        scale = like.new_empty(rows, dtype=torch.float32)
+        if format not in BLOCKS:
+            return QuantizedTensor(data, scale)
+        return BlockScaledTensor(data, scale, like.new_empty(rows, width // BLOCKS[format], dtype=torch.uint8))
 
     def _new(self, *shape: int) -> Tensor:
         """Room for values in the tokens' format."""
         return self.conditioning.text.new_empty(shape)
 
-    def _quantized(self, x: Tensor, activation: Activation, number: torch.dtype) -> QuantizedTensor:
+    def _quantized(self, x: Tensor, activation: Activation, format: str) -> Quantized:
         like = x.chunk(2, dim=1)[0] if activation == "gated silu" else x
-        out = cast(QuantizedTensor, self._operand(like, number))
+        out = cast(Quantized, self._operand(like, format))
         self.backend.quantize_rows(x, activation, out)
         return out
 
@@ -203,7 +209,7 @@ class Walk:
                 del inner
         return change
 
-    def _inner(self, mlp: nn.Module, x: Operand, number: torch.dtype | None) -> Operand:
+    def _inner(self, mlp: nn.Module, x: Operand, number: str | None) -> Operand:
         """What the MLP's last product takes, in the format that is asked for."""
         rows, width = row_count(x), self.config.mlp_width
         if isinstance(mlp, GatedMLP):
@@ -226,10 +232,7 @@ class Walk:
         gate, up = mlp.proj_in_gate, mlp.proj_in
         both = joined_rows(gate.weight, up.weight)
         if isinstance(gate, QuantizedLinear) and isinstance(up, QuantizedLinear):
-            scale = joined_rows(gate.scale, up.scale)
-            if both is None or scale is None:
-                both, scale = torch.cat([gate.weight, up.weight]), torch.cat([gate.scale, up.scale])
-            self.backend.multiply(cast(QuantizedTensor, x), QuantizedTensor(both, scale), None, gate_up)
+            self.backend.multiply(cast(Quantized, x), _joined(gate.matrix, up.matrix), None, gate_up)
         elif both is not None:
             torch.mm(cast(Tensor, x), both.t(), out=gate_up)
         else:
@@ -243,7 +246,7 @@ class Walk:
 
     def _product(self, layer: nn.Module, x: Operand, out: Tensor) -> None:
         if isinstance(layer, QuantizedLinear):
-            self.backend.multiply(cast(QuantizedTensor, x), layer.matrix, layer.bias, out)
+            self.backend.multiply(cast(Quantized, x), layer.matrix, layer.bias, out)
             return
         plain, linear = cast(Tensor, x), cast(nn.Linear, layer)
         if linear.bias is None:
@@ -269,13 +272,22 @@ def joined_rows(first: Tensor, second: Tensor) -> Tensor | None:
     return first.as_strided(shape, first.stride(), first.storage_offset())
 
 
+def _joined(first: Quantized, second: Quantized) -> Quantized:
+    """Two matrices as one."""
+    parts = [
+        joined_rows(a, b) if joined_rows(a, b) is not None else torch.cat([a, b])
+        for a, b in zip(first, second, strict=True)
+    ]
+    return type(first)(*cast(list[Tensor], parts))
+
+
 def row_count(x: Operand) -> int:
     """How many rows a product takes."""
     return len(x.data)
 
 
 def _rows(x: Operand, rows: slice) -> Operand:
-    return QuantizedTensor(x.data[rows], x.scale[rows]) if isinstance(x, QuantizedTensor) else x[rows]
+    return x[rows] if isinstance(x, Tensor) else type(x)(*(part[rows] for part in x))
 
 
 def _vectors(norms: PerStream) -> StreamVectors:

@@ -16,9 +16,9 @@ from torch import Tensor
 from ...models.dit.blocks import Block
 from ...models.dit.config import DiTConfig
 from ...models.dit.model import NaDiT
-from ...quant.quantize import QuantizedTensor
+from ...quant.block_scaled import BLOCKS
 from .block_images import BlockImage, ImagePrefetch, largest_image_bytes
-from .quantized import replace_linear
+from .quantized import DATA_TYPES, Quantized, replace_linear
 
 
 class StreamedDiT(NaDiT):
@@ -38,9 +38,11 @@ class StreamedDiT(NaDiT):
         self.requires_grad_(False)
         for block, image in zip(self.blocks, images, strict=True):
             for place in image.places:
-                if place.number is not None:
-                    weight = torch.empty(place.shape, dtype=place.number, device="meta")
-                    replace_linear(cast(Block, block), place.name, weight, weight.new_empty(len(weight)).float())
+                if place.number in DATA_TYPES:
+                    weight = torch.empty(place.shape, dtype=DATA_TYPES[place.number], device="meta")
+                    blocks = weight.new_empty(0, dtype=torch.uint8) if place.number in BLOCKS else None
+                    scale = weight.new_empty(len(weight), dtype=torch.float32)
+                    replace_linear(cast(Block, block), place.name, weight, scale, blocks)
         self._images = images
         self._offloaded = offloaded
         self._prefetch: ImagePrefetch | None = None
@@ -61,10 +63,10 @@ class StreamedDiT(NaDiT):
         images = ImagePrefetch.SLOTS * largest if self._offloaded else sum(image.nbytes for image in self._images)
         return images + max((image.unpacked_bytes(self.dtype) for image in self._images), default=0)
 
-    def as_stored(self, layer: int, name: str, number: torch.dtype) -> QuantizedTensor | None:
-        """A weight of a block as its file has it, on this model's device, if a product in `number` takes that."""
-        stored = self._images[layer].as_stored(name, number)
-        return stored and QuantizedTensor(stored.data.to(self.device), stored.scale.to(self.device))
+    def as_stored(self, layer: int, name: str, format: str) -> Quantized | None:
+        """A weight of a block as its file has it, on this model's device, if a product in `format` takes that."""
+        stored = self._images[layer].as_stored(name, format)
+        return stored and type(stored)(*(part.to(self.device) for part in stored))
 
     def loaded_blocks(self) -> Iterator[Block]:
         """The blocks in order, each with its matrices until the next one is asked for."""

@@ -15,9 +15,9 @@ from ...errors import CheckpointError
 from ...models.dit.config import DiTConfig
 from ...models.dit.model import NaDiT
 from ...models.vae.config import Shape
-from ...quant.quantize import quantize_rows
-from .block_images import PACKED_TYPES, BlockImage, Weight
-from .quantized import BlockFormat, matrix_of
+from ...quant.quantize import BlockScaledTensor
+from .block_images import PACKED_TYPES, SCALES, BlockImage, Weight
+from .quantized import BlockFormat, matrix_of, quantize
 from .streamed import StreamedDiT
 
 LARGEST_SHARE = 0.35
@@ -101,21 +101,25 @@ def quantized(dit: NaDiT, formats: Sequence[BlockFormat], *, offload: bool = Fal
     images: list[BlockImage] = []
     small = {name: tensor for name, tensor in dit.state_dict().items() if not name.startswith("blocks.")}
     for layer, block in enumerate(dit.loaded_blocks()):
-        weights, scales = [], {}
+        weights, blocks, scales = [], [], {}
         for name, tensor in block.state_dict().items():
             matrix = matrix_of(name) if tensor.ndim == 2 else None
             number = None if matrix is None else getattr(formats[layer], matrix)
             if number is not None:
                 stored = dit.as_stored(layer, name, number) if isinstance(dit, StreamedDiT) else None
-                data, scale = stored or quantize_rows(tensor.float(), number)
-                scales[name.removesuffix("weight") + "scale"] = scale
-                weights.append(Weight(name, tuple(tensor.shape), data, number=number))
+                found = stored or quantize(tensor.float(), number)
+                stem = name.removesuffix("weight")
+                scales[stem + "scale"] = found.scale
+                weights.append(Weight(name, tuple(found.data.shape), found.data, number=number))
+                if isinstance(found, BlockScaledTensor):
+                    blocks.append(Weight(stem + "blocks", tuple(found.blocks.shape), found.blocks, number=SCALES))
             elif tensor.ndim == 2:
                 weights.append(Weight(name, tuple(tensor.shape), tensor))
             else:
                 small[f"blocks.{layer}.{name}"] = tensor
         small |= {f"blocks.{layer}.{name}": scale for name, scale in _joined_scales(scales).items()}
-        images.append(BlockImage.of(weights, dit.device, pinned=offload))
+        # A gate and what it gates stand one after the other, and so do their blocks.
+        images.append(BlockImage.of([*weights, *blocks], dit.device, pinned=offload))
         if frees:
             block.to("meta")
     out = StreamedDiT(dit.config, images, offloaded=offload)

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ...device import MatrixRates
-from ..configs import AttentionConfig, ConvConfig, ConvProblem, Format, ProductConfig, WindowConfig
+from ..configs import AttentionConfig, ConvConfig, ConvProblem, Format, MatrixFormat, ProductConfig, WindowConfig
 
-MMA_SYNC: dict[Format, str] = {
+MMA_SYNC: dict[MatrixFormat, str] = {
     "fp8": "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32",
     "int8": "mma.sync.aligned.m16n8k32.row.col.satfinite.s32.s8.s8.s32",
     "fp16": "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
@@ -22,7 +22,7 @@ class Efficiency:
     matrix_16_bit: float
     """Of the FP16 and BF16 rate."""
     matrix_8_bit: float
-    """Of the FP8, MXFP8 and INT8 rate."""
+    """Of the FP8, MXFP8 and INT8 rate, and of the NVFP4 rate."""
     bandwidth: float
     """Of the memory bandwidth."""
     windows: float
@@ -33,10 +33,10 @@ class Efficiency:
     """Pinned host memory over PCIe 4.0 x16, one direction."""
     source: str = ""
     """Where the shares come from."""
-    products: Mapping[Format, float] = field(default_factory=dict)
+    products: Mapping[MatrixFormat, float] = field(default_factory=dict)
     """Of a format's rate, by the transformer's products, where our kernel reaches another share of it."""
 
-    def share(self, format: Format) -> float:
+    def share(self, format: MatrixFormat) -> float:
         """Of the rate of a format, by a large matrix product."""
         return self.matrix_16_bit if format in ("fp16", "bf16") else self.matrix_8_bit
 
@@ -84,15 +84,15 @@ class Architecture:
     """With 8-bit queries and keys and FP8 values; None where there is no FP8."""
     windows: WindowConfig | None = None
     """The cut of the attention over windows; None where PyTorch's is used, because nobody has tried the kernel."""
-    matrices: Mapping[Format, ProductConfig | None] = field(default_factory=dict)
-    """The 8-bit formats of the transformer's matrix products, the one that `auto` tries first, each with the cut of our
-    kernel, or None where PyTorch's own is used."""
+    matrices: Mapping[MatrixFormat, ProductConfig | None] = field(default_factory=dict)
+    """The formats in 8 and 4 bits of the transformer's matrix products, the one that `auto` tries first, each with the
+    cut of our kernel, or None where PyTorch's own is used."""
     pairs_frames: bool = False
     """Whether two frames are computed from four products. A tile then needs two sums of 128 x 128, and twice the
     operands in shared memory, which pays where both are plenty; False where it has not been measured."""
 
     # What the compiled kernels must show.
-    instructions: Mapping[Format, str] = field(default_factory=lambda: MMA_SYNC)
+    instructions: Mapping[MatrixFormat, str] = field(default_factory=lambda: MMA_SYNC)
     """Part of the name of the tensor-core instruction that the PTX must have, by format."""
     pipeline_buffers: tuple[int, int] = (-1, -1)
     """Buffers in shared memory beyond the pipeline's depth, for the pixels and for the weights, as Triton 3.6 has it:

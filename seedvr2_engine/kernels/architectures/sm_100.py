@@ -1,7 +1,7 @@
 """Blackwell of the data centre: `tcgen05`, which multiplies from shared into tensor memory."""
 
 from ...device import MatrixRates
-from ..configs import AttentionConfig, ConvConfig, ConvProblem
+from ..configs import AttentionConfig, ConvConfig, ConvProblem, ProductConfig
 from .record import DATA_CENTRE, Architecture
 
 
@@ -20,7 +20,7 @@ ARCHITECTURE = Architecture(
     products="B200",
     evidence="compiled ahead of time, never run",
     shared_memory_bytes=232_448,
-    flop_per_sm_clock=MatrixRates(bf16=8192, fp8=16384, int8=16384, mxfp8=16384),
+    flop_per_sm_clock=MatrixRates(bf16=8192, fp8=16384, int8=16384, mxfp8=16384, nvfp4=32768),
     efficiency=DATA_CENTRE,
     has_descriptors=True,
     formats=("fp8", "fp16", "bf16"),
@@ -33,8 +33,15 @@ ARCHITECTURE = Architecture(
     attention=AttentionConfig(128, 32, 256, warps=8, stages=2, uses_tma=True),
     # Wider tiles spill registers.
     attention_8bit=AttentionConfig(128, 64, 128, warps=8, stages=2, uses_tma=True),
-    matrices={"fp8": None},
+    # MXFP8 has the rate of FP8, and is for weights that do not bear a scale a row.
+    matrices={
+        "nvfp4": ProductConfig(128, 128, 256, warps=8, stages=3, uses_tma=True),
+        "fp8": None,
+        "mxfp8": ProductConfig(128, 128, 128, warps=8, stages=3, uses_tma=True),
+    },
     instructions={
+        "nvfp4": "kind::mxf4nvf4.block_scale.scale_vec::4X",
+        "mxfp8": "kind::mxf8f6f4.block_scale.scale_vec::1X",
         "fp8": "tcgen05.mma.cta_group::1.kind::f8f6f4",
         "fp16": "tcgen05.mma.cta_group::1.kind::f16",
         "bf16": "tcgen05.mma.cta_group::1.kind::f16",

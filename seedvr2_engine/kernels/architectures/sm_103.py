@@ -1,4 +1,4 @@
-"""Blackwell Ultra: an sm_100 with faster FP4, which nothing here uses, and hardly any FP64."""
+"""Blackwell Ultra: an sm_100 with faster FP4 and hardly any FP64."""
 
 from dataclasses import replace
 
@@ -8,6 +8,6 @@ ARCHITECTURE = replace(
     sm_100.ARCHITECTURE,
     sm="sm_103",
     products="B300",
-    # FP8 and 16 bits as sm_100 (HGX B300: 4500 TFLOP/s of dense FP8 each). Of INT8 contradicting rates are published.
-    flop_per_sm_clock=replace(sm_100.ARCHITECTURE.flop_per_sm_clock, int8=0),
+    # HGX B300: 13.5 PFLOP/s of dense FP4 each, 4.5 of FP8, and 16 bits as sm_100. INT8 is published with several rates.
+    flop_per_sm_clock=replace(sm_100.ARCHITECTURE.flop_per_sm_clock, int8=0, nvfp4=49152),
 )

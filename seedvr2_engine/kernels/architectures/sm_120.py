@@ -11,7 +11,7 @@ ARCHITECTURE = Architecture(
     products="RTX 50 series, RTX PRO Blackwell",
     evidence="compiled ahead of time, never run",
     shared_memory_bytes=101_376,
-    flop_per_sm_clock=MatrixRates(bf16=512, fp8=1024, int8=2048, mxfp8=2048),
+    flop_per_sm_clock=MatrixRates(bf16=512, fp8=1024, int8=2048, mxfp8=2048, nvfp4=4096),
     efficiency=GEFORCE,
     has_descriptors=True,
     formats=("mxfp8", "fp8", "int8", "fp16", "bf16"),
@@ -19,7 +19,10 @@ ARCHITECTURE = Architecture(
     # With 99 kB of shared memory, 64 queries alone take 64 kB.
     attention=AttentionConfig(64, 16, 512, warps=8, stages=2, uses_tma=True),
     attention_8bit=AttentionConfig(64, 32, 512, warps=8, stages=2, uses_tma=True),
-    # INT8 first: on GeForce parts it has twice the rate of FP8 with FP32 sums.
-    matrices={format: ProductConfig(128, 128, 128, warps=8, stages=3, uses_tma=True) for format in ("int8", "fp8")},
-    instructions=MMA_SYNC | {"mxfp8": "kind::mxf8f6f4.block_scale"},
+    # On GeForce parts INT8 and MXFP8 have twice the rate of FP8 with FP32 sums, and NVFP4 four times that.
+    matrices={
+        format: ProductConfig(128, 128, 128, warps=8, stages=3, uses_tma=True)
+        for format in ("nvfp4", "int8", "mxfp8", "fp8")
+    },
+    instructions=MMA_SYNC | {"mxfp8": "kind::mxf8f6f4.block_scale", "nvfp4": "kind::mxf4nvf4.block_scale"},
 )

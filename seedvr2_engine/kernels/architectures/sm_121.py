@@ -13,7 +13,7 @@ ARCHITECTURE = replace(
     sm_120.ARCHITECTURE,
     sm="sm_121",
     products="GB10 (DGX Spark)",
-    flop_per_sm_clock=MatrixRates(bf16=1024, fp8=2048, int8=2048, mxfp8=2048),
+    flop_per_sm_clock=MatrixRates(bf16=1024, fp8=2048, int8=2048, mxfp8=2048, nvfp4=4096),
     formats=("int8", "fp16", "bf16"),
     # Compiled with Triton 3.7.1: every MXFP8 convolution multiplies in BF16 there, and wants 131 kB of shared memory.
     # Those in FP8 multiply in FP16, at half the rate of INT8, which has its own instruction.

@@ -7,10 +7,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...quant.quantize import QuantizedTensor
+from ...quant.quantize import BlockScaledTensor, QuantizedTensor
 from ..launch import launch
 from .operands import Operand, TokenStep
-from .rows import halves, in_8_bits, limit_of, row_scale
+from .rows import format_constants, halves, store_rounded
 
 STEP_ROWS, STEP_WARPS = 4, 4
 SILU_ROWS, SILU_COLUMNS, SILU_WARPS = 4, 1024, 4
@@ -39,13 +39,14 @@ def changed(x, change, source, c, mask, gate, WIDTH: tl.constexpr, ADDS: tl.cons
 @triton.jit(do_not_specialize=["video_rows", "rows"])
 def step_tokens_kernel(
     x, change, order, gate_video, gate_text, scale_video, scale_text, shift_video, shift_text, kept, out, out_scale,
-    video_rows, rows, eps,
+    out_blocks, video_rows, rows, eps,
     WIDTH: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr, LIMIT: tl.constexpr,
+    BLOCK: tl.constexpr,
     ADDS: tl.constexpr, REORDERS: tl.constexpr, KEEPS: tl.constexpr, GIVES: tl.constexpr, NORMALISES: tl.constexpr,
 ):  # fmt: skip
     """`ROWS` rows of one stream: x + change * gate, kept; then normalised, scaled and shifted.
 
-    With a LIMIT, what is given is in 8 bits, and the scale of each row beside it.
+    With a LIMIT, what is given is in 8 or 4 bits, and the scales beside it.
     A row is worked on in two parts, HEAD and TAIL wide, because one that is a power of two would leave threads idle.
     """
     program = tl.program_id(0)
@@ -83,11 +84,8 @@ def step_tokens_kernel(
             head = head * inverse * head_scale + head_shift
             tail = tail * inverse * tail_scale + tail_shift
         if LIMIT:
-            scale = row_scale(tl.maximum(tl.max(tl.abs(head), axis=0), tl.max(tl.abs(tail), axis=0)), LIMIT)
-            tl.store(out_scale + row, scale, mask=there)
-            head = in_8_bits(head, 1.0 / scale, LIMIT)
-            tail = in_8_bits(tail, 1.0 / scale, LIMIT)
-        if GIVES:
+            store_rounded(head, tail, row, there, out, out_scale, out_blocks, WIDTH, HEAD, TAIL, LIMIT, BLOCK)
+        elif GIVES:
             tl.store(out + target + h, head.to(out.dtype.element_ty), mask=in_head & there)
             tl.store(out + target + t, tail.to(out.dtype.element_ty), mask=in_tail & there)
 
@@ -110,10 +108,12 @@ def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Operand
 
     x (rows, width), 16 bits or float32; kept: the sum, may be x itself if the order stays; out: what is normalised.
     Both have the rows that are wanted, no more than x: leaving out the text's rows leaves the text out. An `out` in
-    8 bits gets its scales as well.
+    8 or 4 bits gets its scales as well.
     """
-    data, out_scale = out if isinstance(out, QuantizedTensor) else (out, None)
-    limit = 0 if out_scale is None or data is None else limit_of(data)
+    data, out_scale, blocks, limit, block = out, None, None, 0, 0
+    if isinstance(out, (QuantizedTensor, BlockScaledTensor)):
+        data, out_scale = out.data, out.scale
+        blocks, limit, block = format_constants(out)
     rows = next(len(tensor) for tensor in (kept, data) if tensor is not None)
     width = x.shape[1]
     video_rows = min(step.video_rows, rows)
@@ -122,8 +122,8 @@ def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Operand
     grid = (triton.cdiv(video_rows, STEP_ROWS) + triton.cdiv(rows - video_rows, STEP_ROWS),)
     launch(
         step_tokens_kernel, grid,
-        x, step.change, step.order, *gate, *scale, *shift, kept, data, out_scale, video_rows, rows, step.eps,
-        WIDTH=width, HEAD=head, TAIL=tail, ROWS=STEP_ROWS, LIMIT=limit,
+        x, step.change, step.order, *gate, *scale, *shift, kept, data, out_scale, blocks, video_rows, rows, step.eps,
+        WIDTH=width, HEAD=max(head, block), TAIL=max(tail, block), ROWS=STEP_ROWS, LIMIT=limit, BLOCK=block,
         ADDS=step.change is not None,
         REORDERS=step.order is not None, KEEPS=kept is not None, GIVES=data is not None,
         NORMALISES=step.scale is not None, num_warps=STEP_WARPS,

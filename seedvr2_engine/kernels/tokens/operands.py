@@ -9,10 +9,10 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from ...quant.quantize import QuantizedTensor
+from ...quant.quantize import BlockScaledTensor, QuantizedTensor
 
-Operand: TypeAlias = Tensor | QuantizedTensor
-"""Rows that a matrix product takes: 16 bits (or float32), or 8 bits with a scale for each row."""
+Operand: TypeAlias = Tensor | QuantizedTensor | BlockScaledTensor
+"""Rows that a matrix product takes: 16 bits (or float32), or fewer with a scale for each row and perhaps each block."""
 Activation = Literal["none", "gated silu", "gelu"]
 """What happens to rows before they are quantised. "gated silu": (rows, 2 * width), gates before what they gate."""
 

@@ -4,13 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...quant.quantize import LIMITS, QuantizedTensor
+from ...quant.block_scaled import dequantize_blocks, quantize_blocks
+from ...quant.quantize import LIMITS, BlockScaledTensor, QuantizedTensor
 from .operands import Activation, JoinStep, Operand, Placement, StreamVectors, TokenStep
 
 
 def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Operand | None) -> None:
     """Reference of `gates.step_tokens`."""
-    data = out.data if isinstance(out, QuantizedTensor) else out
+    data = out if out is None or isinstance(out, Tensor) else out.data
     rows = torch.arange(_rows_out(kept, data), device=x.device)
     is_text = (rows >= step.video_rows)[:, None]
     if step.order is not None:
@@ -25,10 +26,10 @@ def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Operand
         if step.scale is not None and step.shift is not None:
             normed = F.rms_norm(value.float(), value.shape[-1:], None, step.eps)
             value = normed * _of_rows(step.scale, is_text) + _of_rows(step.shift, is_text)
-        if isinstance(out, QuantizedTensor):
-            quantize_rows(value, "none", out)
-        else:
+        if isinstance(out, Tensor):
             out.copy_(value)
+        else:
+            quantize_rows(value, "none", out)
 
 
 def join_parts(qkv: Tensor, step: JoinStep, outs: tuple[Tensor | None, Tensor | None, Tensor | None]) -> None:
@@ -62,7 +63,7 @@ def gate_silu(gate_up: Tensor, out: Tensor) -> None:
     out.copy_(F.silu(gate) * up)
 
 
-def quantize_rows(x: Tensor, activation: Activation, out: QuantizedTensor) -> None:
+def quantize_rows(x: Tensor, activation: Activation, out: QuantizedTensor | BlockScaledTensor) -> None:
     """Reference of `rows.quantize_rows`."""
     value = x.float()
     if activation == "gated silu":
@@ -70,6 +71,11 @@ def quantize_rows(x: Tensor, activation: Activation, out: QuantizedTensor) -> No
         value = F.silu(gate) * up
     elif activation == "gelu":
         value = F.gelu(value, approximate="tanh")
+    if isinstance(out, BlockScaledTensor):
+        found = quantize_blocks(value.float(), "mxfp8" if out.data.is_floating_point() else "nvfp4")
+        for part, result in zip(out, found, strict=True):
+            part.copy_(result)
+        return
     limit = LIMITS[out.data.dtype]
     largest = value.abs().amax(dim=1)
     scale = torch.where(largest > 0, largest / limit, 1.0)
@@ -80,8 +86,18 @@ def quantize_rows(x: Tensor, activation: Activation, out: QuantizedTensor) -> No
     out.data.copy_(scaled.clamp(-limit, limit).to(out.data.dtype))
 
 
-def multiply(x: QuantizedTensor, weight: QuantizedTensor, bias: Tensor | None, out: Tensor, _config: object) -> None:
-    """Reference of `product.multiply`: exact products and sums in FP64, as INT32 sums are, then scaled in float32."""
+def multiply(
+    x: QuantizedTensor | BlockScaledTensor,
+    weight: QuantizedTensor | BlockScaledTensor,
+    bias: Tensor | None,
+    out: Tensor,
+    _config: object,
+) -> None:
+    """Reference of both `multiply`: exact products and sums in FP64, as INT32 sums are, then scaled in float32."""
+    if isinstance(x, BlockScaledTensor) and isinstance(weight, BlockScaledTensor):
+        whole = (dequantize_blocks(x).double() @ dequantize_blocks(weight).double().t()).float()
+        out.copy_(whole if bias is None else whole + bias.float())
+        return
     sums = (x.data.double() @ weight.data.double().t()).float()
     value = sums * x.scale[:, None] * weight.scale
     out.copy_(value if bias is None else value + bias.float())

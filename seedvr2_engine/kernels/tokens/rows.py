@@ -4,8 +4,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...quant.quantize import LIMITS, QuantizedTensor
+from ...quant.block_scaled import BLOCKS
+from ...quant.quantize import LIMITS, BlockScaledTensor, QuantizedTensor
 from ..launch import launch
+from .block_rows import store_mxfp8, store_nvfp4
 from .operands import Activation
 
 WARPS = 8
@@ -40,9 +42,38 @@ def activated(x, at, c, mask, WIDTH: tl.constexpr, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
+def store_rounded(
+    head, tail, row, there, out, scales, blocks,
+    WIDTH: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, LIMIT: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """A row, in two parts, in the format that LIMIT and BLOCK mean: zeros stand where a part is beyond the width."""
+    largest = tl.maximum(tl.max(tl.abs(head), axis=0), tl.max(tl.abs(tail), axis=0))
+    if BLOCK == 32:
+        tl.store(scales + row, 1.0, mask=there)
+        target = out + row.to(tl.int64) * WIDTH
+        store_mxfp8(head, target, blocks + row.to(tl.int64) * (WIDTH // 32), 0, there, WIDTH, HEAD)
+        store_mxfp8(tail, target, blocks + row.to(tl.int64) * (WIDTH // 32), HEAD, there, WIDTH, TAIL)
+    elif BLOCK == 16:
+        scale = row_scale(largest, 2688)
+        tl.store(scales + row, scale, mask=there)
+        target = out + row.to(tl.int64) * (WIDTH // 2)
+        store_nvfp4(head, scale, target, blocks + row.to(tl.int64) * (WIDTH // 16), 0, there, WIDTH, HEAD)
+        store_nvfp4(tail, scale, target, blocks + row.to(tl.int64) * (WIDTH // 16), HEAD, there, WIDTH, TAIL)
+    else:
+        h = tl.arange(0, HEAD)
+        t = HEAD + tl.arange(0, TAIL)
+        scale = row_scale(largest, LIMIT)
+        tl.store(scales + row, scale, mask=there)
+        target = out + row.to(tl.int64) * WIDTH
+        kind: tl.constexpr = out.dtype.element_ty
+        tl.store(target + h, in_8_bits(head, 1.0 / scale, LIMIT).to(kind), mask=(h < WIDTH) & there)
+        tl.store(target + t, in_8_bits(tail, 1.0 / scale, LIMIT).to(kind), mask=(t < WIDTH) & there)
+
+
+@triton.jit
 def quantize_rows_kernel(
-    x, out, scales, WIDTH: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, STRIDE: tl.constexpr,
-    LIMIT: tl.constexpr, ACTIVATION: tl.constexpr,
+    x, out, scales, blocks, WIDTH: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, STRIDE: tl.constexpr,
+    LIMIT: tl.constexpr, BLOCK: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     """One row, in two parts, HEAD and TAIL wide."""
     row = tl.program_id(0).to(tl.int64)
@@ -50,12 +81,7 @@ def quantize_rows_kernel(
     t = HEAD + tl.arange(0, TAIL)
     head = activated(x, row * STRIDE, h, h < WIDTH, WIDTH, ACTIVATION)
     tail = activated(x, row * STRIDE, t, t < WIDTH, WIDTH, ACTIVATION)
-    scale = row_scale(tl.maximum(tl.max(tl.abs(head), axis=0), tl.max(tl.abs(tail), axis=0)), LIMIT)
-    tl.store(scales + row, scale)
-    target = out + row * WIDTH
-    kind: tl.constexpr = out.dtype.element_ty
-    tl.store(target + h, in_8_bits(head, 1.0 / scale, LIMIT).to(kind), mask=h < WIDTH)
-    tl.store(target + t, in_8_bits(tail, 1.0 / scale, LIMIT).to(kind), mask=t < WIDTH)
+    store_rounded(head, tail, row, True, out, scales, blocks, WIDTH, HEAD, TAIL, LIMIT, BLOCK)
 
 
 def halves(width: int) -> tuple[int, int]:
@@ -66,20 +92,25 @@ def halves(width: int) -> tuple[int, int]:
     return head, triton.next_power_of_2(width - head)
 
 
-def limit_of(data: Tensor) -> int:
-    """The largest magnitude of an 8-bit tensor's format."""
-    return int(LIMITS[data.dtype])
+def format_constants(out: QuantizedTensor | BlockScaledTensor) -> tuple[Tensor | None, int, int]:
+    """Scales of blocks, if any, the largest magnitude of the format, and how many values a block has (0: a row)."""
+    if isinstance(out, BlockScaledTensor):
+        return out.blocks, 448, BLOCKS["mxfp8" if out.data.is_floating_point() else "nvfp4"]
+    return None, int(LIMITS[out.data.dtype]), 0
 
 
-def quantize_rows(x: Tensor, activation: Activation, out: QuantizedTensor) -> None:
-    """Rows (rows, width), activated, into 8 bits with a scale for each; `reference.quantize_rows` is the reference.
+def quantize_rows(x: Tensor, activation: Activation, out: QuantizedTensor | BlockScaledTensor) -> None:
+    """Rows (rows, width), activated, into 8 or 4 bits; `reference.quantize_rows` is the reference.
 
     x is (rows, 2 * width) for "gated silu", gates before what they gate. Computed in float32 and rounded once.
     """
-    rows, width = out.data.shape
+    rows = len(out.data)
+    width = x.shape[1] // (2 if activation == "gated silu" else 1)
     head, tail = halves(width)
+    blocks, limit, block = format_constants(out)
     launch(
         quantize_rows_kernel, (rows,),
-        x, *out, WIDTH=width, HEAD=head, TAIL=tail, STRIDE=x.shape[1], LIMIT=limit_of(out.data),
-        ACTIVATION=activation, num_warps=WARPS,
+        x, out.data, out.scale, blocks, WIDTH=width, HEAD=max(head, block), TAIL=max(tail, block),
+        STRIDE=x.shape[1], LIMIT=limit,
+        BLOCK=block, ACTIVATION=activation, num_warps=WARPS,
     )  # fmt: skip

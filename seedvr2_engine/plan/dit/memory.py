@@ -4,7 +4,7 @@ import math
 
 from ...models.dit.config import DiTConfig
 
-STORED_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0}
+STORED_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "mxfp8": 33 / 32, "nvfp4": 9 / 16}
 """Bytes of one weight of a block's matrices in each format, scales of blocks included; those of rows are beside it."""
 
 
@@ -18,7 +18,7 @@ def weight_bytes(config: DiTConfig, format: str) -> int:
             continue
         total += STORED_BYTES[format] * numbers
         # One float32 scale a row.
-        total += 4 * shape[0] if format in ("fp8", "int8") else 0
+        total += 0 if format in ("bf16", "fp16") else 4 * shape[0]
     return round(total)
 
 

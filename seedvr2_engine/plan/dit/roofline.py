@@ -13,7 +13,7 @@ from ...device import DeviceSpec
 from ...errors import InvalidArgumentError
 from ...kernels.architectures import ARCHITECTURES
 from ...kernels.architectures.record import Efficiency
-from ...kernels.configs import Format
+from ...kernels.configs import MatrixFormat
 from ...models.dit.config import DiTConfig
 from ...models.dit.flop import velocity_flop
 from ...models.dit.geometry import Execution, plan_geometry
@@ -41,7 +41,7 @@ class Chunk(NamedTuple):
 class TransformerTime:
     """The time of one velocity in one number format."""
 
-    format: Format
+    format: MatrixFormat
     """Of the operands of the blocks' matrix products."""
     products_ms: float
     """Matrix products."""
@@ -58,14 +58,14 @@ class TransformerTime:
         return max(self.products_ms + self.attention_ms + self.passes_ms, self.host_ms)
 
 
-def transformer_formats(sm: str) -> tuple[Format, ...]:
+def transformer_formats(sm: str) -> tuple[MatrixFormat, ...]:
     """The formats of the transformer's products on an architecture, the one that `auto` tries first; BF16 is last."""
     architecture = ARCHITECTURES.get(sm)
     return () if architecture is None else (*architecture.matrices, "bf16")
 
 
-def choose_transformer_format(wanted: str, device: DeviceSpec) -> Format:
-    """The format that a precision means on a GPU, if weights bear it: `auto` is the first that the GPU has.
+def choose_transformer_format(wanted: str, device: DeviceSpec) -> MatrixFormat:
+    """The format that a precision means on a GPU, if weights bear it: `auto` is the first in 8 bits, as few bear 4.
 
     Raises InvalidArgumentError for a format that is not computed there.
     """
@@ -73,7 +73,7 @@ def choose_transformer_format(wanted: str, device: DeviceSpec) -> Format:
     if not formats:
         raise InvalidArgumentError(f"dit precision: expected a GPU that is known, got {device.name} ({device.sm}).")
     for format in (*formats, "fp16"):
-        if wanted in (format, "auto"):
+        if wanted == format or (wanted == "auto" and format != "nvfp4"):
             return format
     raise InvalidArgumentError(
         f"dit precision: {wanted} was asked for, but {device.name} ({device.sm}) computes {', '.join(formats)}; "
@@ -82,7 +82,7 @@ def choose_transformer_format(wanted: str, device: DeviceSpec) -> Format:
 
 
 def transformer_time(
-    config: DiTConfig, chunk: Chunk, format: Format, device: DeviceSpec, *, offload: bool = False
+    config: DiTConfig, chunk: Chunk, format: MatrixFormat, device: DeviceSpec, *, offload: bool = False
 ) -> TransformerTime | None:
     """The time of a chunk on `device`; None where its rates or its bandwidth are not known.
 
@@ -110,13 +110,13 @@ def transformer_time(
     return TransformerTime(format, layers * products_ms, layers * attention_ms, layers * passes_ms, host_ms)
 
 
-def _product_rate(format: Format, device: DeviceSpec, use: Efficiency) -> float:
+def _product_rate(format: MatrixFormat, device: DeviceSpec, use: Efficiency) -> float:
     share = use.products.get(format)
     whole = matrix_rate(format, device, use)
     return whole if share is None else whole / use.share(format) * share
 
 
-def _products(config: DiTConfig, rows: int, format: Format) -> Iterator[tuple[int, int, float]]:
+def _products(config: DiTConfig, rows: int, format: MatrixFormat) -> Iterator[tuple[int, int, float]]:
     """Depth, columns and bytes of every product of a layer; video and text have the same sizes."""
     stored = STORED_BYTES[format]
     width, inner, mlp = config.width, config.attention_width, config.mlp_width
@@ -125,7 +125,7 @@ def _products(config: DiTConfig, rows: int, format: Format) -> Iterator[tuple[in
         yield depth, columns, stored * depth * (rows + columns) + 2.0 * rows * columns
 
 
-def _passes(config: DiTConfig, rows: int, format: Format) -> Iterator[float]:
+def _passes(config: DiTConfig, rows: int, format: MatrixFormat) -> Iterator[float]:
     """Bytes of every pass between a layer's products: tokens and changes have 16 bits, what a product takes its own."""
     stored = STORED_BYTES[format]
     width, inner, mlp = config.width, config.attention_width, config.mlp_width

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from seedvr2_engine import load_dit
 from seedvr2_engine.engine.dit import block_images
 from seedvr2_engine.engine.dit.block_images import BlockImage, ImagePrefetch, Weight
-from seedvr2_engine.engine.dit.quantized import BlockFormat, QuantizedLinear
+from seedvr2_engine.engine.dit.quantized import DATA_TYPES, BlockFormat, QuantizedLinear, dequantize
 from seedvr2_engine.engine.dit.streamed import StreamedDiT
 from seedvr2_engine.engine.dit.weights import quantized
 from seedvr2_engine.errors import CheckpointError
@@ -140,7 +140,7 @@ def test_packed_weights_stay_packed(files):
 @pytest.mark.parametrize("offload", [False, True])
 @pytest.mark.parametrize(
     ("file", "number"),
-    [("fp8", torch.float8_e4m3fn), ("scaled", torch.float8_e4m3fn), ("int8", torch.int8)],
+    [("fp8", "fp8"), ("scaled", "fp8"), ("int8", "int8")],
 )
 def test_a_file_in_the_format_of_the_products_is_used_as_it_is(files, file, number, offload):
     dit = load_dit(files / f"{file}.safetensors", packed=True, offload=offload)
@@ -158,8 +158,27 @@ def test_a_file_in_the_format_of_the_products_is_used_as_it_is(files, file, numb
         assert not isinstance(block.mlp.of("vid").proj_out, QuantizedLinear)
 
 
+@pytest.mark.parametrize("kind", ["mxfp8", "nvfp4"])
+def test_a_file_with_block_scales_is_used_as_it_is(tmp_path, kind):
+    tensors = {n: t for n, t in quantised(random_state(), kind).items() if not n.endswith("pre_quant_scale")}
+    save_file(tensors, tmp_path / "dit.safetensors")
+    dit = load_dit(tmp_path / "dit.safetensors", packed=True)
+    served = quantized(dit, [BlockFormat.all_in(kind)] * 3)
+    compared = 0
+    for block, plain in zip(served.loaded_blocks(), dit.loaded_blocks(), strict=True):
+        for name, layer in block.named_modules():
+            if isinstance(layer, QuantizedLinear):
+                compared += 1
+                values = plain.get_submodule(name).weight
+                torch.testing.assert_close(dequantize(layer.matrix), values, rtol=1e-6, atol=1e-9)
+    assert compared == 10 + 5 + 5
+    found = dit.as_stored(1, "mlp.all.proj_out.weight", kind)
+    stored = tensors["blocks.1.mlp.all.proj_out.weight"].view(torch.uint8)
+    assert torch.equal(found.data.view(torch.uint8), stored)
+
+
 @pytest.mark.parametrize(
-    ("file", "number"), [("rotated", torch.int8), ("fp8", torch.int8), ("int8", torch.float8_e4m3fn)]
+    ("file", "number"), [("rotated", "int8"), ("fp8", "int8"), ("int8", "fp8"), ("nvfp4", "nvfp4")]
 )
 def test_what_is_in_another_format_is_rounded_anew(files, file, number):
     dit = load_dit(files / f"{file}.safetensors", packed=True)
@@ -169,7 +188,7 @@ def test_what_is_in_another_format_is_rounded_anew(files, file, number):
     blocks, other_blocks = dit.loaded_blocks(), served.loaded_blocks()
     values = next(blocks).mlp["vid"].proj_out.weight
     layer = next(other_blocks).mlp["vid"].proj_out
-    data, scale = quantize_rows(values, number)
+    data, scale = quantize_rows(values, DATA_TYPES[number])
     assert torch.equal(layer.weight.float(), data.float())
     assert torch.equal(layer.scale, scale)
 
