@@ -143,3 +143,23 @@ def test_counts_cover_the_picture() -> None:
     assert counts.sum() == 4 * HEIGHT * WIDTH
     assert layout.chunk_counts(counts).sum() == counts.sum()
     assert layout.chunk_counts(counts).numel() <= layout.CHUNKS
+
+
+def test_many_tiles_of_a_chunk_are_merged_block_by_block() -> None:
+    """From 1080p on a chunk has more tiles than are merged at a time."""
+    tiles, channels = 128 * layout.CHUNKS, 32
+    partials = torch.rand(1, tiles, 2, channels, generator=torch.Generator().manual_seed(5))
+    # The means of the second half of a chunk are far from those of the first.
+    partials[:, :, 0] += (torch.arange(tiles) // 64 % 2 * 10.0)[:, None]
+    counts = torch.full((tiles,), 128, dtype=torch.int32)
+    actual, expected = (torch.full((1, layout.CHUNKS, 4, channels), float("nan")) for _ in "ab")
+    groupnorm.combine(partials, counts, actual)
+    reference.combine(partials, counts, expected)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_frame_that_is_negative_everywhere_has_a_bound() -> None:
+    operands = NormOperands(torch.zeros(64), torch.full((64,), -1.278))
+    target = run(groupnorm, picture(64), operands, NormSpec(limit=127.0, exponent_floor=-20), torch.int8)
+    values = target.frames[[2, 1]].float() * torch.exp2(target.exponents[[2, 1]].float())[:, None, None, None]
+    torch.testing.assert_close(values, torch.full_like(values, -0.27846), atol=2e-3, rtol=0)
