@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from seedvr2_engine.checkpoint.convert import convert_to_gguf
-from training.network import NANO, Network, Weights, fold_soft_norms, initial_weights
+from training.network import NANO, Network, Weights, decoder_part, fold_soft_norms, initial_weights
 from training.optimiser import FlatWeights
 from training.scenes import ClipShape, SceneBank
 from training.state import load_state
@@ -66,7 +66,7 @@ def export(state: Path, safetensors: Path, gguf: Path) -> None:
 def export_decoder(state: Path, shipped: Path, safetensors: Path, gguf: Path) -> None:
     """Write both files with the decoder of a state of `tune_decoder` and the rest of an FP16 file."""
     weights: Weights = load_file(shipped)
-    flat = FlatWeights({name: tensor for name, tensor in weights.items() if name.startswith("decoder.")})
+    flat = FlatWeights(decoder_part(weights))
     load_state(state, {"average": flat.vector})
     write(weights | fold_soft_norms(flat.views()), safetensors, gguf)
 

@@ -50,6 +50,11 @@ def unfold_soft_norms(weights: Weights) -> Weights:
     return {name: w * factor if SOFT_STREAM_WRITERS.match(name) else w for name, w in weights.items()}
 
 
+def decoder_part(weights: Weights) -> Weights:
+    """The decoder's tensors, FP32, in the order of `VAEConfig.tensor_shapes`, whatever the order of the file."""
+    return {name: weights[name].float() for name in NANO.tensor_shapes() if name.startswith("decoder.")}
+
+
 def initial_weights(rng: torch.Generator, config: VAEConfig = NANO) -> Weights:
     """Random FP32 weights: variance-preserving convolutions, quiet residual branches, open skip paths."""
     weights: Weights = {}

@@ -24,7 +24,7 @@ from training.dit_data import FrozenVAE
 from training.dit_losses import luma, texture_distance, unlikeness
 from training.dit_network import TEXT, Restorer
 from training.losses import LossWeights, picture_terms, psnr, total_loss
-from training.network import NANO, Network, Weights, fold_soft_norms, norm_silu, unfold_soft_norms
+from training.network import NANO, Network, Weights, decoder_part, fold_soft_norms, norm_silu, unfold_soft_norms
 from training.optimiser import FlatWeights, Optimiser
 from training.quantise import fp8_rounded, q8_rounded
 from training.scenes import SceneBank
@@ -96,7 +96,7 @@ class Tuner:
         self.soft = Network(norm, soft=True)
         self.shipped = Network(norm, soft=False)
         self.rounding = Network(norm, soft=False, rounded=fp8_rounded)
-        decoder = unfold_soft_norms(decoder_of(settings.vae, device))
+        decoder = unfold_soft_norms(decoder_part(load_file(settings.vae, device=str(device))))
         self.weights = FlatWeights(decoder)
         self.average = self.weights.vector.clone()
         self.optimiser = Optimiser(self.weights, matrix_rate=settings.matrix_rate, vector_rate=settings.vector_rate)
@@ -205,11 +205,6 @@ def shrunk(video: Tensor, size: tuple[int, int]) -> Tensor:
     """Clips (N, 3, T, H, W) of [-1, 1], only made smaller, as (N, 3, T, h, w) of [0, 1]."""
     frames = F.interpolate(video.transpose(1, 2).flatten(0, 1), size, mode="bicubic", antialias=True)
     return frames.unflatten(0, (video.shape[0], video.shape[2])).transpose(1, 2).clamp(-1, 1) / 2 + 0.5
-
-
-def decoder_of(path: Path, device: torch.device) -> Weights:
-    """The decoder's tensors of a file, FP32."""
-    return {n: t.to(device, torch.float32) for n, t in load_file(path).items() if n.startswith("decoder.")}
 
 
 def load_restorer(path: Path, device: torch.device, dtype: torch.dtype) -> Restorer:

@@ -233,7 +233,8 @@ def test_pairs_cost_the_engine_what_is_counted(nano, exact, seen):
     paired, counted = errors_of_a_paired_layer(
         nano, sample_scene(40) if seen == "a moving scene" else torch.from_numpy(noise)
     )
-    assert abs(10 * math.log10(counted / paired)) < 1
+    # Uncounted, pairs would be 1.1 dB or more below; the shipped weights cost less on noise than is counted.
+    assert -1 < 10 * math.log10(counted / paired) < 1.5
 
 
 def test_pairs_cost_less_than_is_counted_where_frames_are_alike(nano, exact):
