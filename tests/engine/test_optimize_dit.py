@@ -159,11 +159,11 @@ def test_auto_wants_half_of_the_matrices_in_8_bits(dit, gpu, monkeypatch, in_8_b
 
 def test_latents_are_scaled_for_the_transformer_and_back():
     clip = torch.rand(3, 5, 16, 24)
-    latents = module._encoded(Codec(), clip)
+    latents = module.encode_clip(Codec(), clip)
     assert latents.shape == (2, 2, 3, 16)
     assert torch.equal(latents[..., 7], clip[0, ::4, ::8, ::8] * 0.9152)
     # The codec's way back is a factor of 0.02, not its inverse.
-    torch.testing.assert_close(module._decoded(Codec(), latents)[0, 1], clip[0, ::4, ::8, ::8] * 0.02)
+    torch.testing.assert_close(module.decode_latents(Codec(), latents)[0, 1], clip[0, ::4, ::8, ::8] * 0.02)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_latents_are_scaled_for_the_transformer_and_back():
     [
         ((9, 0), 48, ("fp8", "int8"), ""),
         ((9, 0), 40, (), "a width of the model is no multiple of 16"),
-        ((7, 5), 48, (), "sm_75 has no 8-bit products of the transformer"),
+        ((7, 5), 48, (), "sm_75 has no products of the transformer in 8 or 4 bits"),
     ],
 )
 def test_which_formats_a_gpu_has_for_a_model(monkeypatch, capability, width, formats, reason):

@@ -67,7 +67,8 @@ def requests_to_end_are_keyboard_interrupts():
 
 def request_of(load, **options) -> Request:
     """What a command asks for; `load` gives the models."""
-    return Request(SimpleNamespace(load=lambda _: load()), UpscaleOptions(scale=1), SinkOptions(**options), Cut())
+    setup = SimpleNamespace(load=lambda _: load(), formats=SimpleNamespace(device=torch.device("cpu")))
+    return Request(setup, UpscaleOptions(scale=1), SinkOptions(**options), Cut())
 
 
 def job(clip, target, models=None, **options):
