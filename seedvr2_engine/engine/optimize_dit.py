@@ -106,20 +106,26 @@ def optimize_dit(
             report, model = _tried(plain, format, vae, text, min_psnr_db, offload=offload, cache=cache)
         check = report.check
         assert check is not None
-        if precision == format and check.holds:
-            return model, report
         in_8_bits = sum(getattr(block, matrix) is not None for block in check.formats for matrix in MATRICES)
+        if precision == format and check.holds and in_8_bits:
+            return model, report
         if precision == "auto" and check.holds and 2 * in_8_bits >= len(MATRICES) * len(check.formats):
             return model, report
         del model
         tried.append(f"{format} leaves {check.before_db:.1f} dB")
         if precision == format:
             raise InvalidArgumentError(
-                f"dit precision: {format} was asked for, but even with matrices kept in 16 bits the decoded picture is "
-                f"{check.psnr_db:.1f} dB from that of {own}, and the limit is {min_psnr_db:g} dB; use auto, {own}, or "
-                "a lower limit."
+                f"dit precision: {format} was asked for, but {_missed(check, in_8_bits)}, and the limit is "
+                f"{min_psnr_db:g} dB; use auto, {own}, or a lower limit."
             )
     return dit, DitReport(own, f"{' and '.join(tried)} of a limit of {min_psnr_db:g} dB")
+
+
+def _missed(check: DitCheck, in_8_bits: int) -> str:
+    """Why a format cannot be given."""
+    if in_8_bits:
+        return f"even with matrices kept in 16 bits the decoded picture is {check.psnr_db:.1f} dB from that of 16 bits"
+    return f"every matrix would have to stay in 16 bits: the decoded picture is {check.before_db:.1f} dB from theirs"
 
 
 def _candidates(dit: NaDiT) -> tuple[tuple[str, ...], str]:

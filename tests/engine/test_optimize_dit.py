@@ -89,6 +89,10 @@ def test_a_format_that_was_asked_for_is_given_with_matrices_kept_or_refused(dit,
     assert report.precision == "fp8"
     assert report.check.kept
     assert formats(model) == list(report.check.formats)
+    with pytest.raises(
+        InvalidArgumentError, match="int8 was asked for, but every matrix would have to stay in 16 bits"
+    ):
+        optimize_dit(dit, Codec(), TEXT, precision="int8", min_psnr_db=300.0)
     monkeypatch.setattr(module, "_candidates", lambda dit: (("int8",), ""))
     with pytest.raises(InvalidArgumentError, match="fp8 was asked for, but this GPU computes int8; use auto"):
         optimize_dit(dit, Codec(), TEXT, precision="fp8")
@@ -137,7 +141,7 @@ def test_another_limit_gpu_or_format_has_another_choice(dit, gpu, monkeypatch):
 
 
 def test_what_is_asked_for_and_misses_the_limit_is_refused(dit, gpu, monkeypatch):
-    missed = DitCheck("fp8", 50.0, 40.0, 49.9, (BlockFormat(), BlockFormat()))
+    missed = DitCheck("fp8", 50.0, 40.0, 49.9, (BlockFormat("fp8"), BlockFormat()))
     monkeypatch.setattr(module, "check_dit", lambda *_, **__: (missed, "a model"))
     with pytest.raises(
         InvalidArgumentError, match=r"fp8 was asked for, but even with .* is 49.9 dB .* 50 dB; use auto"
