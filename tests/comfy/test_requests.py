@@ -37,7 +37,7 @@ def test_one_block_to_swap_sends_them_all_to_the_host(comfyui, monkeypatch, swap
     from seedvr2_engine.comfy import dit_model
 
     asked = []
-    planned = SimpleNamespace(offload=False, weights_bytes=1)
+    planned = SimpleNamespace(offload=False, weights_bytes=1, device=torch.device("cpu"))
     monkeypatch.setattr(dit_model, "device_of", torch.device)
     monkeypatch.setattr(dit_model, "resolve_dit_dtype", lambda *_: torch.float32)
     monkeypatch.setattr(dit_model, "plan_dit", lambda *how: asked.append(how[-1]) or planned)

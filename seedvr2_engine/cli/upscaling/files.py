@@ -318,11 +318,10 @@ def _pictures(clip: Iterable[Frame | CodedFrame], times: deque[_Passed]) -> Iter
 def _write(pictures: Iterable[Tensor], times: deque[_Passed], sink: FrameSink, bar: UpscaleBar) -> None:
     for picture in each("waiting", pictures):
         pts, duration, metadata = times.popleft()
-        if sink.coding is not None:
-            sink.write_coded(picture, pts=pts, duration=duration)
-            bar.written(sink.frames_written)
-            continue
-        alpha = picture[3:] if picture.shape[0] == 4 else None
         with span("writing"):
-            sink.write(picture[:3], pts=pts, duration=duration, alpha=alpha, metadata=metadata)
+            if sink.coding is not None:
+                sink.write_coded(picture, pts=pts, duration=duration)
+            else:
+                alpha = picture[3:] if picture.shape[0] == 4 else None
+                sink.write(picture[:3], pts=pts, duration=duration, alpha=alpha, metadata=metadata)
         bar.written(sink.frames_written)
