@@ -201,10 +201,10 @@ def test_the_worst_of_several_samples_counts_and_is_looked_into(monkeypatch, wro
         asked.append(sample)
         return [MatrixError(0, matrix, 1.0) for matrix in MATRICES]
 
-    monkeypatch.setattr(dit_check, "_restored", restored)
+    monkeypatch.setattr(dit_check, "restored", restored)
     monkeypatch.setattr(dit_check, "matrix_errors", errors)
     dit = SimpleNamespace(config=SimpleNamespace(layers=1))
-    result, _ = check_dit(dit, "int8", torch.int8, lambda _: "rounded", samples, decode, min_psnr_db=41.5)
+    result, _ = check_dit(dit, "int8", lambda _: "rounded", samples, decode, min_psnr_db=41.5)
     assert result.before_db == pytest.approx(40, abs=0.01)
     assert result.psnr_db == pytest.approx(40, abs=0.01)
     assert not result.holds
@@ -219,7 +219,7 @@ def test_what_is_compared_is_what_one_step_from_noise_gives():
     clean = sample_one(
         lambda noisy, _: dit.velocity(dit_input(noisy, SAMPLE.condition), geometry, conditioning).detach(), noise
     )
-    torch.testing.assert_close(dit_check._restored(dit, SAMPLE), clean)
+    torch.testing.assert_close(dit_check.restored(dit, SAMPLE), clean)
 
 
 def test_matrices_are_judged_on_what_their_blocks_get_in_the_model():
@@ -238,8 +238,8 @@ def test_matrices_are_judged_on_what_their_blocks_get_in_the_model():
             handle.remove()
         return dict(seen)
 
-    in_model, judged = (inputs_of(run) for run in (lambda: dit_check._restored(dit, sample), lambda: matrix_errors(
-        dit, torch.int8, sample)))  # fmt: skip
+    in_model, judged = (inputs_of(run) for run in (lambda: dit_check.restored(dit, sample), lambda: matrix_errors(
+        dit, "int8", sample)))  # fmt: skip
     assert in_model.keys() == judged.keys() == set(range(dit.config.layers))
     for layer, given in in_model.items():
         torch.testing.assert_close(judged[layer], given)
