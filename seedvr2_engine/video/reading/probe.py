@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
@@ -29,6 +30,8 @@ __all__ = ["Probed", "codec_name", "first_frame", "main_video", "opened", "probe
 
 # Some of their packets hold no picture to show (VP8 alternate references, packed B-frames, repeats, sequence ends).
 _DECODE_TO_COUNT = frozenset({"vp8", "mpeg4", "theora", "dirac"})
+# Start code, coding type, two times of 16 bits at most (seconds that end come one bit each), and stuffing.
+_LONGEST_HEADER_BYTES = 12
 _STILL_FORMATS = frozenset({"image2", "ico", "jpegxl", "bmp", "tiff"})
 _DEFAULT_RATE = Fraction(25)
 # A recording may start in mid-group, and its first key frame come minutes later, but not hours.
@@ -93,7 +96,7 @@ def probe(path: Path, structure: Structure | None = None) -> Probed:
         index = stream.index
     scan, method = scan_packets(path, structure), "packets"
     if codec in _DECODE_TO_COUNT and not still:
-        scan, method = _scan_decoded(path, scan), "decoding"
+        scan, method = _scan_decoded(path, codec, scan), "decoding"
     if scan.count == 0:
         raise VideoError(f"{path}: expected at least one frame, found none; the file holds no pictures.")
     notes = [others] if others else []
@@ -198,22 +201,41 @@ def crop_of(path: Path, container: av.container.InputContainer, stream: av.Video
     return track.crop if is_same and is_sound else Crop()
 
 
-def _scan_decoded(path: Path, scan: PacketScan) -> PacketScan:
+def _scan_decoded(path: Path, codec: str, scan: PacketScan) -> PacketScan:
     """Count what is shown and what does not decode, of which reading says where."""
     shown, expected, undecoded = _decode_all(path, "AUTO")
     if shown < expected:
         # Threads that decode pictures side by side swallow errors near the end.
         shown, expected, undecoded = _decode_all(path, "SLICE")
-    return replace(scan, count=min(shown + undecoded, max(shown, scan.count)))
+    counted = min(shown + undecoded, max(shown, scan.count))
+    return replace(scan, count=max(expected, counted) if codec in _SHOWS else counted)
+
+
+def _is_shown_vp8(packet: bytes) -> bool:
+    """The fifth bit of the first byte says so (RFC 6386, 9.1)."""
+    return packet[0] & 0x10 != 0
+
+
+def _is_coded_mpeg4(packet: bytes) -> bool:
+    """Whether the last picture of a packet is more than a header, which alone stands for the one before, shown again.
+
+    Decoders take a picture that says that it is not coded for such a header, whatever follows (ISO/IEC 14496-2, 6.2.5).
+    """
+    start = packet.rfind(b"\x00\x00\x01\xb6")
+    return start >= 0 and len(packet) - start > _LONGEST_HEADER_BYTES
+
+
+_SHOWS: Mapping[str, Callable[[bytes], bool]] = {"vp8": _is_shown_vp8, "mpeg4": _is_coded_mpeg4}
+"""Whether a packet holds a picture to show; of other codecs in `_DECODE_TO_COUNT` only decoding tells."""
 
 
 def _decode_all(path: Path, threads: Literal["AUTO", "SLICE"]) -> tuple[int, int, int]:
-    """(pictures that come out, packets that hold one to show, packets that do not decode)."""
+    """(pictures that come out, packets that hold one to show as far as is known, packets that do not decode)."""
     shown = expected = undecoded = 0
     with opened(path) as container:
         stream = main_video(container, path)
         stream.thread_type = threads
-        is_vp8 = codec_name(stream) == "vp8"
+        shows = _SHOWS.get(codec_name(stream), bool)
         packets = container.demux(stream)
         while True:
             try:
@@ -221,8 +243,7 @@ def _decode_all(path: Path, threads: Literal["AUTO", "SLICE"]) -> tuple[int, int
                 if packet is None:
                     break
                 if not is_repeat(packet):
-                    # The fifth bit of VP8's first byte says whether the picture is shown (RFC 6386, 9.1).
-                    expected += packet.size > 0 and (not is_vp8 or memoryview(packet)[0] & 0x10 != 0)
+                    expected += packet.size > 0 and shows(bytes(packet))
                     shown += len(packet.decode())
             except av.FFmpegError:
                 undecoded += 1

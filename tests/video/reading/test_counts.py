@@ -305,3 +305,38 @@ def test_a_tiff_that_claims_millions_of_rows_is_refused_at_once(tmp_path):
     path.write_bytes(data[: rows + 2] + bytes.fromhex("04000100000000002a00") + data[rows + 12 :])
     with pytest.raises(VideoError, match="next to nothing"):
         open_source(path, damaged="keep")
+
+
+def test_a_picture_that_says_it_is_not_coded_and_holds_one_is_damaged(tmp_path):
+    """MPEG-4 stands in for a picture that is shown again by a header alone; the decoder says nothing of either."""
+    path = made(tmp_path, "m.avi")
+    content = bytearray(path.read_bytes())
+    starts = [i for i in range(len(content)) if content.startswith(b"\x00\x00\x01\xb6", i)]
+    at = starts[COUNT // 2]
+    content[at + 5 : at + 17] = bytes(12)
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match=f"expected {COUNT} frames|picture|frame"), open_source(path) as source:
+        assert len(list(source)) == COUNT
+    with open_source(path, damaged="keep") as source:
+        assert len(list(source)) == COUNT - 1
+        assert source.is_incomplete
+        assert source.missing_frames == 1
+
+
+def test_a_picture_that_is_not_coded_and_only_shown_again_is_none(tmp_path):
+    path = write_clip(tmp_path / "m.avi", [ramp(3 * i) for i in range(COUNT)], ClipSpec("mpeg4", "yuv420p"))
+    again = COUNT // 2
+    # P, no second that ends, marker, five bits of time, marker, not coded, stuffing.
+    header = 0b01_0_1 << 12 | again << 7 | 0b1_0_01111
+    with av.open(str(path)) as source, av.open(str(tmp_path / "n.avi"), "w") as target:
+        copy = target.add_stream_from_template(source.streams.video[0])
+        for index, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            taken = packet
+            if index == again:
+                taken = av.Packet(b"\x00\x00\x01\xb6" + header.to_bytes(2, "big"))
+                taken.pts, taken.dts, taken.time_base = packet.pts, packet.dts, packet.time_base
+            taken.stream = copy
+            target.mux(taken)
+    with open_source(tmp_path / "n.avi") as source:
+        assert len(source) == len(list(source)) == COUNT - 1
+        assert not source.is_incomplete
