@@ -337,3 +337,22 @@ def test_models_that_do_not_load_leave_nothing(clip, tmp_path):
         run_job(Job(str(clip), tmp_path / "o.mp4"), request_of(raising(ModelFileError("there is none."))))
     assert list(tmp_path.iterdir()) == []
     assert not any(thread.name == "reading" for thread in threading.enumerate())
+
+
+def test_a_request_that_comes_while_an_object_is_taken_apart_is_not_lost():
+    """Python drops what is raised there, and later requests change nothing."""
+    code = (
+        "import os, signal, time\n"
+        "from seedvr2_engine.cli.terminal.interruption import keep_what_is_finished\n"
+        "keep_what_is_finished()\n"
+        "class Taken:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGHUP); time.sleep(0.01)\n"
+        "try:\n"
+        "    del_me = Taken(); del del_me\n"
+        "    time.sleep(5)\n"
+        "except KeyboardInterrupt:\n"
+        "    raise SystemExit(77)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (77, "")
