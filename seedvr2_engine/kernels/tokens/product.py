@@ -23,30 +23,26 @@ def load_tile(x, row, k, rows, DEPTH: tl.constexpr, ROWS: tl.constexpr, BLOCK_K:
     return tile
 
 
-@triton.jit(do_not_specialize=["rows"])
-def product_kernel(
-    x, w, x_scale, w_scale, bias, out, rows, columns,
-    DEPTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
-    INTEGER: tl.constexpr, ADDS: tl.constexpr, TMA: tl.constexpr,
-):  # fmt: skip
-    """One tile of x w^T, its rows and columns scaled, and the bias added.
+@triton.jit
+def tile_of(program, rows, columns, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr):
+    """First row and column of a program's tile.
 
     Programs go through GROUP tiles of rows before the next tile of columns, so that both operands stay in the L2.
     """
     tiles_m = tl.cdiv(rows, BLOCK_M)
     tiles_n = tl.cdiv(columns, BLOCK_N)
-    program = tl.program_id(0)
-    band = program // (GROUP * tiles_n)
-    first = band * GROUP
+    first = program // (GROUP * tiles_n) * GROUP
     height = tl.minimum(tiles_m - first, GROUP)
     inside = program % (GROUP * tiles_n)
-    row = (first + inside % height) * BLOCK_M
-    column = (inside // height) * BLOCK_N
-    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.int32 if INTEGER else tl.float32)
-    for k in range(0, DEPTH, BLOCK_K):
-        a = load_tile(x, row, k, rows, DEPTH, BLOCK_M, BLOCK_K, TMA)
-        b = load_tile(w, column, k, columns, DEPTH, BLOCK_N, BLOCK_K, TMA)
-        acc = tl.dot(a, b.T, acc, out_dtype=acc.dtype)
+    return (first + inside % height) * BLOCK_M, (inside // height) * BLOCK_N
+
+
+@triton.jit
+def store_tile(
+    acc, row, column, x_scale, w_scale, bias, out, rows, columns,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ADDS: tl.constexpr,
+):  # fmt: skip
+    """The end of a tile: rows and columns scaled, the bias added, rounded once."""
     r = row + tl.arange(0, BLOCK_M)
     c = column + tl.arange(0, BLOCK_N)
     by_row = tl.load(x_scale + r, mask=r < rows, other=0.0)
@@ -56,6 +52,22 @@ def product_kernel(
         value += tl.load(bias + c, mask=c < columns, other=0.0).to(tl.float32)[None, :]
     at = r.to(tl.int64)[:, None] * columns + c[None, :]
     tl.store(out + at, value.to(out.dtype.element_ty), mask=(r < rows)[:, None] & (c < columns)[None, :])
+
+
+@triton.jit(do_not_specialize=["rows"])
+def product_kernel(
+    x, w, x_scale, w_scale, bias, out, rows, columns,
+    DEPTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
+    INTEGER: tl.constexpr, ADDS: tl.constexpr, TMA: tl.constexpr,
+):  # fmt: skip
+    """One tile of x w^T, its rows and columns scaled, and the bias added."""
+    row, column = tile_of(tl.program_id(0), rows, columns, BLOCK_M, BLOCK_N, GROUP)
+    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.int32 if INTEGER else tl.float32)
+    for k in range(0, DEPTH, BLOCK_K):
+        a = load_tile(x, row, k, rows, DEPTH, BLOCK_M, BLOCK_K, TMA)
+        b = load_tile(w, column, k, columns, DEPTH, BLOCK_N, BLOCK_K, TMA)
+        acc = tl.dot(a, b.T, acc, out_dtype=acc.dtype)
+    store_tile(acc, row, column, x_scale, w_scale, bias, out, rows, columns, BLOCK_M, BLOCK_N, ADDS)
 
 
 def multiply(

@@ -8,7 +8,7 @@ from ...quant.quantize import BlockScaledTensor
 from ..configs import ProductConfig
 from ..conv.conv3d import describe
 from ..launch import launch
-from .product import load_tile
+from .product import load_tile, store_tile, tile_of
 
 
 @triton.jit
@@ -32,15 +32,7 @@ def product_blocks_kernel(
     """One tile of x w^T, as `product.product_kernel` has it; two E2M1 values share a byte, the same two in x and w."""
     PACKED: tl.constexpr = 2 if FP4 else 1
     BLOCK: tl.constexpr = 16 if FP4 else 32
-    tiles_m = tl.cdiv(rows, BLOCK_M)
-    tiles_n = tl.cdiv(columns, BLOCK_N)
-    program = tl.program_id(0)
-    band = program // (GROUP * tiles_n)
-    first = band * GROUP
-    height = tl.minimum(tiles_m - first, GROUP)
-    inside = program % (GROUP * tiles_n)
-    row = (first + inside % height) * BLOCK_M
-    column = (inside // height) * BLOCK_N
+    row, column = tile_of(tl.program_id(0), rows, columns, BLOCK_M, BLOCK_N, GROUP)
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for k in range(0, DEPTH, BLOCK_K):
         at = k // PACKED
@@ -52,15 +44,7 @@ def product_blocks_kernel(
             acc = tl.dot_scaled(a, by_a, "e2m1", b.T, by_b, "e2m1", acc)
         else:
             acc = tl.dot_scaled(a, by_a, "e4m3", b.T, by_b, "e4m3", acc)
-    r = row + tl.arange(0, BLOCK_M)
-    c = column + tl.arange(0, BLOCK_N)
-    by_row = tl.load(x_scale + r, mask=r < rows, other=0.0)
-    by_column = tl.load(w_scale + c, mask=c < columns, other=0.0)
-    value = acc * by_row[:, None] * by_column[None, :]
-    if ADDS:
-        value += tl.load(bias + c, mask=c < columns, other=0.0).to(tl.float32)[None, :]
-    place = r.to(tl.int64)[:, None] * columns + c[None, :]
-    tl.store(out + place, value.to(out.dtype.element_ty), mask=(r < rows)[:, None] & (c < columns)[None, :])
+    store_tile(acc, row, column, x_scale, w_scale, bias, out, rows, columns, BLOCK_M, BLOCK_N, ADDS)
 
 
 def multiply(
