@@ -1,6 +1,8 @@
 """Fewer frames than a file promises are never taken for all of them, and no sound file is refused."""
 
+import itertools
 import random
+import re
 from fractions import Fraction
 
 import av
@@ -340,3 +342,17 @@ def test_a_picture_that_is_not_coded_and_only_shown_again_is_none(tmp_path):
     with open_source(tmp_path / "n.avi") as source:
         assert len(source) == len(list(source)) == COUNT - 1
         assert not source.is_incomplete
+
+
+def test_a_group_that_has_lost_its_pictures_is_missed(tmp_path):
+    """Where the first pictures are overwritten, no number is left but their group's header, before another's."""
+    spec = ClipSpec("mpeg1video", "yuv420p", audio="mp2", audio_s=0.7, options={"g": "6"})
+    path = write_clip(tmp_path / "g.mpg", [ramp(3 * i) for i in range(COUNT)], spec)
+    content = path.read_bytes()
+    first, second = (match.start() for match in itertools.islice(re.finditer(b"\x00\x00\x01\xb8", content), 2))
+    path.write_bytes(content[: first + 8] + b"\xff" * (second - first - 8) + content[second:])
+    with pytest.raises(VideoError, match="expected"), open_source(path) as source:
+        assert len(list(source)) == COUNT
+    with open_source(path, damaged="keep") as source:
+        assert 0 < len(list(source)) < COUNT
+        assert source.is_incomplete

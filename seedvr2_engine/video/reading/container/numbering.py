@@ -10,7 +10,6 @@ import av
 import numpy as np
 
 _PICTURE, _GROUP = b"\0\0\1\0", b"\0\0\1\xb8"
-_HEADER_BYTES = 512
 _PICTURE_OR_SLICE = re.compile(rb"\x00\x00\x01([\x00-\xaf])", re.DOTALL)
 _CODECS = frozenset(("mpeg1video", "mpeg2video"))
 # A larger step between two groups' times is a cut that somebody made.
@@ -44,10 +43,12 @@ class NumberWatch:
         if not self._is_numbered:
             return
         self._note_slices(packet)
-        head = bytes(memoryview(packet)[:_HEADER_BYTES])
+        head = bytes(packet)
         at = head.find(_PICTURE)
-        group = head[: max(0, at)].find(_GROUP)
+        group = head.rfind(_GROUP, 0, max(0, at))
         if group >= 0:
+            # A group begins with a picture (6.2.2): whoever has a second header before it has lost that of the first.
+            self._note_headless(head.count(_GROUP, 0, group))
             self._end_group()
             self._is_group = True
             self._begins.append(self._count)
@@ -62,9 +63,13 @@ class NumberWatch:
             # A slice has the number of its row, from 1; in MPEG-2 several may share one.
             code = match[1][0]
             if 0 < code < row:
-                self._headless += 1
-                self._first_headless = self._count if self._first_headless is None else self._first_headless
+                self._note_headless(1)
             row = code
+
+    def _note_headless(self, pictures: int) -> None:
+        if pictures and self._first_headless is None:
+            self._first_headless = self._count
+        self._headless += pictures
 
     def _time(self, code: int) -> int:
         """The pictures up to a time code: drop, hours, minutes, a mark, seconds, pictures in 1, 5, 6, 1, 6, 6 bits."""
