@@ -5,6 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from seedvr2_engine import errors
+from seedvr2_engine.checkpoint.detect_dit import detect_dit, load_dit_tensors
+from seedvr2_engine.checkpoint.opening import open_checkpoint
 from seedvr2_engine.loading import load_vae
 from seedvr2_engine.loading_dit import load_dit
 
@@ -21,6 +23,23 @@ def test_a_loaded_model_is_not_trained(load, path):
     assert model.dtype == torch.bfloat16
     with pytest.raises(errors.InvalidArgumentError, match=r"dtype: expected torch.float32, .* got torch.int8"):
         load(path, dtype=torch.int8)
+
+
+def stop() -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_transformer_that_several_threads_read_is_the_same_and_can_be_stopped():
+    with open_checkpoint(DIT) as checkpoint:
+        config = detect_dit(checkpoint)
+        alone = dict(load_dit_tensors(checkpoint, config, torch.float32))
+        together = dict(load_dit_tensors(checkpoint, config, torch.float32, threads=4))
+        assert list(alone) == list(together)
+        assert all(torch.equal(alone[name], together[name]) for name in alone)
+        reads = iter(range(5))
+        checkpoint.on_read = lambda: next(reads, None) is None and stop()
+        with pytest.raises(KeyboardInterrupt):
+            dict(load_dit_tensors(checkpoint, config, torch.float32, threads=4))
 
 
 @pytest.mark.parametrize(("factor", "is_right"), [(1 + 1 / 17, True), (1 + 1 / 12, False), (0.5, False)])

@@ -15,6 +15,7 @@ from ..errors import CheckpointError, InvalidArgumentError
 from ..models.vae.config import Shape
 from .quoting import quoted
 
+CPU = torch.device("cpu")
 _INTEGER_TYPES = frozenset({"I64", "I32", "I16", "I8", "U8", "BOOL"})
 _PLAIN_TYPES = _INTEGER_TYPES | {"F64", "F32", "F16", "BF16"}
 
@@ -120,13 +121,20 @@ class Checkpoint(ABC):
         self._resources = ExitStack()
         self._is_open = True
 
-    def load(self, name: str, *, shape: Shape | None = None, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Return one tensor on the CPU, in memory of its own.
+    def load(
+        self,
+        name: str,
+        *,
+        shape: Shape | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device = CPU,
+    ) -> torch.Tensor:
+        """Return one tensor on `device`, in memory of its own.
 
-        Plain tensors keep their dtype unless `dtype` is given; quantised and FP8 tensors are computed in
-        float32 and then rounded once to `dtype` (default float32). `shape` gives a collapsed tensor its
-        axes back, in row-major order, and takes the padding off a padded one; the default is the original shape the
-        metadata names, if any.
+        Plain tensors keep their dtype unless `dtype` is given, and are converted on `device`; quantised and FP8 tensors
+        are computed in float32 on the CPU and then rounded once to `dtype` (default float32). `shape` gives a collapsed
+        tensor its axes back, in row-major order, and takes the padding off a padded one; the default is the original
+        shape the metadata names, if any.
         Raises CheckpointError when the tensor is missing, has another element count, or is of a type
         that cannot be read.
         """
@@ -139,13 +147,13 @@ class Checkpoint(ABC):
         wanted = shape if shape is not None else info.original_shape or info.shape
         if info.was_padded_from(wanted):
             rows, columns = wanted
-            return self._read(info, dtype).reshape(info.shape)[:rows, :columns].clone()
+            return self._read(info, dtype, device).reshape(info.shape)[:rows, :columns].clone()
         if math.prod(wanted) != info.count:
             raise CheckpointError(
                 f"{quoted(name)} in {self.path}: expected {wanted} ({math.prod(wanted)} values), "
                 f"got {info.shape} ({info.count} values)."
             )
-        return self._read(info, dtype).reshape(wanted)
+        return self._read(info, dtype, device).reshape(wanted)
 
     def load_packed(self, name: str) -> PackedTensor | None:
         """Return one quantised or FP8 tensor as it is stored; None for plain types and unknown names."""
@@ -167,8 +175,8 @@ class Checkpoint(ABC):
         self.close()
 
     @abstractmethod
-    def _read(self, info: TensorInfo, dtype: torch.dtype | None) -> torch.Tensor:
-        """Return the values in `dtype`, or that of `load`, in memory of their own and in any shape."""
+    def _read(self, info: TensorInfo, dtype: torch.dtype | None, device: torch.device) -> torch.Tensor:
+        """Return the values in `dtype`, or that of `load`, on `device`, in memory of their own and in any shape."""
 
     @abstractmethod
     def _read_packed(self, info: TensorInfo) -> PackedTensor | None:

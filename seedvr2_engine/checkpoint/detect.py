@@ -8,7 +8,7 @@ import torch
 
 from ..errors import CheckpointError
 from ..models.vae.config import Shape, VAEConfig
-from .base import PREFIXES, Checkpoint, TensorInfo
+from .base import CPU, PREFIXES, Checkpoint, TensorInfo
 from .match import listed, match_tensors
 from .quoting import quoted
 
@@ -113,14 +113,16 @@ def load_vae_tensors(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[VAECon
     return config, {name: load_finite(checkpoint, stored, shapes[name], dtype) for name, stored in names.items()}
 
 
-def load_finite(checkpoint: Checkpoint, name: str, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
+def load_finite(
+    checkpoint: Checkpoint, name: str, shape: Shape, dtype: torch.dtype, device: torch.device = CPU
+) -> torch.Tensor:
     """Load one floating-point tensor; refuse it if a value is NaN or infinite, or becomes so in `dtype`."""
     where = f"{quoted(name)} in {checkpoint.path}"
     if checkpoint.tensors[name].is_integer:
         raise CheckpointError(
             f"{where}: expected floating-point weights, got {checkpoint.tensors[name].type}; use an F16 file."
         )
-    values = checkpoint.load(name, shape=shape, dtype=dtype)
+    values = checkpoint.load(name, shape=shape, dtype=dtype, device=device)
     if _is_finite(values):
         return values
     before = checkpoint.load(name, shape=shape)
@@ -133,7 +135,7 @@ def load_finite(checkpoint: Checkpoint, name: str, shape: Shape, dtype: torch.dt
 
 def _is_finite(values: torch.Tensor) -> bool:
     # The extremes are NaN if any value is; unlike isfinite() this allocates nothing of the tensor's size.
-    return all(math.isfinite(extreme) for extreme in torch.aminmax(values))
+    return all(math.isfinite(extreme) for extreme in torch.stack(torch.aminmax(values)).tolist())
 
 
 def _count_of(checkpoint: Checkpoint, infos: Mapping[str, TensorInfo], candidates: Sequence[str]) -> int:

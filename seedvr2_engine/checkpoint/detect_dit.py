@@ -4,6 +4,7 @@ The public files and ComfyUI's repackaging have the same names; the latter adds 
 """
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from ..errors import CheckpointError, InvalidArgumentError
 from ..models.dit.config import DiTConfig
 from ..models.vae.config import Shape
-from .base import Checkpoint
+from .base import CPU, Checkpoint
 from .detect import is_dit, is_vae, load_finite, model_names
 from .match import listed, match_tensors
 from .quoting import quoted
@@ -74,14 +75,25 @@ def dit_tensor_names(checkpoint: Checkpoint, config: DiTConfig) -> dict[str, str
     return match_tensors(checkpoint, names, config.tensor_shapes(), kind)
 
 
-def load_dit_tensors(checkpoint: Checkpoint, config: DiTConfig, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Load a complete transformer, one tensor after the other on the CPU in `dtype`, by its name in the model.
+def load_dit_tensors(
+    checkpoint: Checkpoint, config: DiTConfig, dtype: torch.dtype, device: torch.device = CPU, threads: int = 1
+) -> Iterator[tuple[str, Tensor]]:
+    """Load a complete transformer, one tensor after the other on `device` in `dtype`, by its name in the model.
 
-    Raises CheckpointError for an incomplete one, before the first tensor, and for values that are not finite.
+    threads: how many read side by side. Raises CheckpointError for an incomplete one, before the first tensor, and for
+    values that are not finite.
     """
     names = dit_tensor_names(checkpoint, config)
-    for name, shape in config.tensor_shapes().items():
-        yield name, load_finite(checkpoint, names[name], shape, dtype)
+
+    def load(name: str, shape: Shape) -> tuple[str, Tensor]:
+        return name, load_finite(checkpoint, names[name], shape, dtype, device)
+
+    shapes = config.tensor_shapes()
+    readers = ThreadPoolExecutor(threads, "weights")
+    try:
+        yield from readers.map(load, shapes.keys(), shapes.values())
+    finally:
+        readers.shutdown(cancel_futures=True)
 
 
 def load_text(checkpoint: Checkpoint) -> Tensor | None:

@@ -3,11 +3,13 @@
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
+from seedvr2_engine.checkpoint.containers import staging, stored
 from seedvr2_engine.checkpoint.describe import describe_checkpoint
 from seedvr2_engine.checkpoint.opening import open_checkpoint
 from seedvr2_engine.errors import CheckpointError, InvalidArgumentError, ModelFileError
@@ -130,3 +132,38 @@ def test_forged_headers_are_one_sentence_and_quick(header, tmp_path):
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1000
     assert time.process_time() - began < forge.second()
+
+
+@pytest.mark.parametrize("kind", ["gguf", "safetensors"])
+@pytest.mark.parametrize("at_a_place", [True, False])
+def test_threads_that_read_one_file_do_not_disturb_each_other(kind, at_a_place, tmp_path, monkeypatch):
+    if at_a_place and not hasattr(os, "preadv"):
+        pytest.skip("this system has no read at a place")
+    monkeypatch.setattr(stored, "_READS_AT_A_PLACE", at_a_place)
+    names = [f"t{index}" for index in range(64)]
+    values = {name: torch.full((5000,), float(index)) for index, name in enumerate(names)}
+    path = tmp_path / f"a.{kind}"
+    raw = {name: tensor.numpy().tobytes() for name, tensor in values.items()}
+    if kind == "gguf":
+        path.write_bytes(forge.gguf_file([forge.ForgedTensor(name, (5000,), forge.F32, raw[name]) for name in names]))
+    else:
+        path.write_bytes(forge.safetensors_file([(name, "F32", (5000,), raw[name]) for name in names]))
+    with open_checkpoint(path) as checkpoint, ThreadPoolExecutor(8) as threads:
+        for name, found in zip(names * 4, threads.map(checkpoint.load, names * 4), strict=True):
+            assert torch.equal(found, values[name])
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+@pytest.mark.parametrize("kind", ["gguf", "safetensors"])
+def test_what_is_read_onto_a_gpu_is_what_is_read(kind, tmp_path, monkeypatch):
+    path = file_of(kind, tmp_path)
+    monkeypatch.setattr(staging, "_STAGE_BYTES", 30_000)
+    with open_checkpoint(path) as checkpoint:
+        for dtype in (None, torch.float16):
+            found = checkpoint.load("a", dtype=dtype, device=torch.device("cuda"))
+            assert found.device.type == "cuda"
+            assert torch.equal(found.cpu(), VALUES.to(found.dtype))
+        os.truncate(path, path.stat().st_size // 2)
+        with pytest.raises(CheckpointError, match="found it changed meanwhile"):
+            checkpoint.load("a", device=torch.device("cuda"))

@@ -17,7 +17,7 @@ import torch
 
 from ...errors import CheckpointError
 from ...models.vae.config import Shape
-from ..base import Checkpoint, PackedTensor, TensorInfo
+from ..base import CPU, Checkpoint, PackedTensor, TensorInfo
 from ..quoting import quoted
 from .stored import StoredBytes
 
@@ -40,14 +40,15 @@ _MAX_SHOWN_VALUES = 64
 _SCALAR_FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 
-_PLAIN_DTYPES: dict[str, npt.DTypeLike] = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "i1",
+_PLAIN_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
 }
 # Dequantisation works on this many values at a time, so that its temporaries stay within a few megabytes.
 _CHUNK_VALUES = 1 << 17
@@ -71,14 +72,14 @@ class GGUFCheckpoint(Checkpoint):
         self._stored = self._resources.enter_context(stored)
         self._offsets = {tensor.info.name: header.data_start + tensor.offset for tensor in header.tensors}
 
-    def _read(self, info: TensorInfo, dtype: torch.dtype | None) -> torch.Tensor:
-        stored = self._stored.read(self._offsets[info.name], info.nbytes)
-        if info.type in _PLAIN_DTYPES:
-            return torch.from_numpy(stored.numpy().view(_PLAIN_DTYPES[info.type])).to(dtype)
-        if info.type == "BF16":
-            return stored.view(torch.bfloat16).to(dtype)
+    def _read(self, info: TensorInfo, dtype: torch.dtype | None, device: torch.device) -> torch.Tensor:
+        plain = _PLAIN_DTYPES.get(info.type)
+        stored = self._stored.read(self._offsets[info.name], info.nbytes, CPU if plain is None else device)
+        if plain is not None:
+            return stored.view(plain).to(dtype or plain)
         try:
-            return dequantise(stored.numpy(), gguf.GGMLQuantizationType[info.type], dtype or torch.float32)
+            kind = gguf.GGMLQuantizationType[info.type]
+            return dequantise(stored.numpy(), kind, dtype or torch.float32).to(device)
         except NotImplementedError as error:
             raise CheckpointError(
                 f"{quoted(info.name)} in {self.path}: expected a type that can be dequantised, got "
@@ -86,7 +87,7 @@ class GGUFCheckpoint(Checkpoint):
             ) from error
 
     def _read_packed(self, info: TensorInfo) -> PackedTensor | None:
-        if info.type in _PLAIN_DTYPES or info.type == "BF16":
+        if info.type in _PLAIN_DTYPES:
             return None
         return PackedTensor(self._stored.read(self._offsets[info.name], info.nbytes), info.type)
 

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ...errors import CheckpointError
-from ..base import Checkpoint, PackedTensor, TensorInfo
+from ..base import CPU, Checkpoint, PackedTensor, TensorInfo
 from ..quoting import quoted
 from .quantised import FLOAT_TYPES, FP8_FORMATS, find_quantised
 from .stored import StoredBytes
@@ -64,16 +64,16 @@ class SafetensorsCheckpoint(Checkpoint):
         super().__init__(path, tensors, notes)
         self._resources.enter_context(stored)
 
-    def _read(self, info: TensorInfo, dtype: torch.dtype | None) -> torch.Tensor:
+    def _read(self, info: TensorInfo, dtype: torch.dtype | None, device: torch.device) -> torch.Tensor:
         packed = self._read_packed(info)
         if packed is not None:
-            return unpack(packed, info.shape, dtype or torch.float32)
+            return unpack(packed, info.shape, dtype or torch.float32).to(device)
         if info.type not in _DTYPES:
             raise CheckpointError(
                 f"{quoted(info.name)} in {self.path}: expected a plain or FP8 type, got {quoted(info.type)}; "
                 "use an F16 file of this model."
             )
-        values = self._values(info.name)
+        values = self._values(info.name, device)
         return values.to(dtype or values.dtype)
 
     def _read_packed(self, info: TensorInfo) -> PackedTensor | None:
@@ -100,12 +100,12 @@ class SafetensorsCheckpoint(Checkpoint):
             shape=info.shape if info.padded_to > 1 else None,
         )
 
-    def _values(self, name: str) -> torch.Tensor:
+    def _values(self, name: str, device: torch.device = CPU) -> torch.Tensor:
         info = self._infos[name]
-        return self._bytes(name).view(_DTYPES[info.type]).reshape(info.shape)
+        return self._bytes(name, device).view(_DTYPES[info.type]).reshape(info.shape)
 
-    def _bytes(self, name: str) -> torch.Tensor:
-        return self._stored.read(self._begins[name], self._infos[name].nbytes)
+    def _bytes(self, name: str, device: torch.device = CPU) -> torch.Tensor:
+        return self._stored.read(self._begins[name], self._infos[name].nbytes, device)
 
 
 def _header_text(stored: StoredBytes) -> bytes:

@@ -6,12 +6,17 @@ A file that is cut short while it is mapped ends the process with a signal that 
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 import torch
 
 from ...errors import CheckpointError, InvalidArgumentError, ModelFileError
+from ..base import CPU
+from .staging import to_gpu
+
+_READS_AT_A_PLACE = hasattr(os, "preadv")
 
 
 class StoredBytes:
@@ -35,14 +40,16 @@ class StoredBytes:
         self.size = self._identity[0]
         """Bytes of the whole file."""
 
-    def read(self, begin: int, count: int) -> torch.Tensor:
-        """`count` bytes from `begin` on, flat uint8 in memory of their own.
+    def read(self, begin: int, count: int, device: torch.device = CPU) -> torch.Tensor:
+        """`count` bytes from `begin` on, flat uint8 in memory of their own, on `device`.
 
         Raises CheckpointError where the file is not as it was when it was opened.
         """
+        if device.type == "cuda":
+            return to_gpu(lambda part, offset: self._fill(part, begin + offset), count, device)
         values = torch.empty(count, dtype=torch.uint8)
         self._fill(values.numpy().data, begin)
-        return values
+        return values.to(device)
 
     def head(self, count: int) -> bytes:
         """The first bytes, `count` or as many as there are; raises as `read`."""
@@ -65,15 +72,14 @@ class StoredBytes:
     def _fill(self, target: memoryview, begin: int) -> None:
         if self._file.closed:
             raise InvalidArgumentError(f"{self.path}: expected an open checkpoint, found a closed one.")
-        done = 0
         try:
-            with self._lock:  # The position belongs to the file; Windows has no read at a place.
-                self._file.seek(begin)
-                while done < len(target):
-                    count = self._file.readinto(target[done:])
-                    if not count:
-                        break
-                    done += count
+            if _READS_AT_A_PLACE:
+                descriptor = self._file.fileno()
+                done = _filled(target, lambda part, done: os.preadv(descriptor, [part], begin + done))
+            else:
+                with self._lock:  # The position belongs to the file.
+                    self._file.seek(begin)
+                    done = _filled(target, lambda part, _: self._file.readinto(part))
             same = done == len(target) and self._now() == self._identity
         except OSError as error:
             raise ModelFileError(f"{self.path}: the checkpoint cannot be read ({error.strerror}).") from error
@@ -86,3 +92,14 @@ class StoredBytes:
     def _now(self) -> tuple[int, int]:
         status = os.fstat(self._file.fileno())
         return status.st_size, status.st_mtime_ns
+
+
+def _filled(target: memoryview, read: Callable[[memoryview, int], int]) -> int:
+    """How many bytes came before the file's end; read: fills a part of the target, whose place in it is given."""
+    done = 0
+    while done < len(target):
+        count = read(target[done:], done)
+        if not count:
+            break
+        done += count
+    return done
