@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 READ_AHEAD_FRAMES = 4
 WRITE_BEHIND_FRAMES = 4
+"""At least, so many wait for the encoder."""
+WRITE_BEHIND_BYTES = 256 << 20
+"""Of results that a GPU makes: it gives a chunk's frames all at once, and is not to wait while they are encoded."""
 
 
 @dataclass(frozen=True)
@@ -283,7 +286,8 @@ def _pass_frames(reading: _Reading, upscaler: Upscaler, sink: FrameSink, signals
         # The device makes code values of results, and those cross the bus.
         encoded = None if sink.coding is None else sink.coding.of_picture
         frames = upscaler.upscale(pictures, step, transfer=clip.info.color.transfer, encoded=encoded)
-        upscaled = prefetched(frames, WRITE_BEHIND_FRAMES, lambda: signals.is_pending, "computing")
+        behind = _write_behind(sink) if upscaler.vae.device.type == "cuda" else WRITE_BEHIND_FRAMES
+        upscaled = prefetched(frames, behind, lambda: signals.is_pending, "computing")
         # The source is closed when nobody reads any more, or what went wrong would be hidden behind that.
         with closing(pictures), closing(upscaled):
             try:
@@ -299,6 +303,12 @@ def _pass_frames(reading: _Reading, upscaler: Upscaler, sink: FrameSink, signals
                 with waiting(), signals.let_through():
                     upscaled.close()
                 raise
+
+
+def _write_behind(sink: FrameSink) -> int:
+    """How many results may wait for the encoder."""
+    frame_bytes = sink.width * sink.height * 12 if sink.coding is None else sink.coding.size_bytes
+    return max(WRITE_BEHIND_FRAMES, WRITE_BEHIND_BYTES // frame_bytes)
 
 
 def _pictures(clip: Iterable[Frame | CodedFrame], times: deque[_Passed]) -> Iterator[SourceFrame]:
