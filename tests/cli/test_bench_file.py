@@ -1,21 +1,23 @@
 """`seedvr2 bench file`: the whole command in processes of its own."""
 
+import copy
 import json
 import re
 
 import pytest
 import torch
 
-from seedvr2_engine.bench.cases import random_vae
 from seedvr2_engine.bench.file_results import lanes_of
 from seedvr2_engine.bench.made_clip import clip_frames
-from seedvr2_engine.bench.random_models import PUBLIC_TEXT_TOKENS, write_random_dit, write_random_vae
+from seedvr2_engine.bench.passing_models import write_passing_dit, write_widened_vae
+from seedvr2_engine.bench.random_models import PUBLIC_TEXT_TOKENS
 from seedvr2_engine.bench.split import Segment
 from seedvr2_engine.loading import load_vae
 from seedvr2_engine.loading_dit import load_dit, load_text_embedding
 from seedvr2_engine.models.dit.config import DiTConfig
+from seedvr2_engine.models.dit.sampler import dit_input
+from seedvr2_engine.models.vae.config import VAEConfig
 
-from ..conftest import TINY
 from .test_commands import refused, seedvr2
 
 SMALL = ["--width", "32", "--height", "32", "--frames", "5", "--dit", "nano", "--device", "cpu"]
@@ -73,13 +75,28 @@ def test_a_timeline_joins_what_no_one_could_see():
     assert (lanes["main"][0].begin, lanes["main"][0].end) == pytest.approx((0, 0.9995))
 
 
-def test_random_models_are_files_like_any_other(tmp_path):
-    config = DiTConfig("3b", width=64, layers=2, separate_layers=1, heads=1, head_width=64, mlp_width=96, text_width=32)
-    write_random_dit(tmp_path / "dit.safetensors", config)
-    dit, text = load_dit(tmp_path / "dit.safetensors"), load_text_embedding(tmp_path / "dit.safetensors")
-    assert dit.config == config
-    assert text.shape == (PUBLIC_TEXT_TOKENS, 32)
-    assert torch.isfinite(dit(torch.randn(1, 4, 4, 33), text, 1000.0)).all()
-    write_random_vae(tmp_path / "vae.safetensors", TINY)
-    vae, expected = load_vae(tmp_path / "vae.safetensors").state_dict(), random_vae(TINY, torch.device("cpu"))
-    assert all(torch.equal(vae[name], weight.half().float()) for name, weight in expected.state_dict().items())
+def test_a_transformer_of_any_size_passes_its_input_through(tmp_path):
+    for family, separate in (("3b", 1), ("7b", 2)):
+        config = DiTConfig(
+            family, width=160, layers=2, separate_layers=separate, heads=1, head_width=32, mlp_width=96, text_width=32
+        )
+        write_passing_dit(tmp_path / "dit.safetensors", config)
+        dit, text = load_dit(tmp_path / "dit.safetensors"), load_text_embedding(tmp_path / "dit.safetensors")
+        assert dit.config == config
+        assert text.shape == (PUBLIC_TEXT_TOKENS, 32)
+        noise, condition = torch.randn(2, 2, 4, 4, 16)
+        velocity = dit(dit_input(noise, condition), text, 1000.0)
+        assert (noise - velocity - condition).abs().max() < 0.01
+
+
+def test_a_wide_vae_computes_what_the_small_one_does(tmp_path, tiny_vae):
+    small = copy.deepcopy(tiny_vae).half().float()
+    wide = VAEConfig(block_out_channels=(64, 128, 64, 128))
+    write_widened_vae(tmp_path / "vae.safetensors", small, wide)
+    vae = load_vae(tmp_path / "vae.safetensors")
+    assert vae.config == wide
+    picture = torch.rand(1, 3, 5, 32, 32) * 2 - 1
+    with torch.no_grad():
+        latent = small.encode(picture)
+        torch.testing.assert_close(vae.encode(picture), latent, atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(vae.decode(latent), small.decode(latent), atol=2e-3, rtol=2e-3)

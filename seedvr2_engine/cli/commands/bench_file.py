@@ -32,13 +32,15 @@ def bench_file(
     height: Annotated[int, typer.Option(min=16, help="Its height.")] = 360,
     frames: Annotated[int, typer.Option(min=1, help="Its frames.")] = 129,
     dit: Annotated[
-        str, typer.Option(help="As for upscale; or 3b or 7b: the public sizes with random weights, FP16.")
+        str,
+        typer.Option(
+            help="As for upscale; or 3b or 7b: one of the public sizes, FP16, which passes its input through."
+        ),
     ] = "auto",
     vae: Annotated[
         str,
         typer.Option(
-            help="As for upscale; or public: its size with random weights, FP16, which the accuracy check keeps in 16 "
-            "bits."
+            help="As for upscale; or public: one of the public size, FP16, which computes what the small one does."
         ),
     ] = "auto",
     text: flags.Text = "auto",
@@ -76,7 +78,7 @@ def bench_file(
     told += [part for name, value in machine_options.items() if value != "auto" for part in (f"--{name}", value)]
     series: list[Series] = []
     with TemporaryDirectory(prefix="seedvr2-bench-") as folder:
-        files = choose_models(*_random_models(dit, vae, Path(folder)), text)
+        files = choose_models(*_made_models(dit, vae, Path(folder)), text)
         # By path: runs with empty caches would not find what was downloaded into one.
         paths = ["--dit", str(files.dit), "--vae", str(files.vae)]
         paths += ["--text", str(files.text)] if files.text != files.dit else []
@@ -119,19 +121,20 @@ def _measured(command: Command, kind: Kind, runs: int) -> Series:
     return series
 
 
-def _random_models(dit: str, vae: str, folder: Path) -> tuple[str, str]:
-    """The same names, or those of files made in the folder where models with random weights are meant."""
-    from ...bench.random_models import write_random_dit, write_random_vae
+def _made_models(dit: str, vae: str, folder: Path) -> tuple[str, str]:
+    """The same names, or those of files made in the folder where models of the public sizes are meant."""
+    from ...bench.passing_models import write_passing_dit, write_widened_vae
+    from ...loading import load_vae
     from ...models.dit.config import PUBLIC_3B, PUBLIC_7B
     from ...models.vae.config import VAEConfig
 
     if config := {"3b": PUBLIC_3B, "7b": PUBLIC_7B}.get(dit):
-        path = folder / f"random_{dit}_fp16.safetensors"
-        write_random_dit(path, config)
+        path = folder / f"passing_{dit}_fp16.safetensors"
+        write_passing_dit(path, config)
         dit = str(path)
     if vae == "public":
-        path = folder / "random_vae_fp16.safetensors"
-        write_random_vae(path, VAEConfig())
+        path = folder / "widened_vae_fp16.safetensors"
+        write_widened_vae(path, load_vae("nano"), VAEConfig())
         vae = str(path)
     return dit, vae
 
