@@ -23,9 +23,12 @@ if not torch.cuda.is_available():
 
 settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no clock")
-# A shell starts what runs in its background with Ctrl-C ignored, and processes hand that on: tests of it would wait.
+# A shell starts what runs in its background with Ctrl-C ignored, nohup ignores that a terminal closes, and processes
+# hand that on: tests of it would wait.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 

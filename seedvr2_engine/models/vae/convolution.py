@@ -1,10 +1,12 @@
 """Which implementation of a causal convolution runs where.
 
 - With gradients, on a GPU, or in another format than FP32: PyTorch's own 3-D convolution over a window of frames.
-- On an x86 CPU in FP32 without gradients: `convolve_frames`. For small tensors PyTorch would take `slow_conv3d`, a
-  sixth as fast as oneDNN, and for large ones it changes the layout before and after every call. Here all frames lie
-  channels last, each tap in time is a 2-D convolution whose result oneDNN adds to those before, and no window is put
-  together. Where four frames belong to one latent, `_four_frames` needs six 2-D convolutions instead of twelve.
+- On a CPU in FP32 without gradients: `convolve_frames`. For small tensors PyTorch would take `slow_conv3d`, a sixth as
+  fast as oneDNN, and for large ones it changes the layout before and after every call; so bits would depend on how many
+  frames come at once. Here all frames lie channels last, each tap in time is a 2-D convolution whose result is added to
+  those before, and no window is put together. Where four frames belong to one latent, `_four_frames` needs six 2-D
+  convolutions instead of twelve. On x86 with AVX they are oneDNN's, called directly; elsewhere PyTorch's, a frame at a
+  time.
 
 Both compute the same sums in another order, so they differ by FP32 rounding.
 """
@@ -13,6 +15,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 _FEWEST_CHANNELS = 16
@@ -65,12 +68,7 @@ def _has_onednn() -> bool:
 
 def takes_frames(conv: nn.Conv3d, x: Tensor) -> bool:
     """Whether `convolve_frames` is the one for this convolution and input (N, C, T, H, W)."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype == conv.weight.dtype == torch.float32
-        and not torch.is_grad_enabled()
-        and _has_onednn()
-    )
+    return x.device.type == "cpu" and x.dtype == conv.weight.dtype == torch.float32 and not torch.is_grad_enabled()
 
 
 def is_large(x: Tensor) -> bool:
@@ -203,19 +201,25 @@ def _convolve_2d(
     conv: nn.Conv3d, frames: Tensor, weight: Tensor, bias: Tensor | None, *, pads_rows: bool = True
 ) -> Tensor:
     """Convolve (T, H, W, C) with one tap (Co, C, kh, kw) to (T, H', W', Co)."""
-    padding, *rest = _geometry(conv)
+    padding, stride, dilation, groups = _geometry(conv)
     if not pads_rows:
         padding = (0, padding[1])
-    y = torch.ops.mkldnn._convolution_pointwise(
-        frames.permute(0, 3, 1, 2), weight, bias, padding, *rest, "none", [], ""
-    )
-    result: Tensor = y.permute(0, 2, 3, 1)
+    seen = frames.permute(0, 3, 1, 2)
+    if _has_onednn():
+        geometry = (padding, stride, dilation, groups)
+        y = torch.ops.mkldnn._convolution_pointwise(seen, weight, bias, *geometry, "none", [], "")
+    else:
+        y = torch.cat([F.conv2d(frame, weight, bias, stride, padding, dilation, groups) for frame in seen.split(1)])
+    # PyTorch's own may come in another layout.
+    result: Tensor = y.permute(0, 2, 3, 1).contiguous()
     return result
 
 
 def _add_2d(conv: nn.Conv3d, frames: Tensor, weight: Tensor, y: Tensor) -> None:
     """Add what `_convolve_2d` gives, without a bias, to y in its place."""
-    if len(frames):
+    if len(frames) and not _has_onednn():
+        y += _convolve_2d(conv, frames, weight, None)
+    elif len(frames):
         torch.ops.mkldnn._convolution_pointwise_(
             y.permute(0, 3, 1, 2),
             frames.permute(0, 3, 1, 2),
