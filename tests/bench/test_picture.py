@@ -1,6 +1,7 @@
 """The picture benchmark: its emulation is the model where nothing is rounded, and the engine where everything is."""
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -36,14 +37,15 @@ def test_with_rounding_it_is_the_engine(vae, title):
     engine = VAEEngine(
         vae, keeping(rounding.format, ("decoder.mid_block.attentions.0",)), CARD, reference_backend(), device="cpu"
     )
-    emulated = actual = 0.0
-    # The last bit of an input decides which step of an integer it falls on: one clip alone is luck.
+    apart_db = []
+    # The last bit of a largest value decides between two steps of integers, one twice the other: one clip is luck.
     for seed in (1, 2, 3):
         latent = vae.encode(scene(40, seed=seed))
         exact = picture(vae.decode(latent))
-        emulated += mean_squared_error(picture(decoder.decode(latent)), exact).item()
-        actual += mean_squared_error(picture(engine.decode(latent)), exact).item()
-    assert abs(10 * math.log10(emulated / actual)) < 1.5
+        emulated = mean_squared_error(picture(decoder.decode(latent)), exact).item()
+        actual = mean_squared_error(picture(engine.decode(latent)), exact).item()
+        apart_db.append(abs(10 * math.log10(emulated / actual)))
+    assert statistics.median(apart_db) < 1.5
 
 
 def test_integers_cover_the_range_that_was_asked_for():
