@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..shot import Border, Shot, divided
-from .likeness import change, new_share
+from .likeness import change, moved_by, new_share, remainder
 from .small import SmallFrame
 
-FLASH_FRAMES = 3
+FLASH_FRAMES = 5
 """What returns to the same scene within so many frames was no shot of its own, but a flash or something passing by."""
 NEW = 0.65
 """Share of new things at a cut, where it differs by ABOVE from what is new from frame to frame on either side."""
@@ -23,12 +24,19 @@ EMPTY_LEVELS = 1.5
 """Spread of a picture in 8-bit levels below which it is empty: black, white, one colour."""
 HARD = 2.0
 """An empty frame is cut to, not faded to, if the picture changes by so many times more than on the far side."""
+CLEAR = 0.6
+"""Beside an empty picture those count that have this part of the spread of the one that has most."""
+DASH = 0.08
+"""A picture that moves by more than this part of its longer edge from frame to frame dashes: of a cut just before or
+after it nothing would be seen, for blur hides it."""
+MIXED = 0.35
+"""A frame is a mixture of its neighbours if less than this part of its difference from either is left of it."""
 SHORTEST_FRAMES = 2
 """A shorter shot, which is one frame, joins the one that follows: there it is the first frame, which the VAE keeps in a
 latent of its own."""
 
 
-_KEPT = 3 * FLASH_FRAMES + 3
+_KEPT = 2 * FLASH_FRAMES + 4
 
 
 @dataclass
@@ -71,6 +79,15 @@ class _Window:
             self._shares[pair] = new_share(self.frame(before), self.frame(after))
         return self._shares[pair]
 
+    def dashes(self, frame: int) -> bool:
+        """Whether the picture dashes just before a frame or from it on."""
+        for pair in ((frame - 2, frame - 1), (frame, frame + 1)):
+            if self.has(*pair) and self.share(*pair) < NEW_IN_REST:
+                before, after = map(self.frame, pair)
+                if max(map(abs, moved_by(before, after))) > DASH * max(before.planes.shape):
+                    return True
+        return False
+
     def unrest(self, frame: int) -> float:
         """What is new from frame to frame in the calmest place before a frame, or after it, where there is more."""
         sides = range(frame - FLASH_FRAMES, frame), range(frame + 1, frame + 1 + FLASH_FRAMES)
@@ -85,7 +102,7 @@ class _Empty:
     is_hard: bool
     """Whether it was cut to."""
     before: tuple[SmallFrame, ...]
-    """A few frames before it, the last one first."""
+    """The clearest frames before it."""
 
 
 @dataclass
@@ -121,7 +138,7 @@ class ShotFinder:
             return
         is_empty, was_empty = window.is_empty(frame), window.is_empty(frame - 1)
         if is_empty and not was_empty:
-            before = tuple(window.frame(at) for at in range(frame - 1, max(window.first, frame - 5) - 1, -1))
+            before = _clearest(window.frame(at) for at in range(max(window.first, frame - FLASH_FRAMES), frame))
             is_hard = frame > 0 and window.change(frame) > HARD * window.change(frame - 1)
             self._run = _Empty(frame, is_hard, before)
         elif was_empty and not is_empty:
@@ -137,10 +154,25 @@ class ShotFinder:
         needed = NEW_IN_REST if is_peak else NEW
         share = window.share(frame - 1, frame)
         if share < needed or (not is_peak and share - window.unrest(frame) < ABOVE):
+            return self._is_mixed(frame) and self._differ(frame, frame + 1)
+        return not window.dashes(frame) and self._differ(frame, frame)
+
+    def _is_mixed(self, frame: int) -> bool:
+        """Whether a frame is mixed of its neighbours, and they differ as shots do."""
+        window = self._window
+        if not window.has(frame - 1, frame + 1):
             return False
+        steps = window.change(frame), window.change(frame + 1)
+        if min(steps) < PEAK * max(window.change(frame - 1), window.change(frame + 2), LEAST_CHANGE_LEVELS):
+            return False
+        return remainder(*map(window.frame, (frame - 1, frame, frame + 1))) < MIXED * min(steps)
+
+    def _differ(self, first: int, second: int) -> bool:
+        """Whether all frames just before `first` differ from those from `second` on: nothing returns."""
+        window = self._window
         for back in range(1, FLASH_FRAMES + 2):
             for on in range(FLASH_FRAMES + 2 - back):
-                pair = frame - back, frame + on
+                pair = first - back, second + on
                 if window.has(*pair) and not any(map(window.is_empty, pair)) and window.share(*pair) < NEW_IN_REST:
                     return False
         return True
@@ -153,8 +185,8 @@ class ShotFinder:
         is_hard = window.change(stop) > HARD * window.change(stop + 1)
         middle = (run.start + stop) // 2
         if run.start > 0 and stop - run.start <= FLASH_FRAMES:
-            after = [window.frame(at) for at in range(stop, min(stop + FLASH_FRAMES + 1, window.count))]
-            if min(new_share(one, other) for one in run.before[::2] for other in after[::2]) >= NEW_IN_REST:
+            after = _clearest(window.frame(at) for at in range(stop, min(stop + FLASH_FRAMES, window.count)))
+            if min(new_share(one, other) for one in run.before for other in after) >= NEW_IN_REST:
                 place = run.start if run.is_hard else stop if is_hard else middle
                 self._borders[place] = "cut" if run.is_hard or is_hard else "fade"
             return
@@ -164,3 +196,11 @@ class ShotFinder:
             self._borders[stop] = "cut"
         if run.start > 0 and not (run.is_hard or is_hard):
             self._borders[middle] = "fade"
+
+
+def _clearest(frames: Iterable[SmallFrame]) -> tuple[SmallFrame, ...]:
+    """The frames that show most, at most three: at the dark end of a fade little can be told."""
+    several = list(frames)
+    most = max((frame.spread for frame in several), default=0.0)
+    clear = [frame for frame in several if frame.spread >= CLEAR * most]
+    return tuple(clear[:: max(1, len(clear) // 2)])

@@ -22,8 +22,12 @@ EXPLAINED = 0.62
 """A block is new if what the other picture leaves unexplained is more than this part of its activity."""
 LEAST_SHARE = 0.2
 """Of all blocks, how many count at least: little on an empty ground is no picture."""
+LIGHT = 0.1
+"""Change of the mean luma from which it may be the light that has changed."""
 MOSTLY = 0.1
 """Share of unexplained blocks from which a motion of everything is worth looking for."""
+CLEARLY = 0.7
+"""A motion of everything leaves at most this part of what differs without it."""
 
 Mask = NDArray[np.bool_]
 
@@ -60,11 +64,18 @@ def new_share(before: SmallFrame, after: SmallFrame) -> float:
 
 
 def _other(source: SmallFrame, target: SmallFrame, most: float) -> Mask:
-    """Blocks (h/8,w/8) whose mean has changed, also when all of the picture became brighter or darker."""
-    change = np.abs(source.means - target.means).sum(axis=0)
+    """Blocks (h/8,w/8) whose mean has changed, by more than a change of light explains."""
+    changed = np.abs(source.means - target.means).sum(axis=0) > most
     factor = (target.luma + 1) / (source.luma + 1)
-    rated = np.abs(source.means * factor - target.means).sum(axis=0)
-    return np.asarray(np.minimum(change, rated) > most)
+    if not changed.any() or abs(factor - 1) < LIGHT:
+        return np.asarray(changed)
+    luma, wanted = source.means[0], target.means[0]
+    # More or less light keeps the order of what is bright and what is dark, also where it saturates.
+    matched = np.empty_like(luma)
+    matched.flat[np.argsort(luma, axis=None, kind="stable")] = np.sort(wanted, axis=None)
+    colors = np.abs(source.means[1:] * np.float32(factor) - target.means[1:]).sum(axis=0)
+    lit = np.minimum(np.abs(luma * np.float32(factor) - wanted), np.abs(matched - wanted)) + colors
+    return np.asarray(changed & (lit > most))
 
 
 def _found(source: SmallFrame, target: SmallFrame, wanted: Mask, shift: tuple[int, int], reach: int) -> Mask:
@@ -90,7 +101,10 @@ def _found(source: SmallFrame, target: SmallFrame, wanted: Mask, shift: tuple[in
 
 
 def moved_by(before: SmallFrame, after: SmallFrame) -> tuple[int, int]:
-    """Return by how many cells, (down, right), all of a picture has moved, to the nearest COARSE; (0,0) if not."""
+    """Return by how many cells, (down, right), all of a picture has moved, to the nearest COARSE.
+
+    (0,0) where no motion explains CLEARLY more than none.
+    """
     first, second = _coarse(before), _coarse(after)
     height, width = first.shape[1:]
     reach = (height // 2, width * 2 // 3)
@@ -107,6 +121,8 @@ def moved_by(before: SmallFrame, after: SmallFrame) -> tuple[int, int]:
         sums = np.pad(apart.cumsum(axis=1), ((0, 0), (1, 0)))
         differences[row] = (sums[columns, right] - sums[columns, left]) / ((bottom - top) * (right - left))
     row, column = divmod(int(differences.argmin()), len(columns))
+    if differences[row, column] > CLEARLY * differences[reach[0], reach[1]]:
+        return 0, 0
     return (reach[0] - row) * COARSE, (reach[1] - column) * COARSE
 
 
@@ -121,3 +137,14 @@ def change(before: SmallFrame, after: SmallFrame) -> float:
     """Return the mean difference of two pictures, cell by cell, all planes together, in 8-bit levels."""
     total = float(np.abs(before.planes - after.planes).sum(dtype=np.float64))
     return total / float(before.planes[0].size * LEVELS)
+
+
+def remainder(before: SmallFrame, mixed: SmallFrame, after: SmallFrame) -> float:
+    """Return what the best mixture of two pictures leaves of a third one, as `change` measures it."""
+    way = (before.planes - after.planes).astype(np.float64)
+    length = float((way * way).sum())
+    if not length:
+        return change(mixed, after)
+    share = float(((mixed.planes - after.planes) * way).sum()) / length
+    left = np.abs(mixed.planes - (after.planes + way * min(1.0, max(0.0, share)))).sum(dtype=np.float64)
+    return float(left) / float(way[0].size * LEVELS)

@@ -78,10 +78,10 @@ def _of_codes(codes: torch.Tensor, coding: Coding) -> Plane:
     else:
         luma, blue, red = (planes[plane][:, :, place] for plane, place in layout.channels)
         steps = max(1, cell // layout.chroma.step_y), max(1, cell // layout.chroma.step_x)
-        first = _cells(luma, cell, cell) / step
+        first, share = _cells(luma, cell, cell) / step, 1.0
         if coding.tags.range is ColorRange.LIMITED:
-            first = (first - 16) * (255 / 219)
-        chroma = [_fitted(_cells(plane, *steps) / step - 128, first.shape) for plane in (blue, red)]
+            first, share = (first - 16) * (255 / 219), 255 / 224
+        chroma = [_fitted((_cells(plane, *steps) / step - 128) * share, first.shape) for plane in (blue, red)]
         values = np.stack([first, *chroma])
     if layout.alpha is not None:
         plane, place = layout.alpha
