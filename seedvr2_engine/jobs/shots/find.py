@@ -168,14 +168,12 @@ class ShotFinder:
         return remainder(*map(window.frame, (frame - 1, frame, frame + 1))) < MIXED * min(steps)
 
     def _differ(self, first: int, second: int) -> bool:
-        """Whether all frames just before `first` differ from those from `second` on: nothing returns."""
+        """Whether the frames just before `first` differ from those from `second` on: nothing returns."""
         window = self._window
-        for back in range(1, FLASH_FRAMES + 2):
-            for on in range(FLASH_FRAMES + 2 - back):
-                pair = first - back, second + on
-                if window.has(*pair) and not any(map(window.is_empty, pair)) and window.share(*pair) < NEW_IN_REST:
-                    return False
-        return True
+        pairs = [(first - 1, second + on) for on in range(FLASH_FRAMES + 1)]
+        pairs += [(first - back, second) for back in range(2, FLASH_FRAMES + 2)] + [(first - 3, second + 2)]
+        known = [pair for pair in pairs if window.has(*pair) and not any(map(window.is_empty, pair))]
+        return all(window.share(*pair) >= NEW_IN_REST for pair in known)
 
     def _end_run(self, stop: int) -> None:
         """Decide on a run of empty frames that ends before `stop`."""
