@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..shot import Border, Shot, divided
-from .likeness import change, moved_by, new_share, remainder
+from .likeness import change, is_faded, moved_by, new_share, remainder
 from .small import SmallFrame
 
 FLASH_FRAMES = 5
@@ -94,7 +94,7 @@ class _Window:
         return max(min((self.share(at - 1, at) for at in side if self.has(at - 1, at)), default=0.0) for side in sides)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Empty:
     """A run of empty frames that has begun."""
 
@@ -103,6 +103,8 @@ class _Empty:
     """Whether it was cut to."""
     before: tuple[SmallFrame, ...]
     """The clearest frames before it."""
+    spread: float
+    """The smallest so far."""
 
 
 @dataclass
@@ -137,10 +139,12 @@ class ShotFinder:
         if frame < 0:
             return
         is_empty, was_empty = window.is_empty(frame), window.is_empty(frame - 1)
+        if is_empty and self._run is not None:
+            self._run.spread = min(self._run.spread, window.frame(frame).spread)
         if is_empty and not was_empty:
             before = _clearest(window.frame(at) for at in range(max(window.first, frame - FLASH_FRAMES), frame))
-            is_hard = frame > 0 and window.change(frame) > HARD * window.change(frame - 1)
-            self._run = _Empty(frame, is_hard, before)
+            is_hard = frame > 0 and _is_hard(window.change(frame), window.change(frame - 1))
+            self._run = _Empty(frame, is_hard, before, window.frame(frame).spread)
         elif was_empty and not is_empty:
             self._end_run(frame)
         elif frame > 0 and self._is_cut(frame):
@@ -153,7 +157,8 @@ class ShotFinder:
         is_peak = here > PEAK * max(window.change(frame - 1), window.change(frame + 1))
         needed = NEW_IN_REST if is_peak else NEW
         share = window.share(frame - 1, frame)
-        if share < needed or (not is_peak and share - window.unrest(frame) < ABOVE):
+        is_ramp = not is_peak and is_faded(window.frame(frame - 1), window.frame(frame))
+        if is_ramp or share < needed or (not is_peak and share - window.unrest(frame) < ABOVE):
             return self._is_mixed(frame) and self._differ(frame, frame + 1)
         return not window.dashes(frame) and self._differ(frame, frame)
 
@@ -180,20 +185,27 @@ class ShotFinder:
         window, run = self._window, self._run
         assert run is not None
         self._run = None
-        is_hard = window.change(stop) > HARD * window.change(stop + 1)
-        middle = (run.start + stop) // 2
+        is_hard = _is_hard(window.change(stop), window.change(stop + 1))
         if run.start > 0 and stop - run.start <= FLASH_FRAMES:
             after = _clearest(window.frame(at) for at in range(stop, min(stop + FLASH_FRAMES, window.count)))
-            if min(new_share(one, other) for one in run.before for other in after) >= NEW_IN_REST:
-                place = run.start if run.is_hard else stop if is_hard else middle
-                self._borders[place] = "cut" if run.is_hard or is_hard else "fade"
-            return
+            if min(new_share(one, other) for one in run.before for other in after) < NEW_IN_REST:
+                return  # A flash, or a blink.
+            if run.is_hard or is_hard:
+                self._borders[run.start if run.is_hard else stop] = "cut"
+                return
         if run.is_hard:
             self._borders[run.start] = "cut"
         if is_hard:
             self._borders[stop] = "cut"
-        if run.start > 0 and not (run.is_hard or is_hard):
-            self._borders[middle] = "fade"
+        # What is empty is no clearer before where it is night, which nothing fades to.
+        clearest = max((frame.spread for frame in run.before), default=0.0)
+        if run.spread < CLEAR * clearest and not (run.is_hard or is_hard):
+            self._borders[(run.start + stop) // 2] = "fade"
+
+
+def _is_hard(here: float, beyond: float) -> bool:
+    """Whether a picture changes at once, and not in a row of changes."""
+    return here > max(LEAST_CHANGE_LEVELS, HARD * beyond)
 
 
 def _clearest(frames: Iterable[SmallFrame]) -> tuple[SmallFrame, ...]:

@@ -26,6 +26,8 @@ LIGHT = 0.1
 """Change of the mean luma from which it may be the light that has changed."""
 MOSTLY = 0.1
 """Share of unexplained blocks from which a motion of everything is worth looking for."""
+FADED = 0.5
+"""A fade leaves less than this part of a picture unexplained."""
 CLEARLY = 0.7
 """A motion of everything leaves at most this part of what differs without it."""
 
@@ -66,7 +68,7 @@ def new_share(before: SmallFrame, after: SmallFrame) -> float:
 def _other(source: SmallFrame, target: SmallFrame, most: float) -> Mask:
     """Blocks (h/8,w/8) whose mean has changed, by more than a change of light explains."""
     changed = np.abs(source.means - target.means).sum(axis=0) > most
-    factor = (target.luma + 1) / (source.luma + 1)
+    factor = _light(source, target)
     if not changed.any() or abs(factor - 1) < LIGHT:
         return np.asarray(changed)
     luma, wanted = source.means[0], target.means[0]
@@ -78,10 +80,16 @@ def _other(source: SmallFrame, target: SmallFrame, most: float) -> Mask:
     return np.asarray(changed & (lit > most))
 
 
+def _light(source: SmallFrame, target: SmallFrame) -> float:
+    """How many times brighter `target` is."""
+    return (target.luma + 1) / (source.luma + 1)
+
+
 def _found(source: SmallFrame, target: SmallFrame, wanted: Mask, shift: tuple[int, int], reach: int) -> Mask:
     """Which of the wanted blocks of `target` `source` explains, moved by (down,right) cells and `reach` more or less.
 
-    Sums of 64 multiples of 1/64 below 2048: exact in float32, in any order.
+    Where the light has changed, contrast has too. Elsewhere sums are of 64 multiples of 1/64 below 2048, exact in
+    float32 in any order.
     """
     luma = source.planes[0]
     margin = max(abs(shift[0]), abs(shift[1])) + reach
@@ -92,6 +100,8 @@ def _found(source: SmallFrame, target: SmallFrame, wanted: Mask, shift: tuple[in
     right = (columns * BLOCK + margin - shift[1])[:, None, None] + span
     found = windows[down, right].reshape(len(rows), -1, BLOCK * BLOCK)
     found -= found.mean(axis=2, keepdims=True, dtype=np.float32)
+    if abs(_light(source, target) - 1) >= LIGHT:
+        found *= target.activity.mean() / max(source.activity.mean(), np.float32(1 / LEVELS))
     blocks = target.planes[0].reshape(wanted.shape[0], BLOCK, wanted.shape[1], BLOCK)[rows, :, columns]
     found -= (blocks.reshape(len(rows), 1, -1)) - target.means[0][rows, columns][:, None, None]
     left = np.abs(found, out=found).mean(axis=2, dtype=np.float32).min(axis=1, initial=np.inf)
@@ -137,6 +147,16 @@ def change(before: SmallFrame, after: SmallFrame) -> float:
     """Return the mean difference of two pictures, cell by cell, all planes together, in 8-bit levels."""
     total = float(np.abs(before.planes - after.planes).sum(dtype=np.float64))
     return total / float(before.planes[0].size * LEVELS)
+
+
+def is_faded(before: SmallFrame, after: SmallFrame) -> bool:
+    """Whether two pictures that stand still differ in brightness and contrast alone: steps of a fade."""
+    first, second = (
+        (frame.planes - frame.means.mean(axis=(1, 2), keepdims=True)).astype(np.float64) for frame in (before, after)
+    )
+    factor = float((first * second).sum()) / max(1.0, float((first * first).sum()))
+    left, all_of_it = float(np.abs(second - factor * first).sum()), float(np.abs(second).sum())
+    return factor > 0 and left < FADED * all_of_it
 
 
 def remainder(before: SmallFrame, mixed: SmallFrame, after: SmallFrame) -> float:

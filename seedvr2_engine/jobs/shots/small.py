@@ -1,4 +1,4 @@
-"""Frames made small: what shots are told apart by. Every number is exact, so all machines find the same shots."""
+"""Frames made small: what shots are told apart by. Cells and blocks are whole numbers, the same on all machines."""
 
 from __future__ import annotations
 
