@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..shot import Border, Shot, divided
-from .likeness import change, is_faded, moved_by, new_share, remainder
+from .likeness import change, is_faded, moved_by, new_share
 from .small import SmallFrame
 
 FLASH_FRAMES = 5
@@ -29,8 +29,6 @@ CLEAR = 0.6
 DASH = 0.08
 """A picture that moves by more than this part of its longer edge from frame to frame dashes: of a cut just before or
 after it nothing would be seen, for blur hides it."""
-MIXED = 0.35
-"""A frame is a mixture of its neighbours if less than this part of its difference from either is left of it."""
 SHORTEST_FRAMES = 2
 """A shorter shot, which is one frame, joins the one that follows: there it is the first frame, which the VAE keeps in a
 latent of its own."""
@@ -159,18 +157,15 @@ class ShotFinder:
         share = window.share(frame - 1, frame)
         is_ramp = not is_peak and is_faded(window.frame(frame - 1), window.frame(frame))
         if is_ramp or share < needed or (not is_peak and share - window.unrest(frame) < ABOVE):
-            return self._is_mixed(frame) and self._differ(frame, frame + 1)
+            return self._is_between(frame)
         return not window.dashes(frame) and self._differ(frame, frame)
 
-    def _is_mixed(self, frame: int) -> bool:
-        """Whether a frame is mixed of its neighbours, and they differ as shots do."""
+    def _is_between(self, frame: int) -> bool:
+        """Whether a frame stands alone between two shots at rest: mixed of both, or neither."""
         window = self._window
-        if not window.has(frame - 1, frame + 1):
-            return False
         steps = window.change(frame), window.change(frame + 1)
-        if min(steps) < PEAK * max(window.change(frame - 1), window.change(frame + 2), LEAST_CHANGE_LEVELS):
-            return False
-        return remainder(*map(window.frame, (frame - 1, frame, frame + 1))) < MIXED * min(steps)
+        rest = max(window.change(frame - 1), window.change(frame + 2), LEAST_CHANGE_LEVELS)
+        return window.has(frame - 1, frame + 1) and min(steps) > PEAK * rest and self._differ(frame, frame + 1)
 
     def _differ(self, first: int, second: int) -> bool:
         """Whether the frames just before `first` differ from those from `second` on: nothing returns."""

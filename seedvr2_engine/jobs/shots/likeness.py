@@ -157,14 +157,3 @@ def is_faded(before: SmallFrame, after: SmallFrame) -> bool:
     factor = float((first * second).sum()) / max(1.0, float((first * first).sum()))
     left, all_of_it = float(np.abs(second - factor * first).sum()), float(np.abs(second).sum())
     return factor > 0 and left < FADED * all_of_it
-
-
-def remainder(before: SmallFrame, mixed: SmallFrame, after: SmallFrame) -> float:
-    """Return what the best mixture of two pictures leaves of a third one, as `change` measures it."""
-    way = (before.planes - after.planes).astype(np.float64)
-    length = float((way * way).sum())
-    if not length:
-        return change(mixed, after)
-    share = float(((mixed.planes - after.planes) * way).sum()) / length
-    left = np.abs(mixed.planes - (after.planes + way * min(1.0, max(0.0, share)))).sum(dtype=np.float64)
-    return float(left) / float(way[0].size * LEVELS)

@@ -28,6 +28,8 @@ def test_a_cut_in_the_dark():
 def test_short_shots_are_kept_and_a_single_frame_joins_what_follows():
     frames = scene(1, 10) + scene(2, 2) + scene(3, 10) + scene(4, 1) + scene(5, 10)
     assert borders(frames) == [(10, "cut"), (12, "cut"), (22, "cut")]
+    for before, single, after in ((1, 6, 3), (1, 7, 2), (2, 8, 3), (3, 9, 1)):
+        assert borders(scene(before, 8) + scene(single, 1) + scene(after, 8)) == [(8, "cut")]
 
 
 def test_a_frame_mixed_of_two_shots_begins_the_second():

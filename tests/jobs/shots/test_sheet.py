@@ -39,8 +39,8 @@ def numbers(page):
 
 
 def test_every_shot_shows_its_first_middle_and_last_frame():
-    [page] = pages([9, 2, 1])
-    assert numbers(page) == [[0, 4, 8], [9, 10], [11]]
+    [page] = pages([9, 4, 2, 1])
+    assert numbers(page) == [[0, 4, 8], [9, 10, 12], [13, 14], [15]]
 
 
 def test_many_shots_stand_in_columns_on_pages():
