@@ -18,7 +18,7 @@ _COUNTS = dict.fromkeys(("video_rows", "count", "windows", "text_tokens"), "i32"
 
 def compile_tokens(width: int, heads: int, mlp_width: int, sm: str) -> Iterator[tuple[str, CompileReport]]:
     """Compile every pass of a transformer in BF16 with heads of 128 channels: name and what it needs."""
-    flags = dict.fromkeys(("ADDS", "REORDERS", "KEEPS", "GIVES", "NORMALISES"), True)
+    flags = dict.fromkeys(("ADDS", "REORDERS", "KEEPS", "GIVES", "NORMALISES", "AHEAD"), True)
     head, tail = rows.halves(width)
     step = {"WIDTH": width, "HEAD": head, "TAIL": tail, "ROWS": gates.STEP_ROWS, "LIMIT": 0, "BLOCK": 0, **flags}
     silu = {"WIDTH": mlp_width, "ROWS": gates.SILU_ROWS, "COLUMNS": gates.SILU_COLUMNS}
@@ -59,7 +59,7 @@ def _in_8_bits(
     block = BLOCKS.get(format, 0)
     scales = "*u8" if block else None
     head, tail = rows.halves(width)
-    flags = dict.fromkeys(("ADDS", "REORDERS", "KEEPS", "GIVES", "NORMALISES"), True)
+    flags = dict.fromkeys(("ADDS", "REORDERS", "KEEPS", "GIVES", "NORMALISES", "AHEAD"), True)
     step = {
         "WIDTH": width,
         "HEAD": head,

@@ -176,6 +176,10 @@ class ProductConfig(NamedTuple):
     """Whether operands are read through tensor descriptors (from sm_90) or through pointers."""
     group: int = 8
     """Tiles of rows that share a tile of columns before the next one is taken."""
+    parts: int = 1
+    """Parts of its columns in which a tile is finished by `product_ends`; a power of two."""
+    stays: bool = False
+    """Whether a program takes one tile after the other, by `product_ends`, or one alone."""
 
 
 @dataclass(frozen=True)

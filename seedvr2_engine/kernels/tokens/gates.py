@@ -12,7 +12,7 @@ from ..launch import launch
 from .operands import Operand, TokenStep
 from .rows import format_constants, halves, store_rounded
 
-STEP_ROWS, STEP_WARPS = 4, 4
+STEP_ROWS, STEP_WARPS, STEP_AHEAD = 4, 4, True
 SILU_ROWS, SILU_COLUMNS, SILU_WARPS = 4, 1024, 4
 
 
@@ -27,13 +27,34 @@ def load_of_stream(video, text, c, inside, is_video):
 
 
 @triton.jit
-def changed(x, change, source, c, mask, gate, WIDTH: tl.constexpr, ADDS: tl.constexpr):
-    """A part of a row in float32, the gated change added and rounded as the tokens are."""
-    value = tl.load(x + source * WIDTH + c, mask=mask, other=0.0).to(tl.float32)
+def parts_of_sum(x, change, source, c, mask, WIDTH: tl.constexpr, ADDS: tl.constexpr):
+    """A part of a row as it is in memory, and of what is to be added."""
+    at = source * WIDTH + c
+    value = tl.load(x + at, mask=mask, other=0.0)
     if ADDS:
-        value += tl.load(change + source * WIDTH + c, mask=mask, other=0.0).to(tl.float32) * gate
-        value = value.to(x.dtype.element_ty).to(tl.float32)
+        delta = tl.load(change + at, mask=mask, other=0.0)
+    else:
+        delta = value
+    return value, delta
+
+
+@triton.jit
+def changed(value, delta, gate, ADDS: tl.constexpr):
+    """A part of a row in float32, the gated change added and rounded as the tokens are."""
+    number = value.dtype
+    value = value.to(tl.float32)
+    if ADDS:
+        value = (value + delta.to(tl.float32) * gate).to(number).to(tl.float32)
     return value
+
+
+@triton.jit
+def source_of(row, end, order, is_video, video_rows, REORDERS: tl.constexpr):
+    """The row of x that a row is taken from."""
+    source = row.to(tl.int64)
+    if REORDERS:
+        source = tl.where(is_video, tl.load(order + row, mask=row < tl.minimum(end, video_rows), other=0), source)
+    return source
 
 
 @triton.jit(do_not_specialize=["video_rows", "rows"])
@@ -43,6 +64,7 @@ def step_tokens_kernel(
     WIDTH: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr, LIMIT: tl.constexpr,
     BLOCK: tl.constexpr,
     ADDS: tl.constexpr, REORDERS: tl.constexpr, KEEPS: tl.constexpr, GIVES: tl.constexpr, NORMALISES: tl.constexpr,
+    AHEAD: tl.constexpr,
 ):  # fmt: skip
     """`ROWS` rows of one stream: x + change * gate, kept; then normalised, scaled and shifted.
 
@@ -66,14 +88,25 @@ def step_tokens_kernel(
         tail_scale = load_of_stream(scale_video, scale_text, t, in_tail, is_video)
         head_shift = load_of_stream(shift_video, shift_text, h, in_head, is_video)
         tail_shift = load_of_stream(shift_video, shift_text, t, in_tail, is_video)
+    if AHEAD:
+        source = source_of(first, end, order, is_video, video_rows, REORDERS)
+        head_x, head_change = parts_of_sum(x, change, source, h, in_head & (first < end), WIDTH, ADDS)
+        tail_x, tail_change = parts_of_sum(x, change, source, t, in_tail & (first < end), WIDTH, ADDS)
     for i in range(ROWS):
         row = first + i
         there = row < end
-        source = row.to(tl.int64)
-        if REORDERS:
-            source = tl.where(is_video, tl.load(order + row, mask=row < tl.minimum(end, video_rows), other=0), source)
-        head = changed(x, change, source, h, in_head & there, head_gate, WIDTH, ADDS)
-        tail = changed(x, change, source, t, in_tail & there, tail_gate, WIDTH, ADDS)
+        if not AHEAD:
+            source = source_of(row, end, order, is_video, video_rows, REORDERS)
+            head_x, head_change = parts_of_sum(x, change, source, h, in_head & there, WIDTH, ADDS)
+            tail_x, tail_change = parts_of_sum(x, change, source, t, in_tail & there, WIDTH, ADDS)
+        head = changed(head_x, head_change, head_gate, ADDS)
+        tail = changed(tail_x, tail_change, tail_gate, ADDS)
+        if AHEAD:
+            # The next row is on its way while this one is worked on.
+            follows = (row + 1 < end) & (i + 1 < ROWS)
+            source = source_of(row + 1, tl.where(follows, end, 0), order, is_video, video_rows, REORDERS)
+            head_x, head_change = parts_of_sum(x, change, source, h, in_head & follows, WIDTH, ADDS)
+            tail_x, tail_change = parts_of_sum(x, change, source, t, in_tail & follows, WIDTH, ADDS)
         target = row.to(tl.int64) * WIDTH
         if KEEPS:
             tl.store(kept + target + h, head.to(kept.dtype.element_ty), mask=in_head & there)
@@ -126,7 +159,7 @@ def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Operand
         WIDTH=width, HEAD=max(head, block), TAIL=max(tail, block), ROWS=STEP_ROWS, LIMIT=limit, BLOCK=block,
         ADDS=step.change is not None,
         REORDERS=step.order is not None, KEEPS=kept is not None, GIVES=data is not None,
-        NORMALISES=step.scale is not None, num_warps=STEP_WARPS,
+        NORMALISES=step.scale is not None, AHEAD=STEP_AHEAD, num_warps=STEP_WARPS,
     )  # fmt: skip
 
 

@@ -69,6 +69,17 @@ class JoinStep:
     """Added to the mean square of a head."""
 
 
+class GatedSum(NamedTuple):
+    """What a product's result is added to, times a gate."""
+
+    tokens: Tensor
+    """(rows, columns), of the result's dtype."""
+    gate: StreamVectors
+    """(columns,) float32 each."""
+    video_rows: int
+    """Rows of the video; the text's are the others."""
+
+
 class Placement(NamedTuple):
     """Where the rows of a video and its text are in the joint sequences, int64."""
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ...quant.block_scaled import dequantize_blocks, quantize_blocks
 from ...quant.quantize import LIMITS, BlockScaledTensor, QuantizedTensor
-from .operands import Activation, JoinStep, Operand, Placement, StreamVectors, TokenStep
+from .operands import Activation, GatedSum, JoinStep, Operand, Placement, StreamVectors, TokenStep
 
 
 def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Operand | None) -> None:
@@ -101,6 +101,28 @@ def multiply(
     sums = (x.data.double() @ weight.data.double().t()).float()
     value = sums * x.scale[:, None] * weight.scale
     out.copy_(value if bias is None else value + bias.float())
+
+
+def add_product(
+    x: QuantizedTensor,
+    weight: QuantizedTensor,
+    bias: Tensor | None,
+    end: GatedSum,
+    out: Tensor,
+    _config: object,
+) -> None:
+    """Reference of `product_ends.add_product`."""
+    change = torch.empty(out.shape, device=out.device)
+    multiply(x, weight, bias, change, None)
+    is_text = (torch.arange(len(out), device=out.device) >= end.video_rows)[:, None]
+    out.copy_(end.tokens.float() + change * _of_rows(end.gate, is_text))
+
+
+def multiply_gated(x: QuantizedTensor, weight: QuantizedTensor, out: Tensor, _config: object) -> None:
+    """Reference of `product_ends.multiply_gated`."""
+    both = torch.empty(len(out), 2 * out.shape[1], device=out.device)
+    multiply(x, weight, None, both, None)
+    gate_silu(both, out)
 
 
 def _of_rows(vectors: StreamVectors, is_text: Tensor) -> Tensor:
