@@ -57,7 +57,7 @@ CUTS = (
 )
 PLAIN = {"fp8": ProductConfig(128, 256, 128, 8, 3, True), "int8": ProductConfig(256, 128, 128, 8, 3, True)}
 """The cuts of the kernel that ends with the product."""
-SHOWN = 3
+SHOWN = 2
 
 Run = Callable[[], object]
 
@@ -123,10 +123,8 @@ def show_group(title: str, candidates: list[Candidate], rounds: int, shown: int 
     print(f"{title}: {candidates[0].name} {base:.3f} ms{note}", flush=True)
     for name in others[:shown]:
         median, late = medians[name]
-        print(
-            f"    {name:66} {median:7.3f} ms, p90 {late:7.3f}, {32 * (base - median):+6.2f} ms for 32 layers",
-            flush=True,
-        )
+        gain = f"{100 * (base / median - 1):+5.1f} % speed, {32 * (base - median):+6.2f} ms in 32"
+        print(f"    {name:66} {median:7.3f} ms, p90 {late:7.3f}, {gain}", flush=True)
     return {"medians and p90": medians, "wrong": wrong}
 
 
@@ -370,12 +368,12 @@ def gaps() -> None:
     between = [(after[0] - before[1], before[2], after[2]) for before, after in pairwise(spans)]
     print(f"velocity in FP8: {ms:.1f} ms, p90 {late:.1f}; kernels {kernels:.1f} ms in {len(spans) // 3} launches")
     print(f"    between them {sum(max(gap[0], 0) for gap in between) / 3e3:.1f} ms; the longest, in us:")
-    for us, before, after in sorted(between, reverse=True)[:4]:
+    for us, before, after in sorted(between, reverse=True)[:3]:
         print(f"    {us:8.1f} {before[:48]} -> {after[:48]}", flush=True)
     names: dict[str, float] = {}
     for begin, end, name in spans:
         names[name] = names.get(name, 0) + (end - begin) / 3e3
-    for name, total in sorted(names.items(), key=lambda item: -item[1])[:8]:
+    for name, total in sorted(names.items(), key=lambda item: -item[1])[:6]:
         print(f"    {total:8.2f} ms {name[:80]}")
 
 
