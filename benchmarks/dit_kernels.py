@@ -26,15 +26,19 @@ from seedvr2_engine.bench.random_models import random_dit
 from seedvr2_engine.doctor.kernel_checks import check_operation, conv_operands, conv_output
 from seedvr2_engine.engine.dit.fused import FusedDiT
 from seedvr2_engine.engine.dit.quantized import BlockFormat
+from seedvr2_engine.engine.dit.tables import PaddedWork, joint_tables, padded_work
 from seedvr2_engine.engine.dit.weights import quantized
 from seedvr2_engine.engine.vae.backend import triton_backend
 from seedvr2_engine.kernels.architectures import ARCHITECTURES
-from seedvr2_engine.kernels.configs import ConvConfig, ConvProblem, ProductConfig
+from seedvr2_engine.kernels.attention.windows import attend_windows
+from seedvr2_engine.kernels.attention.windows_8bit import attend_windows_8bit, join_parts_8bit
+from seedvr2_engine.kernels.configs import ConvConfig, ConvProblem, ProductConfig, WindowConfig
 from seedvr2_engine.kernels.conv.operands import ConvOutput
 from seedvr2_engine.kernels.launch import compile_ahead
-from seedvr2_engine.kernels.tokens import gates, product, product_ends, reference, rows
-from seedvr2_engine.kernels.tokens.operands import GatedSum, StreamVectors, TokenStep
+from seedvr2_engine.kernels.tokens import gates, joint, product, product_ends, reference, rows
+from seedvr2_engine.kernels.tokens.operands import EightBitQKV, GatedSum, JoinStep, StreamVectors, TokenStep
 from seedvr2_engine.models.dit.config import PUBLIC_3B
+from seedvr2_engine.models.dit.geometry import Execution, plan_geometry
 from seedvr2_engine.plan.describe import operation_name
 from seedvr2_engine.plan.execution_plan import Operation
 from seedvr2_engine.quant.quantize import QuantizedTensor, quantize_rows
@@ -54,6 +58,14 @@ CUTS = (
     ProductConfig(128, 128, 128, 4, 3, True, parts=8),
     ProductConfig(128, 128, 128, 8, 4, True, parts=4, stays=True),
     ProductConfig(256, 128, 128, 8, 3, True, parts=8, stays=True),
+)
+WINDOWS = (
+    WindowConfig(64, 64, 4, 3, True),
+    WindowConfig(64, 64, 4, 2, True),
+    WindowConfig(64, 64, 4, 4, True),
+    WindowConfig(128, 64, 8, 3, True),
+    WindowConfig(128, 64, 8, 2, True),
+    WindowConfig(128, 64, 4, 3, True),
 )
 PLAIN = {"fp8": ProductConfig(128, 256, 128, 8, 3, True), "int8": ProductConfig(256, 128, 128, 8, 3, True)}
 """The cuts of the kernel that ends with the product."""
@@ -281,6 +293,48 @@ def steps(adds: bool) -> Iterator[Candidate]:
         )  # fmt: skip
 
 
+def attention(layer: int, number: torch.dtype) -> Iterator[Candidate]:
+    """Everything between qkv and the attention's result, text apart: in 16 bits, and in 8."""
+    config, device = PUBLIC_3B, torch.device("cuda")
+    shape = (1, *SHAPES["720p, 21 frames"])
+    geometry = plan_geometry(config, shape, TEXT_TOKENS, Execution(device, "torch-varlen"))
+    chosen = ARCHITECTURES["sm_90"].windows
+    assert chosen is not None
+    table = joint_tables(geometry, chosen)[layer]
+    assert table.work is not None
+    work, heads, head = table.work, config.heads, config.head_width
+    qkv = torch.randn(ROWS, 3 * config.attention_width, device="cuda", dtype=torch.bfloat16)
+    norms = [StreamVectors(*(1 + 0.2 * torch.randn(2, head, device="cuda"))) for _ in range(2)]
+    step = JoinStep(VIDEO_ROWS, heads, table.layout.joint_rows, *norms, table.cos, table.sin)
+    joined = tuple(qkv.new_empty(len(work.joint_places), heads, head) for _ in range(3))
+    out = qkv.new_empty(ROWS + table.places.text_rows.numel(), config.attention_width)
+    results = [torch.empty_like(out) for _ in range(2)]
+
+    def old() -> None:
+        joint.join_parts(qkv, step, joined)
+        attend_windows(joined, work.joint, work.joint_places, out, chosen)
+
+    old()
+    results[0].copy_(out)
+    yield Candidate("16 bits", old, lambda: out[:VIDEO_ROWS])
+    for cut in WINDOWS:
+        padded = padded_work(table.layout, work.joint_places, cut)
+        x = EightBitQKV.empty(len(padded.rows), heads, head, number, device)
+        own = replace(step, rows=padded.rows)
+
+        def new(x: EightBitQKV = x, own: JoinStep = own, padded: PaddedWork = padded, cut: WindowConfig = cut) -> None:
+            join_parts_8bit(qkv, own, x)
+            attend_windows_8bit(x, padded.work, padded.places, out, cut)
+
+        def alone(x: EightBitQKV = x, padded: PaddedWork = padded, cut: WindowConfig = cut) -> None:
+            attend_windows_8bit(x, padded.work, padded.places, out, cut)
+
+        # Against 16 bits: what 8 bits cost on random rows is a few percent.
+        yield Candidate(f"8 bits {tuple(cut)}", new, lambda: out[:VIDEO_ROWS], lambda: results[0][:VIDEO_ROWS], 0.1)
+        yield Candidate(f"8 bits {tuple(cut)}, joined before", alone, lambda: out[:VIDEO_ROWS])
+    yield Candidate("16 bits, join alone", lambda: joint.join_parts(qkv, step, joined), lambda: joined[0])
+
+
 def spilling() -> list[Operation]:
     """Convolutions whose kernels keep registers in local memory, as the planner cuts them, the largest of each."""
     found: dict[str, Operation] = {}
@@ -392,6 +446,9 @@ def main() -> None:
         groups[f"down, {format}"] = partial(sums, format, mlp)
         groups[f"gate and up, {format}"] = partial(gated, format)
         groups[f"qkv, {format}"] = partial(plain, format, width, 3 * PUBLIC_3B.attention_width)
+    for format, number in FORMATS.items():
+        for layer, label in enumerate(("regular", "shifted")):
+            groups[f"attention, {label}, {format}"] = partial(attention, layer, number)
     groups["step, with a sum"] = partial(steps, True)
     groups["step, norm alone"] = partial(steps, False)
     results: dict[str, Any] = {"gpu": torch.cuda.get_device_name()}
@@ -402,7 +459,7 @@ def main() -> None:
     compile_ahead([partial(quietly, candidate.run) for candidates in built.values() for candidate in candidates])
     compile_ahead([partial(quietly, run) for operation in convolved for _, _, run in convolution_runs(operation)])
     for title, candidates in built.items():
-        results[title] = show_group(title, candidates, arguments.rounds)
+        results[title] = show_group(title, candidates, arguments.rounds, 4 if "attention" in title else SHOWN)
     built.clear()
     for operation in convolved:
         title = f"conv {operation.format} {operation_name(operation)}"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...kernels.configs import WindowConfig
-from ...kernels.tokens.operands import Placement, plan_work
+from ...kernels.tokens.operands import Placement, pad_bounds, plan_padded_work, plan_work
 from ...models.dit.geometry import Geometry
 from ...models.dit.rope import Rotation
 from ...models.dit.windows import WindowLayout
@@ -37,6 +37,18 @@ class WindowWork:
     """(video rows,) int32."""
     text: Placement
     """The rows of the result where the windows' text is; no video."""
+
+
+@dataclass(frozen=True)
+class PaddedWork:
+    """A layout as attention in 8 bits goes through it: every sequence begins at a multiple of 64 rows."""
+
+    rows: Tensor
+    """(padded rows,) int64: the row of [video, text] for each row, -1 in the padding."""
+    work: Tensor
+    """(programs, 4) int32, of all queries."""
+    places: Tensor
+    """(padded rows,) int32: the row of the result, as `WindowWork.joint_places` has it."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,22 @@ def _work(layout: WindowLayout, config: WindowConfig) -> WindowWork:
         torch.arange(video, dtype=torch.int32, device=device),
         Placement(text_places.new_empty(0), text_places),
     )
+
+
+def padded_work(layout: WindowLayout, places: Tensor, config: WindowConfig) -> PaddedWork:
+    """The same sequences with padding between; places: of `WindowWork.joint_places`."""
+    bounds = layout.joint_bounds.tolist()
+    spans = pad_bounds(bounds, 64)
+    begins = torch.tensor([begin for begin, _ in spans], device=places.device)
+    lengths = torch.tensor([end - begin for begin, end in spans], device=places.device)
+    shifts = begins - torch.tensor(bounds[:-1], device=places.device)
+    at = torch.arange(len(places), device=places.device) + shifts.repeat_interleave(lengths)
+    count = -(-spans[-1][1] // 64) * 64
+    rows = torch.full((count,), -1, device=places.device)
+    rows[at] = layout.joint_rows
+    moved = torch.zeros(count, dtype=torch.int32, device=places.device)
+    moved[at] = places
+    return PaddedWork(rows, plan_padded_work(spans, config.block_m).to(places.device), moved)
 
 
 class Recent(Generic[V]):

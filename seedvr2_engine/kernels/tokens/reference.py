@@ -1,12 +1,17 @@
 """The references of the transformer's kernels: the same signatures in FP32 PyTorch."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...quant.block_scaled import dequantize_blocks, quantize_blocks
 from ...quant.quantize import LIMITS, BlockScaledTensor, QuantizedTensor
-from .operands import Activation, GatedSum, JoinStep, Operand, Placement, StreamVectors, TokenStep
+from ..layout import value_order
+from .operands import Activation, EightBitQKV, GatedSum, JoinStep, Operand, Placement, StreamVectors, TokenStep
+
+LOG2_E = 1.4426950408889634
 
 
 def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Operand | None) -> None:
@@ -144,3 +149,50 @@ def attend_windows(
         )
         scores = (q @ k.transpose(1, 2) * q.shape[-1] ** -0.5).softmax(dim=-1)
         out[places[first:last].long()] = (scores @ v).transpose(0, 1).flatten(1).to(out.dtype)
+
+
+def join_parts_8bit(qkv: Tensor, step: JoinStep, out: EightBitQKV) -> None:
+    """Reference of `windows_8bit.join_parts_8bit`."""
+    assert step.rows is not None
+    shape, absent = out.q.shape, (step.rows < 0)[:, None, None]
+    q, k, v = (qkv.new_empty(shape, dtype=torch.float32) for _ in range(3))
+    join_parts(qkv, replace(step, rows=step.rows.clamp(min=0)), (q, k, v))
+    q, k, v = (x.masked_fill(absent, 0) for x in (q, k, v))
+    limit = LIMITS[out.q.dtype]
+
+    def rounded(x: Tensor, scale: Tensor, target: Tensor) -> None:
+        scaled = x * (1 / scale)
+        if target.dtype == torch.int8:
+            scaled = (scaled + 0.5).floor()
+        target.copy_(scaled.clamp(-limit, limit).to(target.dtype))
+
+    of_queries = _positive(q.abs().amax(2) / limit)
+    of_keys = _positive(k.unflatten(0, (-1, 64)).abs().amax((1, 3)) / limit)
+    rounded(q, of_queries[..., None], out.q)
+    rounded(k, of_keys.repeat_interleave(64, 0)[..., None], out.k)
+    out.q_scale.copy_(of_queries.t() * (LOG2_E * shape[2] ** -0.5))
+    out.k_scale.copy_(of_keys.t())
+    largest = v.unflatten(0, (-1, 64)).abs().amax((1, 3))
+    power = torch.where(largest > 0, (largest / 448).log2().ceil(), 0.0)
+    out.v_power.copy_(power.t())
+    values = (v * torch.exp2(-power).repeat_interleave(64, 0)[..., None]).clamp(-448, 448)
+    turned = values.unflatten(0, (-1, 64))[:, value_order(64).to(v.device)].flatten(0, 1)
+    out.v.copy_(turned.flatten(1).t().to(out.v.dtype))
+
+
+def attend_windows_8bit(x: EightBitQKV, work: Tensor, places: Tensor, out: Tensor, _config: object = None) -> None:
+    """Reference of `windows_8bit.attend_windows_8bit`; the probabilities stay in float32."""
+    heads, width = x.q.shape[1:]
+    order = value_order(64).argsort().to(out.device)
+    q = x.q.float() * x.q_scale.t()[..., None]
+    k = x.k.float() * x.k_scale.t().repeat_interleave(64, 0)[..., None]
+    v = x.v.float().t().unflatten(0, (-1, 64))[:, order].flatten(0, 1).unflatten(1, (heads, width))
+    v = v * torch.exp2(x.v_power).t().repeat_interleave(64, 0)[..., None]
+    for first, last, begin, end in work.tolist():
+        scores = torch.einsum("mhd,nhd->hmn", q[first:last], k[begin:end]) / LOG2_E
+        found = torch.einsum("hmn,nhd->mhd", scores.softmax(dim=-1), v[begin:end])
+        out[places[first:last].long()] = found.flatten(1).to(out.dtype)
+
+
+def _positive(scale: Tensor) -> Tensor:
+    return torch.where(scale > 0, scale, 1.0)
