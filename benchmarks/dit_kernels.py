@@ -305,7 +305,7 @@ def attention(layer: int, number: torch.dtype) -> Iterator[Candidate]:
     work, heads, head = table.work, config.heads, config.head_width
     qkv = torch.randn(ROWS, 3 * config.attention_width, device="cuda", dtype=torch.bfloat16)
     norms = [StreamVectors(*(1 + 0.2 * torch.randn(2, head, device="cuda"))) for _ in range(2)]
-    step = JoinStep(VIDEO_ROWS, heads, table.layout.joint_rows, *norms, table.cos, table.sin)
+    step = JoinStep(VIDEO_ROWS, heads, table.rows, *norms, table.cos, table.sin)
     joined = tuple(qkv.new_empty(len(work.joint_places), heads, head) for _ in range(3))
     out = qkv.new_empty(ROWS + table.places.text_rows.numel(), config.attention_width)
     results = [torch.empty_like(out) for _ in range(2)]
@@ -318,7 +318,7 @@ def attention(layer: int, number: torch.dtype) -> Iterator[Candidate]:
     results[0].copy_(out)
     yield Candidate("16 bits", old, lambda: out[:VIDEO_ROWS])
     for cut in WINDOWS:
-        padded = padded_work(table.layout, work.joint_places, cut)
+        padded = padded_work(table, work.joint_places, cut)
         x = EightBitQKV.empty(len(padded.rows), heads, head, number, device)
         own = replace(step, rows=padded.rows)
 

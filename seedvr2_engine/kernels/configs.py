@@ -9,6 +9,8 @@ Format = Precision
 FORMATS: tuple[Format, ...] = PRECISIONS
 MatrixFormat = Literal["nvfp4", "fp8", "mxfp8", "int8", "fp16", "bf16"]
 """Number formats of the transformer's products."""
+ProductEnd = Literal["sum", "gate"]
+"""What a product in 8 bits may take along: the gated sum after it, or a gate's SiLU times what it gates."""
 OutputFormat = Literal["fp16", "bf16", "fp32"]
 
 

@@ -121,7 +121,7 @@ class FusedDiT(NaDiT):
             return self.vid_out.positions(out, geometry.shape)
 
     def _tokens(self, clips: Tensor, geometry: Geometry, conditioning: Conditioning) -> Tensor:
-        patches = self.vid_in.patches(clips).index_select(0, geometry.layouts[0].order)
+        patches = self.vid_in.patches(clips)
         video_rows, text = len(patches), conditioning.text
         tokens = patches.new_empty(video_rows + len(clips) * len(text), self.config.width)
         torch.addmm(self.vid_in.proj.bias, patches, self.vid_in.proj.weight.t(), out=tokens[:video_rows])
@@ -138,7 +138,7 @@ class FusedDiT(NaDiT):
             self.config,
             conditioning,
             self._tables.get((geometry,), lambda: joint_tables(geometry, config)),
-            geometry.restore,
+            len(geometry.restore),
             head,
             geometry.attention,
             self._backend,

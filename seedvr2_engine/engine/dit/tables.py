@@ -53,17 +53,19 @@ class PaddedWork:
 
 @dataclass(frozen=True)
 class JointTables:
-    """One window layout as the kernels take it; rows are the video's in window order, then the text's."""
+    """One window layout as the kernels take it; rows are the video's in raster order, then the text's."""
 
     layout: WindowLayout
+    rows: Tensor
+    """(joint rows,) int64: the row for each row of the joint sequences."""
+    ranks: Tensor
+    """(video rows,) int64: the place in window order of each row."""
     cos: Tensor
     """(rows, head width / 2) float32."""
     sin: Tensor
     """The same."""
     places: Placement
     """Where each row is in the joint sequences."""
-    order: Tensor | None
-    """Which row of the other layout each video row was."""
     work: WindowWork | None
     """For the attention kernel; None where PyTorch's is used."""
 
@@ -80,10 +82,13 @@ def _tables(geometry: Geometry, parity: int, config: WindowConfig | None) -> Joi
     if text is None:
         shape = (geometry.shape[0] * geometry.text_tokens, *video.cos.shape[1:])
         text = Rotation(video.cos.new_ones(shape), video.cos.new_zeros(shape))
-    cos, sin = (torch.cat(parts).flatten(1) for parts in zip(video, text, strict=True))
-    places = Placement(layout.video_rows, layout.text_rows)
+    ranks = layout.order.argsort()
+    cos, sin = (torch.cat([of_video[ranks], of_text]).flatten(1) for of_video, of_text in zip(video, text, strict=True))
+    rows = torch.arange(len(cos), device=ranks.device)
+    rows[: len(ranks)] = layout.order
+    places = Placement(layout.video_rows[ranks], layout.text_rows)
     work = None if config is None else _work(layout, config)
-    return JointTables(layout, cos, sin, places, geometry.hops[parity], work)
+    return JointTables(layout, rows[layout.joint_rows], ranks, cos, sin, places, work)
 
 
 def _work(layout: WindowLayout, config: WindowConfig) -> WindowWork:
@@ -91,7 +96,7 @@ def _work(layout: WindowLayout, config: WindowConfig) -> WindowWork:
     first = video + text_rows[:, 0].numel()
     text_places = torch.arange(first, first + text_rows.numel(), device=device).view(text_rows.shape)
     places = torch.empty(len(layout.joint_rows), dtype=torch.int32, device=device)
-    places[layout.video_rows] = torch.arange(video, dtype=torch.int32, device=device)
+    places[layout.video_rows] = layout.order.int()
     places[text_rows] = text_places.int()
     joint, own = layout.joint_bounds.tolist(), layout.video_bounds.tolist()
     return WindowWork(
@@ -99,14 +104,14 @@ def _work(layout: WindowLayout, config: WindowConfig) -> WindowWork:
         plan_work(joint, joint, config.block_m).to(device),
         plan_work(own, joint, config.block_m).to(device),
         places,
-        torch.arange(video, dtype=torch.int32, device=device),
+        layout.order.int(),
         Placement(text_places.new_empty(0), text_places),
     )
 
 
-def padded_work(layout: WindowLayout, places: Tensor, config: WindowConfig) -> PaddedWork:
+def padded_work(tables: JointTables, places: Tensor, config: WindowConfig) -> PaddedWork:
     """The same sequences with padding between; places: of `WindowWork.joint_places`."""
-    bounds = layout.joint_bounds.tolist()
+    bounds = tables.layout.joint_bounds.tolist()
     spans = pad_bounds(bounds, 64)
     begins = torch.tensor([begin for begin, _ in spans], device=places.device)
     lengths = torch.tensor([end - begin for begin, end in spans], device=places.device)
@@ -114,7 +119,7 @@ def padded_work(layout: WindowLayout, places: Tensor, config: WindowConfig) -> P
     at = torch.arange(len(places), device=places.device) + shifts.repeat_interleave(lengths)
     count = -(-spans[-1][1] // 64) * 64
     rows = torch.full((count,), -1, device=places.device)
-    rows[at] = layout.joint_rows
+    rows[at] = tables.rows
     moved = torch.zeros(count, dtype=torch.int32, device=places.device)
     moved[at] = places
     return PaddedWork(rows, plan_padded_work(spans, config.block_m).to(places.device), moved)
