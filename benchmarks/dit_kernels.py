@@ -427,7 +427,7 @@ def gaps() -> None:
     names: dict[str, float] = {}
     for begin, end, name in spans:
         names[name] = names.get(name, 0) + (end - begin) / 3e3
-    for name, total in sorted(names.items(), key=lambda item: -item[1])[:6]:
+    for name, total in sorted(names.items(), key=lambda item: -item[1])[:14]:
         print(f"    {total:8.2f} ms {name[:80]}")
 
 
