@@ -35,7 +35,7 @@ from seedvr2_engine.kernels.attention.windows_8bit import attend_windows_8bit, j
 from seedvr2_engine.kernels.configs import ConvConfig, ConvProblem, ProductConfig, WindowConfig
 from seedvr2_engine.kernels.conv.operands import ConvOutput
 from seedvr2_engine.kernels.launch import compile_ahead
-from seedvr2_engine.kernels.tokens import gates, joint, product, product_ends, reference, rows
+from seedvr2_engine.kernels.tokens import gates, joint, product_ends, reference, rows
 from seedvr2_engine.kernels.tokens.operands import EightBitQKV, GatedSum, JoinStep, StreamVectors, TokenStep
 from seedvr2_engine.models.dit.config import PUBLIC_3B
 from seedvr2_engine.models.dit.geometry import Execution, plan_geometry
@@ -175,7 +175,7 @@ def operands(number: torch.dtype, depth: int, columns: int) -> tuple[QuantizedTe
 
 def plain_product(format: str) -> Callable[..., None]:
     """What multiplies now."""
-    return library_product if format == "fp8" else partial(product.multiply, config=PLAIN["int8"])
+    return library_product if format == "fp8" else partial(product_ends.multiply, config=PLAIN["int8"])
 
 
 def vectors() -> StreamVectors:
@@ -256,7 +256,7 @@ def plain(format: str, depth: int, columns: int) -> Iterator[Candidate]:
 
     yield Candidate("as it is", partial(plain_product(format), a, b, None, out), lambda: last(out))
     yield Candidate(
-        f"our kernel {tuple(PLAIN[format])[:6]}", partial(product.multiply, a, b, None, out, PLAIN[format]),
+        f"our kernel {tuple(PLAIN[format])[:6]}", partial(product_ends.multiply, a, b, None, out, PLAIN[format]),
         lambda: last(out), expected,
     )  # fmt: skip
     for cut in CUTS:
@@ -265,32 +265,29 @@ def plain(format: str, depth: int, columns: int) -> Iterator[Candidate]:
 
 
 def steps(adds: bool) -> Iterator[Candidate]:
-    """The pass that adds and normalises, with the next row on its way or without."""
+    """The pass that adds and normalises, in several cuts."""
     x, change, kept, normed = tokens(), tokens(), tokens(), room(FORMATS["fp8"], PUBLIC_3B.width)
     step = TokenStep(VIDEO_ROWS, scale=vectors(), shift=vectors())
     if adds:
-        step = replace(step, change=change, gate=vectors(), order=torch.randperm(VIDEO_ROWS, device="cuda"))
-    results: dict[tuple[bool, int, int], Tensor] = {}
+        step = replace(step, change=change, gate=vectors())
 
-    def run(ahead: bool, count: int, warps: int) -> None:
-        before = gates.STEP_AHEAD, gates.STEP_ROWS, gates.STEP_WARPS
-        gates.STEP_AHEAD, gates.STEP_ROWS, gates.STEP_WARPS = ahead, count, warps
+    def run(count: int, warps: int) -> None:
+        before = gates.STEP_ROWS, gates.STEP_WARPS
+        gates.STEP_ROWS, gates.STEP_WARPS = count, warps
         try:
             gates.step_tokens(x, step, kept=kept if adds else None, out=normed)
         finally:
-            gates.STEP_AHEAD, gates.STEP_ROWS, gates.STEP_WARPS = before
+            gates.STEP_ROWS, gates.STEP_WARPS = before
 
     def expected() -> Tensor:
-        if not results:
-            run(False, 4, 4)
-            results[False, 4, 4] = last(normed.data).float()
-        return results[False, 4, 4]
+        result = QuantizedTensor(torch.empty_like(last(normed.data)), torch.empty_like(last(normed.scale)))
+        few_rows = replace(step, video_rows=CHECKED - TEXT_TOKENS, change=last(change) if adds else None)
+        reference.step_tokens(last(x), few_rows, kept=None, out=result)
+        return result.data.float()
 
-    for ahead, count, warps in ((False, 4, 4), (True, 4, 4), (True, 8, 4), (True, 16, 4), (True, 8, 8), (False, 1, 4)):
-        yield Candidate(
-            f"{'next row on its way' if ahead else 'row by row'}, {count} rows, {warps} warps",
-            partial(run, ahead, count, warps), lambda: last(normed.data).float(), expected if ahead else None, 0.0,
-        )  # fmt: skip
+    for count, warps in ((gates.STEP_ROWS, gates.STEP_WARPS), (4, 4), (16, 4), (8, 8)):
+        name = f"{count} rows, {warps} warps"
+        yield Candidate(name, partial(run, count, warps), lambda: last(normed.data).float(), expected, 1e-2)
 
 
 def attention(layer: int, number: torch.dtype) -> Iterator[Candidate]:

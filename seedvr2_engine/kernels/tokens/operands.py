@@ -1,6 +1,6 @@
 """What the transformer's kernels are handed.
 
-Tokens are rows: first those of the video, in the window order of a layer, then those of the text.
+Tokens are rows: first those of the video, in raster order, then those of the text.
 """
 
 from dataclasses import dataclass
@@ -42,8 +42,6 @@ class TokenStep:
     """(width,) each; None: not normalised."""
     shift: StreamVectors | None = None
     """(width,) each, wherever there is a scale."""
-    order: Tensor | None = None
-    """(video rows,) int64: which row of x and change each video row is taken from; None: the same one."""
     eps: float = 1e-5
     """Added to the mean square."""
 

@@ -161,7 +161,11 @@ def product_ends_kernel(
 def multiply(
     x: QuantizedTensor, weight: QuantizedTensor, bias: Tensor | None, out: Tensor, config: ProductConfig
 ) -> None:
-    """As `product.multiply`, in the cuts that this file has beside that one's. Reference: `reference.multiply`."""
+    """x (rows, depth) times the rows of weight (columns, depth), plus bias; `reference.multiply` is the reference.
+
+    Both in the same 8-bit format, contiguous, the depth a multiple of 16. out (rows, columns): summed in float32, or
+    in INT32 for INT8, scaled in float32 and rounded once.
+    """
     _launch(x, weight, bias, None, out, config)
 
 
@@ -170,7 +174,7 @@ def add_product(
 ) -> None:
     """out = tokens + gate * (x times the rows of weight, plus bias). Reference: `reference.add_product`.
 
-    x (rows, depth) and weight (columns, depth) as for `product.multiply`; out (rows, columns) may be the tokens
+    x (rows, depth) and weight (columns, depth) as for `multiply`; out (rows, columns) may be the tokens
     themselves. Summed, scaled and added in float32, rounded once.
     """
     _launch(x, weight, bias, end, out, config)

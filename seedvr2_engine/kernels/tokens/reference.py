@@ -19,8 +19,6 @@ def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Operand
     data = out if out is None or isinstance(out, Tensor) else out.data
     rows = torch.arange(_rows_out(kept, data), device=x.device)
     is_text = (rows >= step.video_rows)[:, None]
-    if step.order is not None:
-        rows = torch.cat([step.order, rows[step.video_rows :]])
     value = x[rows].float()
     if step.change is not None and step.gate is not None:
         value = value + step.change[rows].float() * _of_rows(step.gate, is_text)
@@ -109,8 +107,8 @@ def multiply(
 
 
 def add_product(
-    x: QuantizedTensor,
-    weight: QuantizedTensor,
+    x: QuantizedTensor | BlockScaledTensor,
+    weight: QuantizedTensor | BlockScaledTensor,
     bias: Tensor | None,
     end: GatedSum,
     out: Tensor,
@@ -123,7 +121,9 @@ def add_product(
     out.copy_(end.tokens.float() + change * _of_rows(end.gate, is_text))
 
 
-def multiply_gated(x: QuantizedTensor, weight: QuantizedTensor, out: Tensor, _config: object) -> None:
+def multiply_gated(
+    x: QuantizedTensor | BlockScaledTensor, weight: QuantizedTensor | BlockScaledTensor, out: Tensor, _config: object
+) -> None:
     """Reference of `product_ends.multiply_gated`."""
     both = torch.empty(len(out), 2 * out.shape[1], device=out.device)
     multiply(x, weight, None, both, None)
