@@ -13,7 +13,7 @@ from ...errors import InvalidArgumentError
 from ...kernels.configs import ProductConfig, ProductEnd, Refusal, WindowConfig
 from ...kernels.dispatch import choose_end_config, choose_product_config
 from ...kernels.tokens import reference
-from ...kernels.tokens.operands import Activation, GatedSum, JoinStep, Operand, Placement, TokenStep
+from ...kernels.tokens.operands import Activation, EightBitQKV, GatedSum, JoinStep, Operand, Placement, TokenStep
 from ...quant.quantize import BlockScaledTensor, QuantizedTensor
 from .quantized import Quantized, format_of
 
@@ -36,6 +36,8 @@ class TokenBackend(NamedTuple):
     collect_rows: Callable[[Tensor, Placement, Tensor], None]
     gate_silu: Callable[[Tensor, Tensor], None]
     attend_windows: Callable[[QKV, Tensor, Tensor, Tensor, WindowConfig], None]
+    join_parts_8bit: Callable[[Tensor, JoinStep, EightBitQKV], None]
+    attend_windows_8bit: Callable[[EightBitQKV, Tensor, Tensor, Tensor, WindowConfig], None]
     project_gelu: Callable[[Tensor, Tensor, Tensor, Tensor], None]
     """x, weight, bias -> out: a linear layer and GELU in its tanh form."""
     quantize_rows: Callable[[Tensor, Activation, Quantized], None]
@@ -62,6 +64,8 @@ def reference_tokens() -> TokenBackend:
         reference.collect_rows,
         reference.gate_silu,
         reference.attend_windows,
+        reference.join_parts_8bit,
+        reference.attend_windows_8bit,
         _project_gelu,
         reference.quantize_rows,
         lambda x, weight, bias, out: reference.multiply(x, weight, bias, out, None),
@@ -76,7 +80,7 @@ def reference_tokens() -> TokenBackend:
 def triton_tokens() -> TokenBackend:
     """The kernels; raises ImportError where Triton is missing."""
     from ...kernels import launch
-    from ...kernels.attention import windows
+    from ...kernels.attention import windows, windows_8bit
     from ...kernels.tokens import gates, joint, rows
 
     return TokenBackend(
@@ -86,6 +90,8 @@ def triton_tokens() -> TokenBackend:
         joint.collect_rows,
         gates.gate_silu,
         windows.attend_windows,
+        windows_8bit.join_parts_8bit,
+        windows_8bit.attend_windows_8bit,
         _project_gelu_in_epilogue if torch.cuda.is_available() else _project_gelu,
         rows.quantize_rows,
         _multiply,

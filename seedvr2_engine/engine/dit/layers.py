@@ -7,14 +7,14 @@ share. Tokens stay in raster order: attention takes its windows' rows from there
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels.tokens.operands import Activation, GatedSum, JoinStep, Operand, StreamVectors, TokenStep
+from ...kernels.tokens.operands import Activation, EightBitQKV, GatedSum, JoinStep, Operand, StreamVectors, TokenStep
 from ...models.dit.attention import AttentionKind, attend
 from ...models.dit.blocks import Block, GatedMLP, PlainMLP
 from ...models.dit.config import DiTConfig
@@ -24,7 +24,7 @@ from ...quant.block_scaled import BLOCKS
 from ...quant.quantize import BlockScaledTensor, QuantizedTensor
 from .backend import QKV, TokenBackend
 from .quantized import DATA_TYPES, BlockFormat, Quantized, QuantizedLinear
-from .tables import JointTables
+from .tables import JointTables, PaddedWork
 
 MLP_ROWS = 32768
 """Rows at most that pass the MLP at a time: its inner activations are the largest tensor, and more are no faster."""
@@ -45,6 +45,8 @@ class Walk:
     backend: TokenBackend
     formats: tuple[BlockFormat, ...]
     """The number formats of each block's products."""
+    attention_format: str | None = None
+    """Of queries and keys where attention is computed in 8 bits; its values are FP8 then."""
 
     def through(self, tokens: Tensor, blocks: Iterable[Block]) -> Tensor:
         """Pass tokens (video rows in raster order, then text; width), which are overwritten.
@@ -145,44 +147,52 @@ class Walk:
 
     def _attention(self, block: Block, x: Operand, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """The tokens that remain, in the last layer the video's alone, and what is still to be added to them."""
-        config, tables, attention = self.config, self.tables[block.layer % 2], block.attn
-        qkv = self._new(row_count(x), 3 * config.attention_width)
-        self._project(attention.proj_qkv, x, qkv)
-        shape = (len(tables.layout.joint_rows), config.heads, config.head_width)
-        q = self._new(self.video_rows if block.is_last else shape[0], *shape[1:])
-        k, v = self._new(*shape), self._new(*shape)
-        norm_q, norm_k = _vectors(attention.norm_q), _vectors(attention.norm_k)
-        step = JoinStep(
-            self.video_rows, config.heads, tables.rows, norm_q, norm_k, tables.cos, tables.sin,
-            config.norm_eps,
-        )  # fmt: skip
-        if block.is_last:
-            own = JoinStep(
-                self.video_rows,
-                config.heads,
-                tables.layout.order,
-                norm_q,
-                norm_k,
-                tables.cos,
-                tables.sin,
-                config.norm_eps,
-            )
-            self.backend.join_parts(qkv, own, (q, None, None))
-            self.backend.join_parts(qkv, step, (None, k, v))
-        else:
-            self.backend.join_parts(qkv, step, (q, k, v))
-        del qkv
-        out = self._attend((q, k, v), tables, text_asks=not block.is_last)
-        del q, k, v
+        out = self._attended(block, x, self.tables[block.layer % 2])
         number = self.formats[block.layer].out
         tokens = tokens[: len(out)]
         inner = out if number is None else self._quantized(out, "none", number)
         del out
         into = self._into(tokens, number)
         gate = self._attention_gate(block.layer)
-        for rows, layer in self._shares(attention.proj_out, len(tokens)):
+        for rows, layer in self._shares(block.attn.proj_out, len(tokens)):
             self._add(layer, _rows(inner, rows), rows, gate, into)
         return tokens, None if into is tokens else into
+
+    def _attended(self, block: Block, x: Operand, tables: JointTables) -> Tensor:
+        """What attention makes of the rows of x, or in the last layer of the video's alone."""
+        config, attention = self.config, block.attn
+        qkv = self._new(row_count(x), 3 * config.attention_width)
+        self._project(attention.proj_qkv, x, qkv)
+        norm_q, norm_k = _vectors(attention.norm_q), _vectors(attention.norm_k)
+        step = JoinStep(
+            self.video_rows, config.heads, tables.rows, norm_q, norm_k, tables.cos, tables.sin, config.norm_eps
+        )  # fmt: skip
+        if tables.padded is not None and not block.is_last:
+            number = DATA_TYPES[self.attention_format or "int8"]
+            rounded = EightBitQKV.empty(len(tables.padded.rows), config.heads, config.head_width, number, qkv.device)
+            self.backend.join_parts_8bit(qkv, replace(step, rows=tables.padded.rows), rounded)
+            del qkv
+            return self._attend_8bit(rounded, tables, tables.padded)
+        shape = (len(tables.rows), config.heads, config.head_width)
+        q = self._new(self.video_rows if block.is_last else shape[0], *shape[1:])
+        k, v = self._new(*shape), self._new(*shape)
+        if block.is_last:
+            self.backend.join_parts(qkv, replace(step, rows=tables.layout.order), (q, None, None))
+            self.backend.join_parts(qkv, step, (None, k, v))
+        else:
+            self.backend.join_parts(qkv, step, (q, k, v))
+        del qkv
+        return self._attend((q, k, v), tables, text_asks=not block.is_last)
+
+    def _attend_8bit(self, x: EightBitQKV, tables: JointTables, padded: PaddedWork) -> Tensor:
+        """As `_attend`, of all rows."""
+        work = tables.work
+        assert work is not None
+        rows = self.video_rows + tables.places.text_rows[:, 0].numel()
+        out = self._new(rows + tables.places.text_rows.numel(), self.config.attention_width)
+        self.backend.attend_windows_8bit(x, padded.work, padded.places, out, work.config)
+        self.backend.collect_rows(out, work.text, out[self.video_rows : rows])
+        return out[:rows]
 
     def _attend(self, qkv: QKV, tables: JointTables, *, text_asks: bool) -> Tensor:
         """(rows, attention width): the rows of the video, and the text's where it asks."""

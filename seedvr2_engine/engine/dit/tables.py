@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import torch
@@ -68,12 +68,23 @@ class JointTables:
     """Where each row is in the joint sequences."""
     work: WindowWork | None
     """For the attention kernel; None where PyTorch's is used."""
+    padded: PaddedWork | None = None
+    """For the attention kernel in 8 bits; None where it is not used."""
 
 
-def joint_tables(geometry: Geometry, config: WindowConfig | None = None) -> tuple[JointTables, JointTables]:
+def joint_tables(
+    geometry: Geometry, config: WindowConfig | None = None, *, in_8_bits: bool = False
+) -> tuple[JointTables, JointTables]:
     """The tables of even and of odd layers. config: of the attention kernel; None: it is not used."""
     even, odd = (_tables(geometry, parity, config) for parity in (0, 1))
+    if config is not None and in_8_bits:
+        return _with_padding(even, config), _with_padding(odd, config)
     return even, odd
+
+
+def _with_padding(tables: JointTables, config: WindowConfig) -> JointTables:
+    assert tables.work is not None
+    return replace(tables, padded=padded_work(tables, tables.work.joint_places, config))
 
 
 def _tables(geometry: Geometry, parity: int, config: WindowConfig | None) -> JointTables:
