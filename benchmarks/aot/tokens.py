@@ -169,7 +169,9 @@ def _block_product(width: int, format: MatrixFormat, config: ProductConfig, adds
 def compile_windows(heads: int, sm: str) -> Iterator[tuple[str, CompileReport]]:
     """Attention inside windows in 8 bits, heads of 128 channels: what prepares its operands, and itself."""
     architecture = ARCHITECTURES[sm]
-    config = WindowConfig(64, windows_8bit.BLOCK, warps=4, stages=3, uses_tma=architecture.has_descriptors)
+    # With 4 warps `mma.sync` spills 2 kB of registers.
+    warps = 4 if sm == "sm_90" else 8
+    config = WindowConfig(64, windows_8bit.BLOCK, warps=warps, stages=3, uses_tma=architecture.has_descriptors)
     for format in ("int8", "fp8"):
         # The values are E4M3 beside either.
         if format not in architecture.formats or "fp8" not in architecture.formats:
