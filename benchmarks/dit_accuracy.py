@@ -26,6 +26,7 @@ from seedvr2_engine.engine.dit.fused import FusedDiT
 from seedvr2_engine.engine.dit.quantized import MATRICES, BlockFormat
 from seedvr2_engine.engine.dit.weights import quantized
 from seedvr2_engine.engine.optimize_dit import decode_latents, encode_clip
+from seedvr2_engine.kernels.configs import WindowConfig
 from seedvr2_engine.loading import load_vae
 from seedvr2_engine.loading_dit import load_dit, load_text_embedding
 from seedvr2_engine.models.dit.model import NaDiT
@@ -45,6 +46,16 @@ def build(dit: NaDiT, formats: Sequence[BlockFormat]) -> NaDiT:
     return FusedDiT(quantized(dit, formats), reference_tokens())
 
 
+def with_attention(dit: NaDiT, attention: str, format: str | None) -> NaDiT:
+    """The transformer with attention in 8 bits, and its products in a format or as they come; on the references."""
+    source = dit if format is None else quantized(dit, [BlockFormat.all_in(format)] * dit.config.layers)
+    # Attention in 8 bits goes with the kernel's tables, which CPUs have no other use for.
+    cut = WindowConfig(64, 64, 4, 3, uses_tma=False)
+    model = FusedDiT(source, reference_tokens(), windows=cut, attention_format=attention)
+    model.geometry = partial(model.geometry, attention="torch-varlen")  # type: ignore[method-assign]
+    return model
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -54,6 +65,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=192, help="edge of the clips in pixels, a multiple of 48")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--formats", nargs="*", default=list(LIMITS_DB))
+    parser.add_argument("--attention", action="store_true", help="measure attention in 8 bits, and nothing else")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     dit, vae = load_dit(options.dit, device=options.device, packed=False), load_vae(options.vae, device=options.device)
@@ -77,7 +89,17 @@ def main() -> None:
         return [decibel(mean_squared_error(picture(decode(restored(model, one))), e).item()) for one, e in pairs]
 
     found: dict[str, Any] = {}
-    for format in options.formats:
+    for attention in ("int8", "fp8") if options.attention else ():
+        for format in (None, attention):
+            model = with_attention(dit, attention, format)
+            pairs = zip(samples, expected, strict=True)
+            dbs = [decibel(mean_squared_error(picture(decode(restored(model, one))), e).item()) for one, e in pairs]
+            print(
+                f"attention with scores in {attention} and values in fp8, products in {format or 'full precision'}: "
+                f"worst {min(dbs):.1f} dB, mean {statistics.fmean(dbs):.1f}",
+                flush=True,
+            )
+    for format in () if options.attention else options.formats:
         whole = [BlockFormat.all_in(format)] * dit.config.layers
         facts: dict[str, Any] = {"all": psnr(whole)}
         check, _ = check_dit(dit, format, partial(build, dit), checked, decode, min_psnr_db=LIMITS_DB[format])

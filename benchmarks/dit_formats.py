@@ -23,7 +23,7 @@ from seedvr2_engine.engine.dit.fused import FusedDiT
 from seedvr2_engine.engine.dit.quantized import DATA_TYPES, BlockFormat
 from seedvr2_engine.engine.dit.weights import quantized
 from seedvr2_engine.kernels.configs import ProductConfig
-from seedvr2_engine.kernels.tokens import product, reference, rows
+from seedvr2_engine.kernels.tokens import product_ends, reference, rows
 from seedvr2_engine.models.dit.config import PUBLIC_3B, PUBLIC_7B, DiTConfig
 from seedvr2_engine.pipeline.forecast import matrix_rate
 from seedvr2_engine.quant.block_scaled import BLOCKS
@@ -68,7 +68,11 @@ def products(config: DiTConfig) -> Iterator[tuple[str, float, Run]]:
                     ),
                 )
             for cut in CUTS:
-                yield f"{name}, {label}, {tuple(cut)}", flop, _Checked(partial(product.multiply, a, b, None), out, cut)
+                yield (
+                    f"{name}, {label}, {tuple(cut)}",
+                    flop,
+                    _Checked(partial(product_ends.multiply, a, b, None), out, cut),
+                )
 
 
 class _Checked:

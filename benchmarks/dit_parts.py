@@ -159,13 +159,10 @@ def passes(config: DiTConfig, table: JointTables) -> Iterator[Row]:
     x, change, kept, out = (torch.randn(total, width, device="cuda", dtype=torch.bfloat16) for _ in range(4))
     vector = torch.rand(width, device="cuda")
     pair = StreamVectors(vector, vector)
-    for order in (None, table.order):
-        step = TokenStep(video, change, pair, pair, pair, order)
-        name = "step" if order is None else "step in another order"
-        run = partial(gates.step_tokens, x, step, kept=kept, out=out)
-        for rows, warps in ((4, 4), (4, 8), (2, 4), (1, 4), (8, 4)):
-            launch = partial(_with, gates, run, STEP_ROWS=rows, STEP_WARPS=warps)
-            yield f"{name}, {rows} rows, {warps} warps", 4 * x.nbytes, "GB/s", launch
+    run = partial(gates.step_tokens, x, TokenStep(video, change, pair, pair, pair), kept=kept, out=out)
+    for rows, warps in ((4, 4), (4, 8), (2, 4), (1, 4), (8, 4)):
+        launch = partial(_with, gates, run, STEP_ROWS=rows, STEP_WARPS=warps)
+        yield f"step, {rows} rows, {warps} warps", 4 * x.nbytes, "GB/s", launch
     gate_up = torch.randn(total, 2 * config.mlp_width, device="cuda", dtype=torch.bfloat16)
     inner = gate_up.new_empty(total, config.mlp_width)
     run = partial(gates.gate_silu, gate_up, inner)
@@ -176,7 +173,7 @@ def passes(config: DiTConfig, table: JointTables) -> Iterator[Row]:
     count = len(table.layout.joint_rows)
     q, k, v = (qkv.new_empty(count, heads, head) for _ in range(3))
     norm = StreamVectors(vector[:head].bfloat16(), vector[:head].bfloat16())
-    join = JoinStep(video, heads, table.layout.joint_rows, norm, norm, table.cos, table.sin)
+    join = JoinStep(video, heads, table.rows, norm, norm, table.cos, table.sin)
     run = partial(joint.join_parts, qkv, join, (q, k, v))
     for rows, warps in ((4, 4), (8, 4), (2, 4), (8, 8), (4, 2)):
         launch = partial(_with, joint, run, JOIN_TOKENS=rows, JOIN_WARPS=warps)

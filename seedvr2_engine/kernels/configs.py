@@ -9,6 +9,8 @@ Format = Precision
 FORMATS: tuple[Format, ...] = PRECISIONS
 MatrixFormat = Literal["nvfp4", "fp8", "mxfp8", "int8", "fp16", "bf16"]
 """Number formats of the transformer's products."""
+ProductEnd = Literal["sum", "gate"]
+"""What a product in 8 bits may take along: the gated sum after it, or a gate's SiLU times what it gates."""
 OutputFormat = Literal["fp16", "bf16", "fp32"]
 
 
@@ -176,6 +178,10 @@ class ProductConfig(NamedTuple):
     """Whether operands are read through tensor descriptors (from sm_90) or through pointers."""
     group: int = 8
     """Tiles of rows that share a tile of columns before the next one is taken."""
+    parts: int = 1
+    """Parts of its columns in which a tile is finished by `product_ends`; a power of two."""
+    stays: bool = False
+    """Whether a program takes one tile after the other, by `product_ends`, or one alone."""
 
 
 @dataclass(frozen=True)

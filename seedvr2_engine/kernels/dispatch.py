@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..device import DeviceSpec
 from .architectures import ARCHITECTURES, formats_of
-from .configs import AttentionConfig, ConvConfig, ConvProblem, Format, ProductConfig, Refusal, WindowConfig
+from .configs import AttentionConfig, ConvConfig, ConvProblem, Format, ProductConfig, ProductEnd, Refusal, WindowConfig
 from .layout import element_bytes
 
 
@@ -70,6 +70,13 @@ def choose_product_config(format: str, sm: str) -> ProductConfig | Refusal | Non
     if architecture is None or format not in architecture.matrices:
         return Refusal(f"the transformer's products are not computed in {format} on {sm}")
     return next(config for name, config in architecture.matrices.items() if name == format)
+
+
+def choose_end_config(format: str, end: ProductEnd, sm: str) -> ProductConfig | None:
+    """How a product in a format takes along what follows it, or None where that is a pass of its own."""
+    architecture = ARCHITECTURES.get(sm)
+    found = {} if architecture is None else architecture.ends
+    return next((config for (name, kind), config in found.items() if (name, kind) == (format, end)), None)
 
 
 def shared_memory_bytes(problem: ConvProblem, config: ConvConfig, sm: str) -> int:

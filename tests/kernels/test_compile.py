@@ -67,10 +67,15 @@ def test_the_passes_of_the_transformer_compile(sm: str) -> None:
     for format, config in architecture.matrices.items():
         rounded = ("step", "rows, none", "rows, gated silu", "rows, gelu")
         names |= {f"{name}, {format}" for name in (*rounded, *(("product", "product, bias") if config else ()))}
+    names |= {f"product, {end}, {format}" for format, end in architecture.ends}
+    if "fp8" in architecture.formats:
+        pairs = {"int8", "fp8"} & set(architecture.formats)
+        names |= {f"{name} in 8 bits, {format}" for format in pairs for name in ("join", "windows")}
     assert {report["layer"] for report in found} == {f"{family} {name}" for family in ("3b", "7b") for name in names}
     assert all(report["spilled_bytes"] == 0 for report in found)
     for report in found:
-        if " product" in report["layer"]:
+        assert not report["serialized"], report
+        if " product" in report["layer"] or " windows" in report["layer"]:
             instruction = architecture.instructions[report["layer"].rpartition(", ")[2]]
             assert any(instruction in name for name in report["matrix_instructions"]), report
             assert report["shared_memory_bytes"] <= architecture.shared_memory_bytes

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InvalidArgumentError
-from ...kernels.configs import Refusal, WindowConfig
-from ...kernels.dispatch import choose_product_config
+from ...kernels.configs import ProductConfig, ProductEnd, Refusal, WindowConfig
+from ...kernels.dispatch import choose_end_config, choose_product_config
 from ...kernels.tokens import reference
-from ...kernels.tokens.operands import Activation, JoinStep, Operand, Placement, TokenStep
+from ...kernels.tokens.operands import Activation, EightBitQKV, GatedSum, JoinStep, Operand, Placement, TokenStep
 from ...quant.quantize import BlockScaledTensor, QuantizedTensor
 from .quantized import Quantized, format_of
 
@@ -36,11 +36,21 @@ class TokenBackend(NamedTuple):
     collect_rows: Callable[[Tensor, Placement, Tensor], None]
     gate_silu: Callable[[Tensor, Tensor], None]
     attend_windows: Callable[[QKV, Tensor, Tensor, Tensor, WindowConfig], None]
+    join_parts_8bit: Callable[[Tensor, JoinStep, EightBitQKV], None]
+    attend_windows_8bit: Callable[[EightBitQKV, Tensor, Tensor, Tensor, WindowConfig], None]
     project_gelu: Callable[[Tensor, Tensor, Tensor, Tensor], None]
     """x, weight, bias -> out: a linear layer and GELU in its tanh form."""
     quantize_rows: Callable[[Tensor, Activation, Quantized], None]
     multiply: Callable[[Quantized, Quantized, Tensor | None, Tensor], None]
     """x, weight, bias -> out: a linear layer in 8 or 4 bits."""
+    adds: Callable[[str, torch.device], bool]
+    """Whether products in a format take the gated sum after them along, on a device."""
+    add_product: Callable[[Quantized, Quantized, Tensor | None, GatedSum, Tensor], None]
+    """x, weight, bias, end -> out, which may be the tokens that are added to."""
+    gates: Callable[[str, torch.device], bool]
+    """Whether products in a format take the gate's SiLU after them along, on a device."""
+    multiply_gated: Callable[[Quantized, Quantized, Tensor], None]
+    """x, weight of gate and up -> out."""
     compile: Callable[[Iterable[Callable[[], object]]], None]
     """Compiles what calls of the functions above need, side by side, and runs none of it but `project_gelu`."""
 
@@ -54,9 +64,15 @@ def reference_tokens() -> TokenBackend:
         reference.collect_rows,
         reference.gate_silu,
         reference.attend_windows,
+        reference.join_parts_8bit,
+        reference.attend_windows_8bit,
         _project_gelu,
         reference.quantize_rows,
         lambda x, weight, bias, out: reference.multiply(x, weight, bias, out, None),
+        lambda format, device: False,
+        lambda x, weight, bias, end, out: reference.add_product(x, weight, bias, end, out, None),
+        lambda format, device: False,
+        lambda x, weight, out: reference.multiply_gated(x, weight, out, None),
         lambda calls: None,
     )
 
@@ -64,7 +80,7 @@ def reference_tokens() -> TokenBackend:
 def triton_tokens() -> TokenBackend:
     """The kernels; raises ImportError where Triton is missing."""
     from ...kernels import launch
-    from ...kernels.attention import windows
+    from ...kernels.attention import windows, windows_8bit
     from ...kernels.tokens import gates, joint, rows
 
     return TokenBackend(
@@ -74,9 +90,15 @@ def triton_tokens() -> TokenBackend:
         joint.collect_rows,
         gates.gate_silu,
         windows.attend_windows,
+        windows_8bit.join_parts_8bit,
+        windows_8bit.attend_windows_8bit,
         _project_gelu_in_epilogue if torch.cuda.is_available() else _project_gelu,
         rows.quantize_rows,
         _multiply,
+        lambda format, device: _end(format, device, "sum") is not None,
+        _add_product,
+        lambda format, device: _end(format, device, "gate") is not None,
+        _multiply_gated,
         launch.compile_ahead,
     )
 
@@ -90,11 +112,38 @@ def _project_gelu_in_epilogue(x: Tensor, weight: Tensor, bias: Tensor, out: Tens
     torch._addmm_activation(bias, x, weight.t(), use_gelu=True, out=out)
 
 
-def _multiply(x: Quantized, weight: Quantized, bias: Tensor | None, out: Tensor) -> None:
-    from ...kernels.tokens import product, product_blocks
+def _sm(device: torch.device) -> str:
+    return "sm_{}{}".format(*torch.cuda.get_device_capability(device)) if device.type == "cuda" else "sm_89"
 
-    sm = "sm_{}{}".format(*torch.cuda.get_device_capability(x.data.device)) if x.data.is_cuda else "sm_89"
-    config = choose_product_config(format_of(x), sm)
+
+def _end(format: str, device: torch.device, end: ProductEnd) -> ProductConfig | None:
+    return choose_end_config(format, end, _sm(device))
+
+
+def _add_product(x: Quantized, weight: Quantized, bias: Tensor | None, end: GatedSum, out: Tensor) -> None:
+    from ...kernels.tokens import product_ends
+
+    config = _end(format_of(x), x.data.device, "sum")
+    assert isinstance(x, QuantizedTensor)
+    assert isinstance(weight, QuantizedTensor)
+    assert config is not None
+    product_ends.add_product(x, weight, bias, end, out, config)
+
+
+def _multiply_gated(x: Quantized, weight: Quantized, out: Tensor) -> None:
+    from ...kernels.tokens import product_ends
+
+    config = _end(format_of(x), x.data.device, "gate")
+    assert isinstance(x, QuantizedTensor)
+    assert isinstance(weight, QuantizedTensor)
+    assert config is not None
+    product_ends.multiply_gated(x, weight, out, config)
+
+
+def _multiply(x: Quantized, weight: Quantized, bias: Tensor | None, out: Tensor) -> None:
+    from ...kernels.tokens import product_blocks, product_ends
+
+    config = choose_product_config(format_of(x), _sm(x.data.device))
     if isinstance(config, Refusal):
         raise InvalidArgumentError(f"{config.reason}; choose another precision.")
     if isinstance(x, BlockScaledTensor) and isinstance(weight, BlockScaledTensor) and config is not None:
@@ -103,7 +152,7 @@ def _multiply(x: Quantized, weight: Quantized, bias: Tensor | None, out: Tensor)
     assert isinstance(x, QuantizedTensor)
     assert isinstance(weight, QuantizedTensor)
     if config is not None:
-        product.multiply(x, weight, bias, out, config)
+        product_ends.multiply(x, weight, bias, out, config)
         return
     # cuBLASLt takes scales from a multiple of 16 bytes on, where a part of a tensor need not begin, and gives BF16.
     scale = x.scale if x.scale.data_ptr() % 16 == 0 else x.scale.clone()

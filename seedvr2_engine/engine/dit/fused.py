@@ -45,11 +45,13 @@ class FusedDiT(NaDiT):
         *,
         graphs: bool = True,
         windows: WindowConfig | Refusal | None = None,
+        attention_format: str | None = None,
     ) -> None:
         """Take over the modules of `dit`, which keeps working; its gated MLPs become views of one matrix each.
 
         graphs: whether small runs are recorded as CUDA graphs. windows: how attention is cut, or why PyTorch's is used;
-        None chooses for the GPU.
+        None chooses for the GPU. attention_format: "int8" or "fp8" for queries and keys, with values in FP8, to measure
+        attention in 8 bits; nothing chooses it.
         """
         nn.Module.__init__(self)
         self.config = dit.config
@@ -59,6 +61,7 @@ class FusedDiT(NaDiT):
         self._source: Callable[[], NaDiT] = lambda: dit
         self._backend = backend or triton_tokens()
         self.windows = _choose_windows(dit) if windows is None else windows
+        self._attention_format = attention_format
         self._geometries: dict[tuple[object, ...], Geometry] = {}
         self._tables = Recent[tuple[JointTables, JointTables]](_REMEMBERED)
         self._is_compiled = isinstance(dit, StreamedDiT) and dit.is_offloaded
@@ -121,7 +124,7 @@ class FusedDiT(NaDiT):
             return self.vid_out.positions(out, geometry.shape)
 
     def _tokens(self, clips: Tensor, geometry: Geometry, conditioning: Conditioning) -> Tensor:
-        patches = self.vid_in.patches(clips).index_select(0, geometry.layouts[0].order)
+        patches = self.vid_in.patches(clips)
         video_rows, text = len(patches), conditioning.text
         tokens = patches.new_empty(video_rows + len(clips) * len(text), self.config.width)
         torch.addmm(self.vid_in.proj.bias, patches, self.vid_in.proj.weight.t(), out=tokens[:video_rows])
@@ -137,12 +140,15 @@ class FusedDiT(NaDiT):
         return Walk(
             self.config,
             conditioning,
-            self._tables.get((geometry,), lambda: joint_tables(geometry, config)),
-            geometry.restore,
+            self._tables.get(
+                (geometry,), lambda: joint_tables(geometry, config, in_8_bits=self._attention_format is not None)
+            ),
+            len(geometry.restore),
             head,
             geometry.attention,
             self._backend,
             self._formats,
+            self._attention_format,
         )
 
 

@@ -4,7 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ...device import MatrixRates
-from ..configs import AttentionConfig, ConvConfig, ConvProblem, Format, MatrixFormat, ProductConfig, WindowConfig
+from ..configs import (
+    AttentionConfig,
+    ConvConfig,
+    ConvProblem,
+    Format,
+    MatrixFormat,
+    ProductConfig,
+    ProductEnd,
+    WindowConfig,
+)
 
 MMA_SYNC: dict[MatrixFormat, str] = {
     "fp8": "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32",
@@ -87,6 +96,8 @@ class Architecture:
     matrices: Mapping[MatrixFormat, ProductConfig | None] = field(default_factory=dict)
     """The formats in 8 and 4 bits of the transformer's matrix products, the one that `auto` tries first, each with the
     cut of our kernel, or None where PyTorch's own is used."""
+    ends: Mapping[tuple[MatrixFormat, ProductEnd], ProductConfig] = field(default_factory=dict)
+    """The cuts of products that take along what follows them, where that is measured to be faster than a pass."""
     pairs_frames: bool = False
     """Whether two frames are computed from four products. A tile then needs two sums of 128 x 128, and twice the
     operands in shared memory, which pays where both are plenty; False where it has not been measured."""

@@ -12,7 +12,7 @@ from ..launch import launch
 from .operands import Operand, TokenStep
 from .rows import format_constants, halves, store_rounded
 
-STEP_ROWS, STEP_WARPS = 4, 4
+STEP_ROWS, STEP_WARPS = 8, 4
 SILU_ROWS, SILU_COLUMNS, SILU_WARPS = 4, 1024, 4
 
 
@@ -27,22 +27,34 @@ def load_of_stream(video, text, c, inside, is_video):
 
 
 @triton.jit
-def changed(x, change, source, c, mask, gate, WIDTH: tl.constexpr, ADDS: tl.constexpr):
-    """A part of a row in float32, the gated change added and rounded as the tokens are."""
-    value = tl.load(x + source * WIDTH + c, mask=mask, other=0.0).to(tl.float32)
+def parts_of_sum(x, change, row, c, mask, WIDTH: tl.constexpr, ADDS: tl.constexpr):
+    """A part of a row as it is in memory, and of what is to be added."""
+    at = row.to(tl.int64) * WIDTH + c
+    value = tl.load(x + at, mask=mask, other=0.0)
     if ADDS:
-        value += tl.load(change + source * WIDTH + c, mask=mask, other=0.0).to(tl.float32) * gate
-        value = value.to(x.dtype.element_ty).to(tl.float32)
+        delta = tl.load(change + at, mask=mask, other=0.0)
+    else:
+        delta = value
+    return value, delta
+
+
+@triton.jit
+def changed(value, delta, gate, ADDS: tl.constexpr):
+    """A part of a row in float32, the gated change added and rounded as the tokens are."""
+    number = value.dtype
+    value = value.to(tl.float32)
+    if ADDS:
+        value = (value + delta.to(tl.float32) * gate).to(number).to(tl.float32)
     return value
 
 
 @triton.jit(do_not_specialize=["video_rows", "rows"])
 def step_tokens_kernel(
-    x, change, order, gate_video, gate_text, scale_video, scale_text, shift_video, shift_text, kept, out, out_scale,
+    x, change, gate_video, gate_text, scale_video, scale_text, shift_video, shift_text, kept, out, out_scale,
     out_blocks, video_rows, rows, eps,
     WIDTH: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr, LIMIT: tl.constexpr,
     BLOCK: tl.constexpr,
-    ADDS: tl.constexpr, REORDERS: tl.constexpr, KEEPS: tl.constexpr, GIVES: tl.constexpr, NORMALISES: tl.constexpr,
+    ADDS: tl.constexpr, KEEPS: tl.constexpr, GIVES: tl.constexpr, NORMALISES: tl.constexpr,
 ):  # fmt: skip
     """`ROWS` rows of one stream: x + change * gate, kept; then normalised, scaled and shifted.
 
@@ -66,14 +78,17 @@ def step_tokens_kernel(
         tail_scale = load_of_stream(scale_video, scale_text, t, in_tail, is_video)
         head_shift = load_of_stream(shift_video, shift_text, h, in_head, is_video)
         tail_shift = load_of_stream(shift_video, shift_text, t, in_tail, is_video)
+    head_x, head_change = parts_of_sum(x, change, first, h, in_head & (first < end), WIDTH, ADDS)
+    tail_x, tail_change = parts_of_sum(x, change, first, t, in_tail & (first < end), WIDTH, ADDS)
     for i in range(ROWS):
         row = first + i
         there = row < end
-        source = row.to(tl.int64)
-        if REORDERS:
-            source = tl.where(is_video, tl.load(order + row, mask=row < tl.minimum(end, video_rows), other=0), source)
-        head = changed(x, change, source, h, in_head & there, head_gate, WIDTH, ADDS)
-        tail = changed(x, change, source, t, in_tail & there, tail_gate, WIDTH, ADDS)
+        head = changed(head_x, head_change, head_gate, ADDS)
+        tail = changed(tail_x, tail_change, tail_gate, ADDS)
+        # The next row is on its way while this one is worked on: stores below would hold its loads back.
+        follows = (row + 1 < end) & (i + 1 < ROWS)
+        head_x, head_change = parts_of_sum(x, change, row + 1, h, in_head & follows, WIDTH, ADDS)
+        tail_x, tail_change = parts_of_sum(x, change, row + 1, t, in_tail & follows, WIDTH, ADDS)
         target = row.to(tl.int64) * WIDTH
         if KEEPS:
             tl.store(kept + target + h, head.to(kept.dtype.element_ty), mask=in_head & there)
@@ -106,7 +121,7 @@ def gate_silu_kernel(gate_up, out, rows, WIDTH: tl.constexpr, ROWS: tl.constexpr
 def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Operand | None) -> None:
     """Add a gated change to tokens and normalise them. Reference: `tokens.reference.step_tokens`.
 
-    x (rows, width), 16 bits or float32; kept: the sum, may be x itself if the order stays; out: what is normalised.
+    x (rows, width), 16 bits or float32; kept: the sum, may be x itself; out: what is normalised.
     Both have the rows that are wanted, no more than x: leaving out the text's rows leaves the text out. An `out` in
     8 or 4 bits gets its scales as well.
     """
@@ -122,10 +137,9 @@ def step_tokens(x: Tensor, step: TokenStep, *, kept: Tensor | None, out: Operand
     grid = (triton.cdiv(video_rows, STEP_ROWS) + triton.cdiv(rows - video_rows, STEP_ROWS),)
     launch(
         step_tokens_kernel, grid,
-        x, step.change, step.order, *gate, *scale, *shift, kept, data, out_scale, blocks, video_rows, rows, step.eps,
+        x, step.change, *gate, *scale, *shift, kept, data, out_scale, blocks, video_rows, rows, step.eps,
         WIDTH=width, HEAD=max(head, block), TAIL=max(tail, block), ROWS=STEP_ROWS, LIMIT=limit, BLOCK=block,
-        ADDS=step.change is not None,
-        REORDERS=step.order is not None, KEEPS=kept is not None, GIVES=data is not None,
+        ADDS=step.change is not None, KEEPS=kept is not None, GIVES=data is not None,
         NORMALISES=step.scale is not None, num_warps=STEP_WARPS,
     )  # fmt: skip
 

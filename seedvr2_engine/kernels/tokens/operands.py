@@ -1,9 +1,10 @@
 """What the transformer's kernels are handed.
 
-Tokens are rows: first those of the video, in the window order of a layer, then those of the text.
+Tokens are rows: first those of the video, in raster order, then those of the text.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -41,8 +42,6 @@ class TokenStep:
     """(width,) each; None: not normalised."""
     shift: StreamVectors | None = None
     """(width,) each, wherever there is a scale."""
-    order: Tensor | None = None
-    """(video rows,) int64: which row of x and change each video row is taken from; None: the same one."""
     eps: float = 1e-5
     """Added to the mean square."""
 
@@ -69,6 +68,43 @@ class JoinStep:
     """Added to the mean square of a head."""
 
 
+class GatedSum(NamedTuple):
+    """What a product's result is added to, times a gate."""
+
+    tokens: Tensor
+    """(rows, columns), of the result's dtype."""
+    gate: StreamVectors
+    """(columns,) float32 each."""
+    video_rows: int
+    """Rows of the video; the text's are the others."""
+
+
+class EightBitQKV(NamedTuple):
+    """Queries, keys and values of joint sequences in 8 bits; sequences begin at multiples of 64 rows."""
+
+    q: Tensor
+    """(padded rows, heads, head width) int8 or float8_e4m3fn; a value is this times its row's scale."""
+    k: Tensor
+    """The same; a value is this times its block's scale. Zero in the padding."""
+    v: Tensor
+    """(heads * head width, padded rows) float8_e4m3fn, in `layout.value_order`; a value is this times 2^power of its
+    block. Zero in the padding."""
+    q_scale: Tensor
+    """(heads, padded rows) float32, times log2(e) / sqrt(head width)."""
+    k_scale: Tensor
+    """(heads, padded rows / 64) float32."""
+    v_power: Tensor
+    """The same; whole numbers."""
+
+    @classmethod
+    def empty(cls, padded: int, heads: int, width: int, number: torch.dtype, device: torch.device) -> "EightBitQKV":
+        """Room for so many rows; number: of queries and keys."""
+        q, k = (torch.empty(padded, heads, width, dtype=number, device=device) for _ in range(2))
+        v = torch.empty(heads * width, padded, dtype=torch.float8_e4m3fn, device=device)
+        scales = (torch.empty(heads, count, device=device) for count in (padded, padded // 64, padded // 64))
+        return cls(q, k, v, *scales)
+
+
 class Placement(NamedTuple):
     """Where the rows of a video and its text are in the joint sequences, int64."""
 
@@ -88,5 +124,24 @@ def plan_work(q_bounds: list[int], k_bounds: list[int], block_m: int) -> Tensor:
         (first, min(first + block_m, q_end), k_begin, k_end)
         for q_begin, q_end, k_begin, k_end in sorted(spans, key=lambda span: span[2] - span[3])
         for first in range(q_begin, q_end, block_m)
+    ]
+    return torch.tensor(rows, dtype=torch.int32)
+
+
+def pad_bounds(bounds: list[int], block: int) -> list[tuple[int, int]]:
+    """Begin and end of each sequence where all begin at multiples of `block`; bounds as for `plan_work`."""
+    spans, begin = [], 0
+    for first, last in pairwise(bounds):
+        spans.append((begin, begin + last - first))
+        begin += -(-(last - first) // block) * block
+    return spans
+
+
+def plan_padded_work(spans: list[tuple[int, int]], block_m: int) -> Tensor:
+    """As `plan_work`, of sequences that ask themselves, for the spans of `pad_bounds`."""
+    rows = [
+        (first, min(first + block_m, end), begin, end)
+        for begin, end in sorted(spans, key=lambda span: span[0] - span[1])
+        for first in range(begin, end, block_m)
     ]
     return torch.tensor(rows, dtype=torch.int32)

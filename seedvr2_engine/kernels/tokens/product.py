@@ -1,13 +1,7 @@
-"""The transformer's matrix products in 8 bits: FP8 or INT8 operands, scales and bias in the epilogue."""
+"""What the transformer's matrix products share: a tile's place, its operands, and its end."""
 
 import triton
 import triton.language as tl
-from torch import Tensor
-
-from ...quant.quantize import QuantizedTensor
-from ..configs import ProductConfig
-from ..conv.conv3d import describe
-from ..launch import launch
 
 
 @triton.jit
@@ -52,44 +46,3 @@ def store_tile(
         value += tl.load(bias + c, mask=c < columns, other=0.0).to(tl.float32)[None, :]
     at = r.to(tl.int64)[:, None] * columns + c[None, :]
     tl.store(out + at, value.to(out.dtype.element_ty), mask=(r < rows)[:, None] & (c < columns)[None, :])
-
-
-@triton.jit(do_not_specialize=["rows"])
-def product_kernel(
-    x, w, x_scale, w_scale, bias, out, rows, columns,
-    DEPTH: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
-    INTEGER: tl.constexpr, ADDS: tl.constexpr, TMA: tl.constexpr,
-):  # fmt: skip
-    """One tile of x w^T, its rows and columns scaled, and the bias added."""
-    row, column = tile_of(tl.program_id(0), rows, columns, BLOCK_M, BLOCK_N, GROUP)
-    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.int32 if INTEGER else tl.float32)
-    for k in range(0, DEPTH, BLOCK_K):
-        a = load_tile(x, row, k, rows, DEPTH, BLOCK_M, BLOCK_K, TMA)
-        b = load_tile(w, column, k, columns, DEPTH, BLOCK_N, BLOCK_K, TMA)
-        acc = tl.dot(a, b.T, acc, out_dtype=acc.dtype)
-    store_tile(acc, row, column, x_scale, w_scale, bias, out, rows, columns, BLOCK_M, BLOCK_N, ADDS)
-
-
-def multiply(
-    x: QuantizedTensor, weight: QuantizedTensor, bias: Tensor | None, out: Tensor, config: ProductConfig
-) -> None:
-    """x (rows, depth) times the rows of weight (columns, depth), plus bias; `reference.multiply` is the reference.
-
-    Both in the same 8-bit format, contiguous, the depth a multiple of 16. out (rows, columns): summed in float32, or
-    in INT32 for INT8, scaled in float32 and rounded once.
-    """
-    rows, depth = x.data.shape
-    columns = len(weight.data)
-    grid = (triton.cdiv(rows, config.block_m) * triton.cdiv(columns, config.block_n),)
-    operands: tuple[object, ...] = x.data, weight.data
-    if config.uses_tma:
-        blocks = config.block_m, config.block_n
-        operands = tuple(
-            describe(tensor.data, [block, config.block_k]) for tensor, block in zip((x, weight), blocks, strict=True)
-        )
-    launch(
-        product_kernel, grid,
-        *operands, x.scale, weight.scale, bias, out, rows, columns, DEPTH=depth, BLOCK_M=config.block_m,
-        BLOCK_N=config.block_n, BLOCK_K=config.block_k, GROUP=config.group, INTEGER=not x.data.is_floating_point(),
-        ADDS=bias is not None, TMA=config.uses_tma, num_warps=config.warps, num_stages=config.stages,
-    )  # fmt: skip

@@ -80,6 +80,30 @@ def test_weights_on_the_host_give_the_same(family):
     assert offloaded.graphs.reason == "the weights come from the host"
 
 
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("formats", [["int8"] * 4, ["int8", None, None, "int8"], [None, "fp8", "int8", None]])
+def test_products_may_take_along_what_follows_them(family, formats):
+    dit = quantized(build(family), [BlockFormat(*formats)] * 3)
+    apart = reference_tokens()
+    taken = []
+
+    def add_product(*arguments):
+        taken.append("sum")
+        apart.add_product(*arguments)
+
+    def multiply_gated(*arguments):
+        taken.append("gate")
+        apart.multiply_gated(*arguments)
+
+    yes = lambda format, device: True  # noqa: E731
+    together = apart._replace(adds=yes, add_product=add_product, gates=yes, multiply_gated=multiply_gated)
+    torch.testing.assert_close(
+        FusedDiT(dit, together)(*inputs()), FusedDiT(dit, apart)(*inputs()), rtol=1e-3, atol=1e-3
+    )
+    assert ("sum" in taken) == (formats[1] is not None or formats[3] is not None)
+    assert ("gate" in taken) == (formats[2] is not None and family == "3b")
+
+
 def test_blocks_leave_the_model_they_come_from():
     dit = build("3b")
     quantized(dit, everything("int8"), frees=True)
