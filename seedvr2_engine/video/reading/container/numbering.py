@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from array import array
+from itertools import pairwise
 from typing import Any
 
 import av
 import numpy as np
 
-_PICTURE, _GROUP = b"\0\0\1\0", b"\0\0\1\xb8"
+_PICTURE, _GROUP, _SEQUENCE = b"\0\0\1\0", b"\0\0\1\xb8", b"\0\0\1\xb3"
+_START = re.compile(rb"\x00\x00\x01(.)", re.DOTALL)
+# The headers of a sequence and their extensions, with all the matrices that there can be (6.2.2.1, 6.2.2.3).
+_LONGEST_BYTES = {0xB3: 140, 0xB5: 16}
 _PICTURE_OR_SLICE = re.compile(rb"\x00\x00\x01([\x00-\xaf])", re.DOTALL)
 _CODECS = frozenset(("mpeg1video", "mpeg2video"))
 # A larger step between two groups' times is a cut that somebody made.
@@ -46,6 +50,8 @@ class NumberWatch:
         head = bytes(packet)
         at = head.find(_PICTURE)
         group = head.rfind(_GROUP, 0, max(0, at))
+        if at > 0:
+            self._note_headless(_sequence_without_pictures(head[:at]))
         if group >= 0:
             # A group begins with a picture (6.2.2): whoever has a second header before it has lost that of the first.
             self._note_headless(head.count(_GROUP, 0, group))
@@ -98,3 +104,13 @@ class NumberWatch:
         if len(groups) and lacking.sum() >= self._headless:
             return int(lacking.sum()), int(begins[groups[0]])
         return None if self._first_headless is None else (self._headless, self._first_headless)
+
+
+def _sequence_without_pictures(head: bytes) -> bool:
+    """Whether what precedes a picture begins one sequence, goes on with what is no header, and begins another.
+
+    Programs that copy streams are known to write the headers of a sequence twice, one behind the other.
+    """
+    first, last = head.find(_SEQUENCE), head.rfind(_SEQUENCE)
+    starts = [(match.start(), match[1][0]) for match in _START.finditer(head, first, last + 4)] if first < last else []
+    return any(end - begin > _LONGEST_BYTES.get(code, end) for (begin, code), (end, _) in pairwise(starts))
