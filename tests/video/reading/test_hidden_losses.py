@@ -49,7 +49,7 @@ def test_a_gif_whose_start_is_overwritten_with_another_picture_is_refused(tmp_pa
     assert frames_of(path) == COUNT
     Image.new("RGB", (8, 8)).save(small, still)
     path.write_bytes(small.read_bytes() + path.read_bytes()[small.stat().st_size :])
-    with pytest.raises(VideoError, match="a.gif"):
+    with pytest.raises(VideoError, match=r"a\.gif"):
         frames_of(path)
 
 
@@ -69,4 +69,72 @@ def test_a_group_whose_own_header_is_overwritten_too_is_missed(tmp_path, codec):
     first, second = (match.start() for match in re.finditer(b"\x00\x00\x01\xb3", content))
     path.write_bytes(content[: first + 12] + bytes(second - first - 12) + content[second:])
     with pytest.raises(VideoError, match="by their numbers"):
+        frames_of(path)
+
+
+def test_a_picture_without_slices_is_damaged_though_those_before_a_key_frame_may_be_left_out(tmp_path):
+    path = tmp_path / "b.mpg"
+    with av.open(str(clip(tmp_path, "a.mpg", "mpeg2video", g="6"))) as source, av.open(str(path), "w") as target:
+        copy = target.add_stream_from_template(source.streams.video[0])
+        for packet in [packet for packet in source.demux(video=0) if packet.size][4:]:
+            packet.stream = copy
+            target.mux(packet)
+    assert frames_of(path) == COUNT - 6
+    content = path.read_bytes()
+    slices = content.index(b"\x00\x00\x01\x01", content.rindex(b"\x00\x00\x01\x00"))
+    behind = re.compile(b"\x00\x00\x01[\xb9-\xff]|$", re.DOTALL).search(content, slices)
+    path.write_bytes(content[:slices] + bytes(behind.start() - slices) + content[behind.start() :])
+    with pytest.raises(VideoError, match="of picture 7 there is nothing but the header"):
+        frames_of(path)
+    with open_source(path, damaged="keep") as source:
+        assert len(list(source)) == COUNT - 7
+        assert source.is_incomplete
+
+
+def picture_headers(content):
+    """Places of the PES headers of a transport stream's pictures."""
+    return [match.start() for match in re.finditer(b"\x00\x00\x01\xe0", content)]
+
+
+def test_a_picture_of_a_transport_stream_whose_header_is_overwritten_is_missed(tmp_path):
+    """Its header claims to be longer than the picture, and no time in it tells of the hole that it leaves."""
+    path = clip(tmp_path, "a.ts", "libx264", preset="ultrafast", bf="0", g="6")
+    content = bytearray(path.read_bytes())
+    header = picture_headers(content)[COUNT // 2]
+    content[header + 8 : header + 12] = b"\xff" * 4
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match="lost near picture"):
+        frames_of(path)
+
+
+def test_a_program_that_leaves_the_marks_out_of_all_times_is_believed(tmp_path):
+    path = clip(tmp_path, "a.ts", "libx264", preset="ultrafast", bf="0", g="6")
+    content = bytearray(path.read_bytes())
+    for header in picture_headers(content):
+        for mark in (9, 11, 13):
+            content[header + mark] &= 0xFE
+    path.write_bytes(content)
+    assert frames_of(path) == COUNT
+
+
+def asf_packets(content):
+    """The first byte of the first data packet of an ASF file, and the length of one."""
+    data = content.index(bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c"))
+    file = content.index(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
+    return data + 50, int.from_bytes(content[file + 92 : file + 96], "little")
+
+
+def test_a_last_packet_of_asf_that_counts_no_payloads_is_out_of_order(tmp_path):
+    pictures = [ramp(3 * i, 320, 240) for i in range(COUNT)]
+    path = write_clip(tmp_path / "a.wmv", pictures, ClipSpec("wmv2", "yuv420p", options={"g": "6"}))
+    content = bytearray(path.read_bytes())
+    begin, length = asf_packets(content)
+    last = begin + (len(content) - begin) // length * length - length
+    assert last > begin
+    assert content[last] == 0x82
+    assert content[last + 3] & 1  # Several payloads; their number comes behind the padding and the times.
+    count = last + 5 + (0, 1, 2, 4)[content[last + 3] >> 3 & 3] + 6
+    content[count] &= 0xC0
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match=f"out of order at byte {last}"):
         frames_of(path)

@@ -62,6 +62,7 @@ class Collected:
     size_change: SizeChange | None = None
     has_field_packets: bool = False
     lost: tuple[int, int] | None = None
+    first_empty: int | None = None
 
 
 def collected_packets(
@@ -99,7 +100,7 @@ def collected_packets(
                 _note_second_field(collected, packet)
             else:
                 _note(collected, packet, tick_s)
-    collected.lost = numbers.lost()
+    collected.lost, collected.first_empty = numbers.lost(), numbers.first_empty
     collected.size_change = watch.change
     collected.has_field_packets = pairs.found
     return collected

@@ -41,6 +41,8 @@ class NumberWatch:
         self._lacking = array("q")
         self._headless = 0
         self._first_headless: int | None = None
+        self.first_empty: int | None = None
+        """The first picture without a slice, which every one has (6.2.2.6)."""
 
     def note(self, packet: av.Packet[Any]) -> None:
         """Look at a packet, which holds one picture, or both fields of one."""
@@ -64,13 +66,21 @@ class NumberWatch:
         self._count += 1
 
     def _note_slices(self, packet: av.Packet[Any]) -> None:
-        row = 0
+        row, is_begun = 0, False
         for match in _PICTURE_OR_SLICE.finditer(memoryview(packet)):
             # A slice has the number of its row, from 1; in MPEG-2 several may share one.
             code = match[1][0]
             if 0 < code < row:
                 self._note_headless(1)
-            row = code
+            if is_begun and not code:
+                self._note_empty()
+            row, is_begun = code, not code
+        if is_begun:
+            self._note_empty()
+
+    def _note_empty(self) -> None:
+        if self.first_empty is None:
+            self.first_empty = self._count
 
     def _note_headless(self, pictures: int) -> None:
         if pictures and self._first_headless is None:
