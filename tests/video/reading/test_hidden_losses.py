@@ -8,6 +8,8 @@ from PIL import Image
 
 from seedvr2_engine.errors import VideoError
 from seedvr2_engine.video import open_source
+from seedvr2_engine.video.reading.container.damage import inspect
+from seedvr2_engine.video.reading.container.numbering import NumberWatch
 
 from ..made.clips import ClipSpec, ramp, write_clip
 
@@ -138,3 +140,159 @@ def test_a_last_packet_of_asf_that_counts_no_payloads_is_out_of_order(tmp_path):
     path.write_bytes(content)
     with pytest.raises(VideoError, match=f"out of order at byte {last}"):
         frames_of(path)
+
+
+def test_a_packet_of_a_program_stream_that_has_grown_is_out_of_order(tmp_path):
+    """Its end lies behind what its length says; what is left there no demuxer takes for pictures."""
+    path = clip(tmp_path, "a.mpg", "mpeg1video", g="6")
+    content = path.read_bytes()
+    first = content.index(b"\x00\x00\x01\xe0")
+    end = first + 6 + int.from_bytes(content[first + 4 : first + 6], "big")
+    path.write_bytes(content[: first + 40] + b"\x5a" * 64 + content[first + 40 :])
+    with pytest.raises(VideoError, match=f"out of order at byte {end}"):
+        frames_of(path)
+
+
+# What follows is odd, and sound.
+
+
+def remuxed(path, target, packets):
+    """Packets of another clip, each changed by a function or left out where it gives nothing."""
+    with av.open(str(path)) as source, av.open(str(target), "w") as output:
+        copy = output.add_stream_from_template(source.streams.video[0])
+        for index, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            content = packets(index, bytes(packet))
+            if content is not None:
+                changed = av.Packet(content)
+                changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+                changed.is_keyframe, changed.stream = packet.is_keyframe, copy
+                output.mux(changed)
+    return target
+
+
+CROSSING = {"g": "6", "bf": "2", "sc_threshold": "1000000000"}
+
+
+@pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video"])
+@pytest.mark.parametrize("ending", ["mpg", "ts", "mkv"])
+def test_headers_of_a_sequence_that_come_twice_are_sound(tmp_path, codec, ending):
+    """As FFmpeg's `dump_extra` writes them before every key frame."""
+    path = clip(tmp_path, "a.mpg", codec, **CROSSING)
+
+    def twice(_, packet):
+        return packet[: packet.index(b"\0\0\1\xb8")] + packet if packet.startswith(b"\0\0\1\xb3") else packet
+
+    assert frames_of(remuxed(path, tmp_path / f"b.{ending}", twice)) == COUNT
+
+
+@pytest.mark.parametrize("ending", ["mpg", "ts"])
+def test_zeros_before_start_codes_are_sound(tmp_path, ending):
+    """Encoders of a constant rate fill up with them."""
+    path = clip(tmp_path, "a.mpg", "mpeg2video", **CROSSING)
+    filled = remuxed(path, tmp_path / f"b.{ending}", lambda index, packet: packet + bytes(500 * (index % 3)))
+    assert frames_of(filled) == COUNT
+
+
+def test_an_edit_at_an_open_group_is_sound(tmp_path):
+    """Editors drop the pictures behind a first key frame that refer to the group before (a broken link)."""
+    path = clip(tmp_path, "a.mpg", "mpeg2video", **CROSSING)
+    kinds = []
+    remuxed(path, tmp_path / "all.mpg", lambda _, packet: kinds.append(kind_of(packet)) or packet)
+    second = [index for index, kind in enumerate(kinds) if kind == 1][1]
+    assert kinds[second + 1 : second + 3] == [3, 3]
+
+    def edited(index, packet):
+        return None if second < index <= second + 2 else packet
+
+    assert frames_of(remuxed(path, tmp_path / "b.mpg", edited)) == COUNT - 2
+    begun = remuxed(path, tmp_path / "d.mpg", lambda index, packet: edited(index, packet) if index >= second else None)
+    assert frames_of(begun) == len(kinds) - second - 2
+    # Cut there, and the two left in, of which nobody can make pictures.
+    cut = remuxed(path, tmp_path / "c.mpg", lambda index, packet: packet if index >= second else None)
+    with open_source(cut) as source:
+        assert len(list(source)) in (len(kinds) - second, len(kinds) - second - 2)
+        assert not source.is_incomplete
+
+
+def kind_of(packet):
+    """1, 2, 3 for I, P, B (ISO/IEC 13818-2, 6.3.9)."""
+    return packet[packet.index(b"\0\0\1\0") + 5] >> 3 & 7
+
+
+def test_two_fields_of_a_picture_in_one_packet_are_sound():
+    picture = b"\0\0\1\0\0\x0f\xff\xf8" + b"".join(b"\0\0\1" + bytes([row, 0x5A, 0x5A]) for row in (1, 2, 2, 3))
+    watch = NumberWatch("mpeg2video", 25.0)
+    for number in range(3):
+        field = picture[:4] + bytes([number >> 2, (number & 3) << 6 | 0x0F]) + picture[6:]
+        watch.note(av.Packet((b"\0\0\1\xb8\0\x08\0\x40" if not number else b"") + field + field))
+    assert watch.lost() is None
+    assert watch.first_empty is None
+
+
+def test_programs_fill_up_between_packs_and_end_anywhere(tmp_path):
+    path = clip(tmp_path, "a.mpg", "mpeg1video", g="6")
+    content = path.read_bytes()
+    packs = content.split(b"\0\0\1\xba")[1:]
+    for filling in (bytes(700), b"\xff" * 9, b"\0\0\1\xb9", b"\0\0\1\xb9" + bytes(70_000)):
+        path.write_bytes(b"".join(b"\0\0\1\xba" + pack + filling for pack in packs))
+        assert frames_of(path) == COUNT
+    path.write_bytes(content + b"made by a recorder")
+    assert frames_of(path) == COUNT
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_pictures_that_avi_leaves_out_are_sound(tmp_path, step):
+    spec = ClipSpec("mpeg4", "yuv420p", pts=[step * i for i in range(COUNT)], audio="mp2", audio_s=0.6)
+    path = write_clip(tmp_path / "a.avi", [ramp(3 * i) for i in range(COUNT)], spec)
+    assert frames_of(path) == COUNT
+
+
+def test_pictures_that_are_packed_with_those_after_them_are_sound(tmp_path):
+    """As DivX does: P and B in one packet, and a header alone, of a picture that is not coded, in the next."""
+    path = clip(tmp_path, "a.avi", "mpeg4", g="30", bf="1", sc_threshold="1000000000")
+    stored, waiting = [], []
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    for content in packets:
+        start = content.index(b"\0\0\1\xb6")
+        if content[start + 4] >> 6 == 2:  # B
+            stored[-1] += content
+            waiting.append(len(stored))
+            stored.append(b"\0\0\1\xb6\x50\x07\xff")
+        else:
+            stored.append(content)
+    assert len(waiting) > 3
+    mark = b"\0\0\1\xb2DivX503b1393p\0"
+    stored[0] = stored[0].replace(b"\0\0\1\xb6", mark + b"\0\0\1\xb6", 1)
+    packed = remuxed(path, tmp_path / "b.avi", lambda index, _: stored[index])
+    assert frames_of(packed) == COUNT
+
+
+def test_gifs_with_odd_blocks_are_sound(tmp_path):
+    path = tmp_path / "a.gif"
+    first, *rest = (Image.linear_gradient("L").resize((64, 64 + i)).crop((0, i, 64, 64)) for i in range(COUNT))
+    for loops in (0, 1, 65535, None):
+        first.save(path, save_all=True, append_images=rest, **({} if loops is None else {"loop": loops}))
+        content = path.read_bytes()
+        remark = b"\x21\xfe\x05hello\x00"
+        for odd in (content + bytes(40), content[:-1] + remark * 3 + b";", content + b"made by hand"):
+            path.write_bytes(odd)
+            assert frames_of(path) == COUNT
+    # Without a control block, as the first version of the format had none.
+    first.save(path)
+    assert frames_of(path) == 1
+
+
+def test_a_packet_of_asf_with_nothing_but_padding_is_sound(tmp_path):
+    pictures = [ramp(3 * i, 320, 240) for i in range(COUNT)]
+    path = write_clip(tmp_path / "a.wmv", pictures, ClipSpec("wmv2", "yuv420p", options={"g": "6"}))
+    content = bytearray(path.read_bytes())
+    begin, length = asf_packets(content)
+    padded = b"\x82\0\0\x11\x5d" + (length - 14).to_bytes(2, "little") + content[begin + 7 : begin + 13] + b"\x80"
+    content[begin:begin] = padded + bytes(length - len(padded))
+    file, data = content.index(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")), begin - 50
+    for at, more, width in ((file + 40, length, 8), (file + 56, 1, 8), (data + 16, length, 8), (data + 40, 1, 8)):
+        content[at : at + width] = (int.from_bytes(content[at : at + width], "little") + more).to_bytes(width, "little")
+    path.write_bytes(content)
+    assert inspect(path).fault is None
+    assert frames_of(path) == COUNT

@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 
+from ..structure.animated import is_gif_remark
 from ..timeline import Timeline, TimelineBuilder
 from .choice import codec_name, steady_streams
 from .field_pairs import FieldPairs
@@ -73,6 +74,7 @@ def collected_packets(
     watch = SizeWatch(codec_name(stream))
     pairs = FieldPairs(stream, codec_name(stream))
     numbers = NumberWatch(codec_name(stream), float(stream.codec_context.framerate or 0))
+    is_gif = codec_name(stream) == "gif"
     steady = steady_streams(container)
     tick_s = float(stream.time_base or 1)
     packets = container.demux()
@@ -90,6 +92,8 @@ def collected_packets(
             collected.corrupt.append(collected.packets)
         if not packet.size:
             # Nothing but the end of a stream, or a picture that is shown again.
+            continue
+        if is_gif and is_gif_remark(bytes(packet)):
             continue
         pts, dts, duration = packet.pts, packet.dts, packet.duration or 0
         builder.add(index, pts, dts, duration, packet.time_base, is_steady=index in steady)

@@ -15,6 +15,7 @@ _START = re.compile(rb"\x00\x00\x01(.)", re.DOTALL)
 # The headers of a sequence and their extensions, with all the matrices that there can be (6.2.2.1, 6.2.2.3).
 _LONGEST_BYTES = {0xB3: 140, 0xB5: 16}
 _PICTURE_OR_SLICE = re.compile(rb"\x00\x00\x01([\x00-\xaf])", re.DOTALL)
+_INTRA = 1
 _CODECS = frozenset(("mpeg1video", "mpeg2video"))
 # A larger step between two groups' times is a cut that somebody made.
 _MOST_LOST = 32
@@ -23,9 +24,9 @@ _MOST_LOST = 32
 class NumberWatch:
     """Looks at the headers of one stream's pictures, in the order of the file.
 
-    Those of a group are numbered from 0 in the order in which they are shown (6.3.9). Without the first ones a group
-    is whole: editors leave out pictures that refer to the group before. Pictures that a group lacks at its end show in
-    the time codes (6.3.8), if those go on by the number of pictures nearly everywhere.
+    Those of a group are numbered from 0 in the order in which they are shown (6.3.9). Without the ones before its first
+    key frame a group is whole: editors leave out pictures that refer to the group before. Pictures that a group lacks
+    at its end show in the time codes (6.3.8), if those go on by the number of pictures nearly everywhere.
     """
 
     def __init__(self, codec: str, rate: float) -> None:
@@ -34,11 +35,13 @@ class NumberWatch:
         self._is_plain = codec == "mpeg1video"
         self._rate = round(rate)
         self._numbers: set[int] = set()
+        self._key: int | None = None
         self._is_group = False
         self._count = 0
         self._begins = array("q")
         self._times = array("q")
         self._lacking = array("q")
+        self._cut = array("q")
         self._headless = 0
         self._first_headless: int | None = None
         self.first_empty: int | None = None
@@ -62,7 +65,10 @@ class NumberWatch:
             self._begins.append(self._count)
             self._times.append(self._time(int.from_bytes(head[group + 4 : group + 8], "big") >> 7))
         if 0 <= at <= len(head) - 6 and self._is_group:
-            self._numbers.add(head[at + 4] << 2 | head[at + 5] >> 6)
+            number = head[at + 4] << 2 | head[at + 5] >> 6
+            if not self._numbers and head[at + 5] >> 3 & 7 == _INTRA:
+                self._key = number
+            self._numbers.add(number)
         self._count += 1
 
     def _note_slices(self, packet: av.Packet[Any]) -> None:
@@ -96,7 +102,10 @@ class NumberWatch:
         if self._is_group:
             spread = max(self._numbers) - min(self._numbers) + 1 if self._numbers else 0
             self._lacking.append(spread - len(self._numbers))
+            key = self._key or 0
+            self._cut.append(key - sum(number < key for number in self._numbers))
         self._numbers.clear()
+        self._key = None
 
     def lost(self) -> tuple[int, int] | None:
         """(how many pictures are lost, the first one of the first group that lacks some); to be called at the end."""
@@ -104,7 +113,7 @@ class NumberWatch:
         self._is_group = False
         lacking = np.array(self._lacking, np.int64)
         begins, times = np.array(self._begins, np.int64), np.array(self._times, np.int64)
-        steps = np.diff(times) - np.diff(begins)
+        steps = np.diff(times) - np.diff(begins) - np.array(self._cut, np.int64)[:-1]
         by_time = np.where((steps > 0) & (steps <= _MOST_LOST), steps, 0)
         # Pulldown of MPEG-2 shows more pictures than there are, and editors leave time codes as they were.
         agreeing = np.count_nonzero(steps == 0) * 2 >= len(steps)

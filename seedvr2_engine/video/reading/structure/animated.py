@@ -52,6 +52,17 @@ def walk_gif(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
         pictures += head[0] == _IMAGE
 
 
+def is_gif_remark(packet: bytes) -> bool:
+    """Whether what a demuxer takes for an image is nothing but whole extension blocks, as remarks before the end."""
+    at = 0
+    while at + 2 < len(packet) and packet[at] == _EXTENSION:
+        at += 2
+        while at < len(packet) and packet[at]:
+            at += 1 + packet[at]
+        at += 1
+    return at > 0 and packet[at:] in (b"", bytes([_TRAILER]))
+
+
 def holds_gif_images(path: Path) -> bool:
     """Whether images of a GIF lie in the first part of a file, whatever it begins with; raises OSError."""
     with path.open("rb") as file:
