@@ -236,8 +236,10 @@ def test_programs_fill_up_between_packs_and_end_anywhere(tmp_path):
     for filling in (bytes(700), b"\xff" * 9, b"\0\0\1\xb9", b"\0\0\1\xb9" + bytes(70_000)):
         path.write_bytes(b"".join(b"\0\0\1\xba" + pack + filling for pack in packs))
         assert frames_of(path) == COUNT
-    path.write_bytes(content + b"made by a recorder")
-    assert frames_of(path) == COUNT
+    unending = b"\0\0\1\xbf\0\0of no length\0\0\1\xbe\0\1\xff"
+    for behind in (b"made by a recorder", b"\0\0\1\xb9some index: \0\0\1\xe0", unending):
+        path.write_bytes(content + behind)
+        assert frames_of(path) == COUNT
 
 
 @pytest.mark.parametrize("step", [2, 3])

@@ -42,7 +42,7 @@ class _Pictures:
     has_gap: bool = False
     packets: int = 0
     unfilled: list[int] = field(default_factory=list)
-    """Packets whose payloads and padding do not come to their length, by number."""
+    """Packets that hold something beside their payloads and padding, by number."""
 
 
 def walk_asf(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
@@ -144,7 +144,8 @@ def _note_packet(packet: bytes, found: _Pictures) -> int:
         if replicated != 1:
             _note_payload(found, stream, number, offset)
         at += length
-    if at != end:
+    # Zeros that no field counts do no harm, as long as something was put in.
+    if at < end and (not payloads or any(packet[at:end])):
         found.unfilled.append(found.packets)
     found.packets += 1
     return payloads

@@ -20,10 +20,10 @@ _SEARCHED_BYTES = 1 << 16
 def walk_program_stream(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
     """Look for bytes between two packets that belong to none: a packet before them was cut or has grown.
 
-    What comes behind all packets is no fault, and neither is a last packet that the file's end cuts off: recordings end
-    anywhere.
+    What comes behind the mark of the end or all packets is no fault, and neither is a last packet that the file's end
+    cuts off: recordings end anywhere.
     """
-    position = 0
+    position, is_over = 0, False
     while position < size_bytes:
         budget.spend()
         file.seek(position)
@@ -33,12 +33,13 @@ def walk_program_stream(file: BinaryIO, size_bytes: int, budget: Budget) -> Stru
             if length is None:
                 return Structure(0, disorder(position))
             if not length:
-                return Structure()  # Pictures without end, which no program writes into packs.
-            position += length
+                return Structure()  # Of unknown length, which no standard allows and some recorders write.
+            position, is_over = position + length, head[3] == _END
             continue
         found = _behind_filling(file, position)
         if found is None:
-            return Structure(0, disorder(position)) if _holds_start(file, position) else Structure()
+            is_lost = not is_over and _holds_start(file, position)
+            return Structure(0, disorder(position) if is_lost else None)
         position = found
     return Structure()
 
@@ -50,7 +51,8 @@ def _length(head: bytes) -> int | None:
         return 4
     if code != _PACK:
         length = int.from_bytes(head[4:6], "big")
-        return 0 if not length and code in _VIDEO else 6 + length
+        is_empty = code not in _VIDEO and head[6:8] in (b"\0\0", b"\xff\xff", b"")
+        return 6 + length if length or is_empty else 0
     if len(head) < 14:
         return 14
     if head[4] >> 6 == 1:
