@@ -153,6 +153,19 @@ def test_a_packet_of_a_program_stream_that_has_grown_is_out_of_order(tmp_path):
         frames_of(path)
 
 
+def test_a_picture_of_flv_whose_kind_is_overwritten_is_missed(tmp_path):
+    """With its first bit it claims the extended form, and a demuxer makes a second stream of it."""
+    path = clip(tmp_path, "a.flv", "flv", g="6")
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        third = [packet.pos for packet in container.demux(video=0) if packet.size][2]
+    kind = next(at for at in range(third, third + 40) if content[at] == 0x22)
+    content[kind : kind + 4] = b"\xff" * 4
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match=f"expected {COUNT} pictures, found {COUNT - 1}"):
+        frames_of(path)
+
+
 # What follows is odd, and sound.
 
 
