@@ -4,6 +4,7 @@ import atexit
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -71,7 +72,9 @@ def _ask_for_large_pages() -> None:
 
 
 def _end(_number: int = signal.SIGINT, _frame: FrameType | None = None) -> None:
-    os.write(2, b"error: interrupted.\n")
+    # Whoever closed the terminal reads nothing.
+    with suppress(OSError):
+        os.write(2, b"error: interrupted.\n")
     os._exit(130)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -32,6 +33,7 @@ __all__ = ["Probed", "codec_name", "first_frame", "main_video", "opened", "probe
 _DECODE_TO_COUNT = frozenset({"vp8", "mpeg4", "theora", "dirac"})
 # Start code, coding type, two times of 16 bits at most (seconds that end come one bit each), and stuffing.
 _LONGEST_HEADER_BYTES = 12
+_HEADER_MPEG4 = re.compile(rb"\x00\x00\x01[\x00-\x2f\xb0-\xb6]")
 _STILL_FORMATS = frozenset({"image2", "ico", "jpegxl", "bmp", "tiff"})
 _DEFAULT_RATE = Fraction(25)
 # A recording may start in mid-group, and its first key frame come minutes later, but not hours.
@@ -220,9 +222,12 @@ def _is_coded_mpeg4(packet: bytes) -> bool:
     """Whether the last picture of a packet is more than a header, which alone stands for the one before, shown again.
 
     Decoders take a picture that says that it is not coded for such a header, whatever follows (ISO/IEC 14496-2, 6.2.5).
+    What has no header at all was a picture before something was written over it, or lies where a wrong index leads.
     """
     start = packet.rfind(b"\x00\x00\x01\xb6")
-    return start >= 0 and len(packet) - start > _LONGEST_HEADER_BYTES
+    if start < 0:
+        return _HEADER_MPEG4.search(packet) is None and len(packet) > _LONGEST_HEADER_BYTES
+    return len(packet) - start > _LONGEST_HEADER_BYTES
 
 
 _SHOWS: Mapping[str, Callable[[bytes], bool]] = {"vp8": _is_shown_vp8, "mpeg4": _is_coded_mpeg4}

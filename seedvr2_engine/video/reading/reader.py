@@ -22,6 +22,7 @@ from .pictures.selection import list_pictures
 from .pictures.sequence import describe_sequence, read_sequence
 from .probe import Probed, probe
 from .source import Damaged, FrameSource
+from .structure.animated import holds_gif_images
 
 # Endings of clips that single pictures have as well.
 _STILL_TOO = frozenset((".apng", ".mj2"))
@@ -145,6 +146,11 @@ def _check_name(path: Path, header: PictureHeader) -> None:
         raise VideoError(
             f"{path}: expected a clip by its name, found one {header.format} picture; name it .{header.format.lower()} "
             "if that is what it is, or else copy the clip again."
+        )
+    if suffix == ".gif" and header.format != "GIF" and holds_gif_images(path):
+        raise VideoError(
+            f"{path}: expected a GIF by its name, found one {header.format} picture and a GIF's images behind it, as "
+            "where a start is overwritten; copy it again."
         )
 
 

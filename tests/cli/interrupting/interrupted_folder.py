@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import av
 from PIL import Image
 
+from seedvr2_engine.cli.terminal.console import EXIT_UNTOLD
+
 if TYPE_CHECKING:
     from .interrupt import Ended
 
@@ -114,12 +116,12 @@ def judge(folder: Folder, ending: str, ended: Ended) -> tuple[list[str], int]:
     kept = [path for path in topmost if count_frames(path)]
     if is_whole:
         in_files = folder.frames
-        if ended.code not in (0, *_signal_codes(ending)) and ending != "no stdout":
+        if ended.code not in (0, *_signal_codes(ending), *_untold_codes(ending)):
             faults.append(f"the result is whole, but the exit code is {ended.code}")
         left = topmost
     else:
-        if ended.code == 0:
-            faults.append("exit 0 without a whole result")
+        if ended.code in (0, *_untold_codes(ending)):
+            faults.append(f"exit {ended.code} without a whole result")
         # Pictures that are put in place one after the other are in both folders.
         placed = [name for name in result if folder.is_sequence and after.get(name) != folder.before.get(name)]
         in_files = max(map(count_frames, kept), default=0) + sum(count_frames(folder.root / name) for name in placed)
@@ -175,7 +177,7 @@ def _faults_of_the_end(ending: str, ended: Ended) -> list[str]:
     expected = {0, *_signal_codes(ending)}
     if ended.at in ("starting", "over"):
         expected |= {-code + 128 for code in _signal_codes(ending)}
-    expected |= {"full disk": {2}, "no stdout": {1, 120, 141}, "terminal": {1, 120, 141}}.get(ending, set())
+    expected |= _untold_codes(ending) | ({2} if ending == "full disk" else set())
     if ended.code not in expected:
         faults.append(f"exit code {ended.code}, expected one of {sorted(expected)}")
     return faults
@@ -188,3 +190,8 @@ def _signal_codes(ending: str) -> set[int]:
         return set()
     number = int(getattr(signal, name))
     return {-number} if name == "SIGKILL" else {130, 128 + number}
+
+
+def _untold_codes(ending: str) -> set[int]:
+    """The exit code of a command whose result is whole, but which could not say so, as there was no standard output."""
+    return {EXIT_UNTOLD} if ending in ("no stdout", "terminal") else set()

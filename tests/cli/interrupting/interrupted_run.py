@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from seedvr2_engine.checkpoint.text_embedding import load_text_embedding
-from seedvr2_engine.cli import app
+from seedvr2_engine.cli import app, main
 from seedvr2_engine.loading import load_vae
 from seedvr2_engine.loading_dit import load_dit
 from seedvr2_engine.pipeline.options import UpscaleOptions
@@ -31,6 +31,9 @@ from seedvr2_engine.video.writing.sink import FrameSink
 
 READ, COMPUTED, WRITTEN, FINISHING, FINISHED = b"rcwfF"
 """What a run tells: a frame was taken from the source, computed, given to the sink; the end has begun, is over."""
+
+
+_ENDING = {signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])}
 
 
 class Run(NamedTuple):
@@ -48,6 +51,8 @@ def start(arguments: Sequence[str], *, real_models: bool = False, file_bytes: in
     pipes = [os.pipe() for _ in range(3)]
     sys.stdout.flush()
     sys.stderr.flush()
+    # A signal must not meet a fork that is not yet the command.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     process_id = os.fork()
     if process_id == 0:
         code = 70
@@ -63,6 +68,7 @@ def start(arguments: Sequence[str], *, real_models: bool = False, file_bytes: in
             code = _run_to_its_end(arguments)
         finally:
             os._exit(code)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     for _, theirs in pipes:
         os.close(theirs)
     return Run(process_id, *(ours for ours, _ in pipes))
@@ -86,7 +92,13 @@ def _become_the_command(pipes: list[tuple[int, int]]) -> None:
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    prepare = app.keep_what_is_finished
+
+    def prepare_and_listen() -> None:
+        prepare()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+
+    app.keep_what_is_finished = prepare_and_listen
 
 
 def _run_to_its_end(arguments: Sequence[str]) -> int:
@@ -95,7 +107,7 @@ def _run_to_its_end(arguments: Sequence[str]) -> int:
     code: Any = 0
     try:
         try:
-            app.main()
+            main()
         except SystemExit as end:
             code = end.code
         threading._shutdown()  # type: ignore[attr-defined]

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seedvr2_engine.cli.terminal.console import EXIT_UNTOLD
+
 from ...video.made.clips import ramp, write_clip
 from . import interrupted_run
 from .interrupted_folder import Folder, judge
@@ -61,6 +63,19 @@ def test_a_whole_result_is_right(source: Path, tmp_path: Path) -> None:
     folder = Folder.make(tmp_path, source, "out.mkv", FRAMES, has_old=True)
     write_clip(folder.target, pictures(FRAMES))
     assert judge(folder, "SIGTERM", ended(143, written=6)) == ([], 0)
+
+
+@pytest.mark.parametrize("ending", ["no stdout", "terminal", "SIGHUP"])
+def test_the_code_for_a_result_that_cannot_be_told_needs_a_result_and_no_standard_output(
+    ending: str, source: Path, tmp_path: Path
+) -> None:
+    folder = Folder.make(tmp_path, source, "out.mkv", FRAMES, has_old=True)
+    end = ended(EXIT_UNTOLD, written=0, at="finished")
+    found, _ = judge(folder, ending, end)
+    assert ("exit 1 without a whole result" in found) == (ending != "SIGHUP")
+    write_clip(folder.target, pictures(FRAMES))
+    found, _ = judge(folder, ending, end)
+    assert bool(found) == (ending == "SIGHUP")
 
 
 FAULTS: dict[str, Callable[[Folder], object]] = {

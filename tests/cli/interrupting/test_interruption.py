@@ -304,6 +304,16 @@ def test_ctrl_c_before_the_command_begins_is_no_traceback(moment):
     assert (done.returncode, done.stderr) == (console.EXIT_INTERRUPTED, "error: interrupted.\n")
 
 
+@pytest.mark.parametrize("moment", [DURING_IMPORTS, BEFORE_THE_COMMAND, WHILE_IT_IS_BUILT])
+def test_a_terminal_that_closes_before_the_command_begins_is_an_interruption(moment):
+    gone, stderr = os.pipe()
+    os.close(gone)
+    code = f"import signal, sys\n{moment}\nfrom seedvr2_engine.cli import main\nmain()"
+    with os.fdopen(stderr, "wb") as nobody:
+        done = subprocess.run([sys.executable, "-c", code], check=False, stdout=nobody, stderr=nobody)
+    assert done.returncode == console.EXIT_INTERRUPTED
+
+
 def test_names_that_are_no_text_can_be_said(monkeypatch):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     monkeypatch.setattr(sys, "stdout", stream)

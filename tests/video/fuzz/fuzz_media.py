@@ -3,7 +3,7 @@
     python -m tests.video.fuzz.fuzz_media --count 10000 --jobs 2 [--seed 0] [--only INDEX]
 
 Every mutant is opened and read to its end twice: as it is by default, and with damaged frames kept. A worker process
-reads many, one after another; one that crashes or takes longer than ten seconds is replaced, and memory is limited.
+reads many, one after another; one that crashes or works longer than ten seconds is replaced, and memory is limited.
 Prints what came of each format and of each mutation, keeps the files that went wrong, and exits with 1 if any did.
 `--only` makes one mutant again, reads it in this process, and shows the traceback.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import multiprocessing.connection
+import os
 import random
 import sys
 import tempfile
@@ -31,6 +32,9 @@ from tests.video.fuzz.fuzz_seeds import SeedFile, promised_frames, seed_files
 from tests.video.fuzz.mutations import MUTATIONS
 
 SECONDS_PER_FILE = 10.0
+"""Of work, as far as the system tells how long a process has had a core."""
+WAITING = 6
+"""How many times as long a file may take where others keep the cores busy."""
 EXTRA_BYTES = 2 << 30
 """Address space of a worker beyond what it has after a warm-up: FFmpeg's threads have stacks and heaps of their own."""
 GOOD = ("whole", "shorter", "kept", "refused")
@@ -134,11 +138,30 @@ class Worker:
         context = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
         folder.mkdir(exist_ok=True)
         self.indices, self.at = indices, -1
-        self.since = time.monotonic()
+        self.since, self.worked_s = time.monotonic(), 0.0
         self.pipe, theirs = context.Pipe(duplex=False)
         self.process = context.Process(target=work, args=(theirs, seed, indices, seeds, folder), daemon=True)
         self.process.start()
         theirs.close()
+
+    def begin(self, index: int) -> None:
+        """Note that it has begun with a mutant, or is between two (-1)."""
+        self.at, self.since, self.worked_s = index, time.monotonic(), self._worked_s() or 0.0
+
+    def is_late(self) -> bool:
+        """Whether it takes too long for a mutant."""
+        seconds = time.monotonic() - self.since
+        if self.at < 0 or seconds <= SECONDS_PER_FILE:
+            return False
+        worked_s = self._worked_s()
+        return worked_s is None or worked_s - self.worked_s > SECONDS_PER_FILE or seconds > WAITING * SECONDS_PER_FILE
+
+    def _worked_s(self) -> float | None:
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        except (OSError, ValueError, IndexError, AttributeError):
+            return None
 
     def stop(self) -> str:
         """End the process; returns how it had ended before, as a sentence."""
@@ -167,13 +190,10 @@ def fuzz(seed: int, count: int, jobs: int, report: Callable[[Result], None]) -> 
                         except (EOFError, OSError):
                             ended = True
                         else:
-                            worker.since = time.monotonic()
                             if isinstance(received, Result):
                                 report(received)
-                                worker.at = -1
-                            else:
-                                worker.at = received
-                    late = worker.at >= 0 and time.monotonic() - worker.since > SECONDS_PER_FILE
+                            worker.begin(-1 if isinstance(received, Result) else received)
+                    late = worker.is_late()
                     if not ended and not late:
                         continue
                     why = worker.stop()

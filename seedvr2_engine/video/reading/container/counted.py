@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 
+from ..structure.animated import is_gif_remark
 from ..timeline import Timeline, TimelineBuilder
 from .choice import codec_name, steady_streams
 from .field_pairs import FieldPairs
@@ -62,6 +63,7 @@ class Collected:
     size_change: SizeChange | None = None
     has_field_packets: bool = False
     lost: tuple[int, int] | None = None
+    first_empty: int | None = None
 
 
 def collected_packets(
@@ -72,6 +74,7 @@ def collected_packets(
     watch = SizeWatch(codec_name(stream))
     pairs = FieldPairs(stream, codec_name(stream))
     numbers = NumberWatch(codec_name(stream), float(stream.codec_context.framerate or 0))
+    is_gif = codec_name(stream) == "gif"
     steady = steady_streams(container)
     tick_s = float(stream.time_base or 1)
     packets = container.demux()
@@ -90,6 +93,8 @@ def collected_packets(
         if not packet.size:
             # Nothing but the end of a stream, or a picture that is shown again.
             continue
+        if is_gif and is_gif_remark(bytes(packet)):
+            continue
         pts, dts, duration = packet.pts, packet.dts, packet.duration or 0
         builder.add(index, pts, dts, duration, packet.time_base, is_steady=index in steady)
         if is_video:
@@ -99,7 +104,7 @@ def collected_packets(
                 _note_second_field(collected, packet)
             else:
                 _note(collected, packet, tick_s)
-    collected.lost = numbers.lost()
+    collected.lost, collected.first_empty = numbers.lost(), numbers.first_empty
     collected.size_change = watch.change
     collected.has_field_packets = pairs.found
     return collected

@@ -16,6 +16,7 @@ from ..structure.mxf import MXF_KEY, walk_mxf
 from ..structure.nut import NUT_SIGNATURE, walk_nut
 from ..structure.ogg import walk_ogg
 from ..structure.parts import Budget, Structure, TooManyPartsError
+from ..structure.program import PACK, walk_program_stream
 from ..structure.riff import walk_riff
 from ..structure.transport import walk_transport_stream
 
@@ -59,5 +60,6 @@ def _walk_for(head: bytes) -> Walker:
         (b"DKIF", walk_ivf),
         (MXF_KEY, walk_mxf),
         (NUT_SIGNATURE[:16], walk_nut),
+        (PACK, walk_program_stream),
     )
     return next((walk for start, walk in starts if head.startswith(start)), walk_transport_stream)

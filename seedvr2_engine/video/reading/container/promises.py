@@ -53,6 +53,8 @@ def held_against_promises(
             f"expected {collected.packets + missing} pictures by their numbers, found {collected.packets}; "
             f"the gap is near picture {near}"
         )
+    if collected.first_empty is not None:
+        faults.append(f"of picture {collected.first_empty} there is nothing but the header")
     if structure.fault is not None:
         faults.append(structure.fault)
     if collected.error is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import zlib
+from pathlib import Path
 from typing import BinaryIO
 
 from .parts import Budget, Structure, disorder, lacking
@@ -12,6 +14,7 @@ _MOST_PICTURES = (1 << 31) - 1
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _IMAGE, _EXTENSION, _TRAILER = 0x2C, 0x21, 0x3B
 _CONTROL = b"\x21\xf9\x04"  # Starts the next picture of an animation.
+_CONTROLLED_IMAGE = re.compile(rb"\x21\xf9\x04.{4}\x00\x2c", re.DOTALL)
 _SEARCHED_BYTES = 1 << 20
 
 
@@ -47,6 +50,23 @@ def walk_gif(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
             file.seek(position)
         position += 1
         pictures += head[0] == _IMAGE
+
+
+def is_gif_remark(packet: bytes) -> bool:
+    """Whether what a demuxer takes for an image is nothing but whole extension blocks, as remarks before the end."""
+    at = 0
+    while at + 2 < len(packet) and packet[at] == _EXTENSION:
+        at += 2
+        while at < len(packet) and packet[at]:
+            at += 1 + packet[at]
+        at += 1
+    return at > 0 and packet[at:] in (b"", bytes([_TRAILER]))
+
+
+def holds_gif_images(path: Path) -> bool:
+    """Whether images of a GIF lie in the first part of a file, whatever it begins with; raises OSError."""
+    with path.open("rb") as file:
+        return _CONTROLLED_IMAGE.search(file.read(_SEARCHED_BYTES)) is not None
 
 
 def _table_bytes(packed: int) -> int:

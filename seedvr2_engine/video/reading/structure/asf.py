@@ -40,6 +40,9 @@ class _Pictures:
     counts: dict[int, int] = field(default_factory=dict)
     last: dict[int, int] = field(default_factory=dict)
     has_gap: bool = False
+    packets: int = 0
+    unfilled: list[int] = field(default_factory=list)
+    """Packets that hold something beside their payloads and padding, by number."""
 
 
 def walk_asf(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
@@ -92,13 +95,16 @@ def _read_header(data: bytes) -> _Header:
 def _walk_packets(file: BinaryIO, position: int, end: int, header: _Header, budget: Budget) -> Structure:
     if not 16 <= header.packet_bytes == header.largest_bytes <= 1 << 20:
         return Structure(0, "its header is damaged")
-    found = _Pictures(header.streams)
+    found, begin = _Pictures(header.streams), position
     while position + header.packet_bytes <= end:
         file.seek(position)
         budget.spend(_note_packet(file.read(header.packet_bytes), found))
         if found.has_gap:
             return Structure(0, disorder(position))
         position += header.packet_bytes
+    if found.unfilled and len(found.unfilled) * 2 <= found.packets:
+        # Some program may never count right; this one did elsewhere.
+        return Structure(0, disorder(begin + found.unfilled[0] * header.packet_bytes))
     return Structure(0, None, tuple(found.counts.get(number, 0) for number in header.videos))
 
 
@@ -138,6 +144,10 @@ def _note_packet(packet: bytes, found: _Pictures) -> int:
         if replicated != 1:
             _note_payload(found, stream, number, offset)
         at += length
+    # Zeros that no field counts do no harm, as long as something was put in.
+    if at < end and (not payloads or any(packet[at:end])):
+        found.unfilled.append(found.packets)
+    found.packets += 1
     return payloads
 
 

@@ -8,6 +8,7 @@ from typing import BinaryIO
 from .parts import Budget, Structure, disorder
 
 _TAGS = frozenset((8, 9, 18))
+_WRAPPING = (6, 7)
 _METADATA_BYTES = 1 << 14
 _FILE_SIZE = b"\0\x08filesize\0"
 _LONGEST_FILE = 1 << 50
@@ -60,7 +61,9 @@ def _noted_bytes(file: BinaryIO) -> int:
 
 def _holds_picture(data: bytes) -> bool:
     if data[0] & 0x80:
-        # Enhanced FLV: coded frames are packet types 1 and 3.
-        return data[0] & 0x0F in (1, 3)
+        # Enhanced FLV: coded frames are packet types 1 and 3. All but the last two, which are put before others, go on
+        # with the letters of a codec; what does not is a picture that something was written over.
+        kind = data[0] & 0x0F
+        return kind in (1, 3) or (kind not in _WRAPPING and not data[1:5].isalnum())
     frame, codec = data[0] >> 4, data[0] & 0x0F
     return frame != 5 and (codec not in (7, 12) or data[1] == 1)

@@ -39,7 +39,7 @@ def walk_transport_stream(file: BinaryIO, size_bytes: int, budget: Budget) -> St
     last: dict[int, int] = {}
     carriers: set[int] = set()
     gaps: list[int] = []
-    times: dict[int, list[NDArray[Any]]] = {}
+    headers = _Headers()
     file.seek(position)
     while data := file.read(_PACKETS_AT_ONCE * length):
         whole = len(data) // length
@@ -48,30 +48,50 @@ def walk_transport_stream(file: BinaryIO, size_bytes: int, budget: Budget) -> St
         gaps += [position + place * length for place in loose[: _MOST_GAPS - len(gaps)]]
         if place is not None:
             return Structure(0, disorder(position + place * length))
-        _note_times(packets, times)
+        headers.note(packets, position, length)
         position += whole * length
         if whole * length < len(data):
             missing = length - (len(data) - whole * length)
             break
-    joined = {pid: np.concatenate(parts) for pid, parts in times.items()}
-    return Structure(missing, gaps=tuple(gaps), times=joined)
+    return Structure(missing, gaps=tuple(sorted(gaps + headers.damaged())), times=headers.times())
 
 
-def _note_times(packets: NDArray[Any], times: dict[int, list[NDArray[Any]]]) -> None:
-    """Add the times of presentation (33 bits) in the headers of pictures' PES packets, by stream."""
-    begun = packets[packets[:, 1] & 0x40 != 0]
-    begun = begun[_has_prefix(begun)]
-    at = np.where(begun[:, 3] & 0x20 != 0, 5 + begun[:, 4].astype(np.int64), 4)
-    is_there = at + 14 <= begun.shape[1]
-    begun, at = begun[is_there], at[is_there]
-    fields = begun[np.arange(len(begun))[:, None], at[:, None] + np.arange(14)].astype(np.int64)
-    has_time = (fields[:, 3] & 0xF0 == 0xE0) & (fields[:, 7] & 0x80 != 0)
-    fields, begun = fields[has_time], begun[has_time]
-    found = (fields[:, 9] >> 1 & 7) << 30 | fields[:, 10] << 22 | (fields[:, 11] >> 1) << 15
-    found |= fields[:, 12] << 7 | fields[:, 13] >> 1
-    pids = (begun[:, 1].astype(np.int64) & 0x1F) << 8 | begun[:, 2]
-    for pid in np.unique(pids).tolist():
-        times.setdefault(pid, []).append(found[pids == pid])
+class _Headers:
+    """What the headers of pictures' PES packets (2.4.3.6) say of times, by stream."""
+
+    def __init__(self) -> None:
+        self._times: dict[int, list[NDArray[Any]]] = {}
+        self._damaged: list[int] = []
+        self._timed = 0
+
+    def note(self, packets: NDArray[Any], position: int, length: int) -> None:
+        """Look at packets of a `length`, which begin at a byte of the file."""
+        places = np.flatnonzero(packets[:, 1] & 0x40 != 0)
+        places = places[_has_prefix(packets[places])]
+        begun = packets[places]
+        at = np.where(begun[:, 3] & 0x20 != 0, 5 + begun[:, 4].astype(np.int64), 4)
+        is_there = at + 14 <= begun.shape[1]
+        begun, at, places = begun[is_there], at[is_there], places[is_there]
+        fields = begun[np.arange(len(begun))[:, None], at[:, None] + np.arange(14)].astype(np.int64)
+        has_time = (fields[:, 3] & 0xF0 == 0xE0) & (fields[:, 7] & 0x80 != 0)
+        fields, begun, places = fields[has_time], begun[has_time], places[has_time]
+        # A time of 33 bits comes in three parts, each with a bit behind it that is set, and two before the first.
+        is_sound = (fields[:, 9] & 0xE1 == 0x21) & (fields[:, 11] & fields[:, 13] & 1 != 0)
+        self._timed += len(fields)
+        self._damaged += (position + places[~is_sound] * length).tolist()[:_MOST_GAPS]
+        found = (fields[:, 9] >> 1 & 7) << 30 | fields[:, 10] << 22 | (fields[:, 11] >> 1) << 15
+        found |= fields[:, 12] << 7 | fields[:, 13] >> 1
+        pids = (begun[:, 1].astype(np.int64) & 0x1F) << 8 | begun[:, 2]
+        for pid in np.unique(pids).tolist():
+            self._times.setdefault(pid, []).append(found[pids == pid])
+
+    def times(self) -> dict[int, NDArray[Any]]:
+        """The times of presentation (33 bits)."""
+        return {pid: np.concatenate(parts) for pid, parts in self._times.items()}
+
+    def damaged(self) -> list[int]:
+        """Where headers with a time that cannot be begin; none where a program writes most of them that way."""
+        return self._damaged[:_MOST_GAPS] if len(self._damaged) * 2 < self._timed else []
 
 
 def _first_packet(file: BinaryIO) -> tuple[int, int, int] | None:
