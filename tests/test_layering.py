@@ -31,6 +31,7 @@ LEVEL = {
     "pipeline": 6,
     "quality": 7,
     "bench": 8,
+    "page": 8,
     "cli": 9,
     "comfy": 9,
 }

@@ -1,0 +1,171 @@
+"""Clips measured frame by frame for a page, in memory that does not depend on their length but for the numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..pipeline.resize import resample
+from ..quality.compare import ClipMeasures, ClipMeter, FrameMeasures
+from ..video.writing.pictures.preview import jpeg_of
+from .data import Curve, Mark, Series, Summary, Thumbnail
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..pipeline.chunks import ChunkPlan
+
+_SEGMENTS, _MOST_WORST = 24, 6
+"""The worst frame of each segment of a clip is kept, and the worst of those are shown: neighbours are as bad."""
+_THUMB_PX = 240
+Distance = Callable[["Tensor", "Tensor"], float]
+
+
+@dataclass
+class _Worst:
+    psnr_db: float
+    frame: int
+    jpeg: bytes
+
+
+@dataclass
+class Measured:
+    """What was measured of two clips."""
+
+    badges: tuple[str, str] = ("A", "B")
+    has_reference: bool = False
+    frames: list[tuple[FrameMeasures, FrameMeasures]] = field(default_factory=list)
+    whole: tuple[ClipMeasures, ...] = ()
+    worst: list[_Worst] = field(default_factory=list)
+
+    @property
+    def judged(self) -> int:
+        """Which side's distance decides what is bad: B's to the reference, or else A's to B."""
+        return 1 if self.has_reference else 0
+
+    @property
+    def farthest(self) -> int:
+        """The frame at which A is farthest from what it is measured against."""
+        return min(range(len(self.frames)), key=lambda index: self.frames[index][0].psnr_db or 0.0)
+
+
+def measure(
+    clips: Sequence[Iterable[Tensor]],
+    size: tuple[int, int],
+    total: int,
+    plan: ChunkPlan | None = None,
+    distance: Distance | None = None,
+) -> Iterator[tuple[int, Measured]]:
+    """Measure A, B and perhaps R, each frames (3,H,W) in [0,1]; give after every frame its number, and all at the end.
+
+    size: (height, width) that all are brought to by bicubic interpolation before they are compared. total: how many
+    frames there are at most.
+    """
+    meters = ClipMeter(distance), ClipMeter(distance)
+    measured = Measured(has_reference=len(clips) == 3)
+    best: dict[int, _Worst] = {}
+    for index, pictures in enumerate(zip(*clips, strict=False)):
+        a, b, *rest = (resample(picture[None], size)[0].clamp(0, 1) for picture in pictures)
+        meters[0].add(a, rest[0] if rest else b)
+        meters[1].add(b, rest[0] if rest else None)
+        measured.frames.append((meters[0].latest, meters[1].latest))
+        psnr_db = measured.frames[-1][measured.judged].psnr_db
+        segment = index * _SEGMENTS // max(total, 1)
+        is_bad = psnr_db is not None and math.isfinite(psnr_db)
+        if is_bad and (segment not in best or psnr_db < best[segment].psnr_db):
+            best[segment] = _Worst(psnr_db, index, _thumbnail(b))
+        yield index, measured
+    measured.whole = tuple(meter.measures(plan) for meter in meters)
+    measured.worst = _apart(sorted(best.values(), key=lambda worst: worst.psnr_db), len(measured.frames))
+
+
+def _apart(worst: list[_Worst], frames: int) -> list[_Worst]:
+    """The first few that are not next to each other."""
+    least = max(2, frames // (2 * _SEGMENTS))
+    chosen: list[_Worst] = []
+    for one in worst:
+        if len(chosen) < _MOST_WORST and all(abs(one.frame - other.frame) >= least for other in chosen):
+            chosen.append(one)
+    return chosen
+
+
+def _thumbnail(rgb: Tensor) -> bytes:
+    height, width = rgb.shape[1:]
+    factor = min(1.0, _THUMB_PX / max(height, width))
+    small = resample(rgb[None], (max(1, round(height * factor)), max(1, round(width * factor))))[0]
+    return jpeg_of(small)
+
+
+def curves_of(measured: Measured) -> tuple[Curve, ...]:
+    """The curves that have at least two points."""
+    against = "the reference" if measured.has_reference else "B"
+    kinds = (
+        ("PSNR", "dB", "higher", "psnr_db", f"How close each frame is to {against}, pixel by pixel."),
+        ("SSIM", "", "higher", "ssim", f"How alike each frame and {against} are in structure; 1 is equal."),
+        ("Perceptual distance", "", "lower", "perceptual", f"How different each frame and {against} look; 0 is equal."),
+        ("Flicker", "/255", "neither", "flicker", "How unevenly three frames follow each other, in 8-bit steps."),
+        ("Change", "/255", "neither", "change", "How much each frame differs from the one before, in 8-bit steps."),
+    )
+    curves = []
+    for label, unit, better, name, about in kinds:
+        series = []
+        for side, badge in enumerate(measured.badges):
+            values = [getattr(frame[side], name) for frame in measured.frames]
+            if any(value is not None for value in values):
+                series.append(Series(badge, values))
+        if series and len(measured.frames) > 1:
+            curves.append(Curve(label, unit, better, about, tuple(series)))  # type: ignore[arg-type]
+    return tuple(curves)
+
+
+def thumbnails_of(measured: Measured) -> tuple[Thumbnail, ...]:
+    """The worst frames, the worst first; none of a single picture."""
+    if len(measured.frames) < 2:
+        return ()
+    return tuple(Thumbnail(worst.frame, f"{worst.psnr_db:.2f} dB", worst.jpeg) for worst in measured.worst)
+
+
+def summary_of(measured: Measured) -> Summary:
+    """The whole clips in numbers."""
+    rows: list[tuple[str, tuple[str, ...]]] = []
+
+    def row(label: str, form: str, values: Iterable[float | None]) -> None:
+        texts = tuple("" if value is None else _text(value, form) for value in values)
+        if any(texts):
+            rows.append((label, texts))
+
+    whole = measured.whole
+    qualities = [clip.quality for clip in whole]
+    several = len(measured.frames) > 1
+    row("PSNR, dB", ".2f", (quality and quality.psnr_db for quality in qualities))
+    row("SSIM", ".4f", (quality and quality.mean_ssim for quality in qualities))
+    row("Perceptual distance", ".4f", (clip.perceptual for clip in whole))
+    if several:
+        row("Worst frame, dB", ".2f", (quality and quality.min_psnr_db for quality in qualities))
+        row("Change, /255", ".3f", (clip.change for clip in whole))
+        row("Flicker, /255", ".3f", (clip.flicker for clip in whole))
+        row("Worst border jump", ".3f", (clip.worst_border_jump for clip in whole))
+    return Summary(measured.badges, tuple(rows))
+
+
+def _text(value: float, form: str) -> str:
+    return "equal" if math.isinf(value) else format(value, form)
+
+
+def border_marks(measured: Measured, starts: Sequence[int]) -> tuple[Mark, ...]:
+    """Where chunks begin, with the jump of each side there, where both were measured.
+
+    starts: first frames of the chunks but for the first.
+    """
+    marks = []
+    jumps = [clip.border_jumps for clip in measured.whole]
+    for index, start in enumerate(starts):
+        known = [
+            f"{badge} {_text(side[index], '.2f')}"
+            for badge, side in zip(measured.badges, jumps, strict=True)
+            if len(side) == len(starts)
+        ]
+        marks.append(Mark("border", start, f"jump {', '.join(known)}" if known else ""))
+    return tuple(marks)
