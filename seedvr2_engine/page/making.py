@@ -148,7 +148,7 @@ def _data(
         frames=count,
         first_frame=infos[0].first_frame,
         rate=(infos[1].average_rate or DEFAULT_RATE) if count > 1 else None,
-        against="the reference R" if len(sides) == 3 else "B: A's distance to it",
+        against="A and B against the reference R" if len(sides) == 3 else "A against B",
         curves=curves_of(measured),
         marks=(*borders, *request.marks),
         worst=thumbnails_of(measured),
@@ -180,21 +180,38 @@ def _made_folder(target: Path) -> Iterator[Path]:
 
 
 def _write(data: PageData, request: PageRequest) -> None:
-    target, sources = request.target, ""
-    with held_signals(), PartialFile(target, overwrite=request.overwrite) as file, system_errors(target):
-        if request.media == "beside":
-            data, sources = replace(data, sides=tuple(_beside(side, request) for side in data.sides)), "'self' file:"
-        for piece in document(data, media_sources=sources):
-            file.write(piece)
+    with held_signals(), PartialFile(request.target, overwrite=request.overwrite) as file:
+        with _media_folder(request) as folder, system_errors(request.target):
+            sources = ""
+            if folder is not None:
+                data = replace(data, sides=tuple(_beside(side, folder, request) for side in data.sides))
+                sources = "'self' file:"
+            for piece in document(data, media_sources=sources):
+                file.write(piece)
 
 
-def _beside(side: Side, request: PageRequest) -> Side:
-    """The side with its media copied into the page's folder."""
+@contextmanager
+def _media_folder(request: PageRequest) -> Iterator[Path | None]:
+    """The folder of media beside the page, if that is wanted; one that is new here goes again after an error."""
+    if request.media == "embed":
+        yield None
+        return
     folder = request.folder
-    assert isinstance(side.media.place, Path)
-    name = f"{side.badge.lower()}{side.media.place.suffix.lower()}"
+    is_new = not folder.exists()
     with system_errors(folder):
         folder.mkdir(exist_ok=request.overwrite)
+    try:
+        yield folder
+    except BaseException:
+        if is_new:
+            rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _beside(side: Side, folder: Path, request: PageRequest) -> Side:
+    """The side with its media copied into the folder."""
+    assert isinstance(side.media.place, Path)
+    name = f"{side.badge.lower()}{side.media.place.suffix.lower()}"
     with PartialFile(folder / name, overwrite=request.overwrite) as copy, side.media.place.open("rb") as original:
         copyfileobj(original, copy)
     return replace(side, media=replace(side.media, place=f"{quote(folder.name)}/{name}"))

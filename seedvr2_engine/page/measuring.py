@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
+
 from ..pipeline.resize import resample
 from ..quality.compare import ClipMeasures, ClipMeter, FrameMeasures
 from ..video.writing.pictures.preview import jpeg_of
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 
 _SEGMENTS, _MOST_WORST = 24, 6
 """The worst frame of each segment of a clip is kept, and the worst of those are shown: neighbours are as bad."""
-_THUMB_PX = 240
+_THUMB_PX = 144
+_CUT_SHARE, _LEAST_CUT_PX, _CELL_PX = 3, 48, 16
+"""Of a bad frame the part is shown, a third of its shorter edge, where cells of 16 pixels differ most."""
 Distance = Callable[["Tensor", "Tensor"], float]
 
 
@@ -75,7 +79,8 @@ def measure(
         segment = index * _SEGMENTS // max(total, 1)
         is_bad = psnr_db is not None and math.isfinite(psnr_db)
         if is_bad and (segment not in best or psnr_db < best[segment].psnr_db):
-            best[segment] = _Worst(psnr_db, index, _thumbnail(b))
+            judged, goal = (b, rest[0]) if rest else (a, b)
+            best[segment] = _Worst(psnr_db, index, _thumbnail(a, b, judged, goal))
         yield index, measured
     measured.whole = tuple(meter.measures(plan) for meter in meters)
     measured.worst = _apart(sorted(best.values(), key=lambda worst: worst.psnr_db), len(measured.frames))
@@ -83,7 +88,7 @@ def measure(
 
 def _apart(worst: list[_Worst], frames: int) -> list[_Worst]:
     """The first few that are not next to each other."""
-    least = max(2, frames // (2 * _SEGMENTS))
+    least = max(3, frames // _SEGMENTS)
     chosen: list[_Worst] = []
     for one in worst:
         if len(chosen) < _MOST_WORST and all(abs(one.frame - other.frame) >= least for other in chosen):
@@ -91,11 +96,26 @@ def _apart(worst: list[_Worst], frames: int) -> list[_Worst]:
     return chosen
 
 
-def _thumbnail(rgb: Tensor) -> bytes:
-    height, width = rgb.shape[1:]
-    factor = min(1.0, _THUMB_PX / max(height, width))
-    small = resample(rgb[None], (max(1, round(height * factor)), max(1, round(width * factor))))[0]
-    return jpeg_of(small)
+def _thumbnail(a: Tensor, b: Tensor, judged: Tensor, goal: Tensor) -> bytes:
+    """A and B beside each other where `judged` is farthest from `goal`."""
+    height, width = b.shape[1:]
+    cut = min(max(_LEAST_CUT_PX, min(height, width) // _CUT_SHARE), height, width)
+    error = (judged - goal).square().mean(dim=0, keepdim=True)[None]
+    cells = torch.nn.functional.avg_pool2d(error, min(_CELL_PX, height, width))[0, 0]
+    row, column = divmod(int(cells.argmax()), cells.shape[1])
+    top, left = (
+        min(max(round((at + 0.5) * edge / count - cut / 2), 0), edge - cut)
+        for at, edge, count in ((row, height, cells.shape[0]), (column, width, cells.shape[1]))
+    )
+    both = [picture[:, top : top + cut, left : left + cut] for picture in (a, b)]
+    return jpeg_of(torch.cat([_squared(part) for part in both], dim=2))
+
+
+def _squared(part: Tensor) -> Tensor:
+    """A cut-out as large as thumbnails are; its pixels stay pixels where it is smaller."""
+    if part.shape[-1] < _THUMB_PX:
+        return torch.nn.functional.interpolate(part[None], size=(_THUMB_PX, _THUMB_PX), mode="nearest")[0]
+    return resample(part[None], (_THUMB_PX, _THUMB_PX))[0]
 
 
 def curves_of(measured: Measured) -> tuple[Curve, ...]:

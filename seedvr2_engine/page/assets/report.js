@@ -17,7 +17,7 @@ function showNames(data) {
 function showSummary(data) {
   find("measures").hidden = !data.summary?.rows.length && !data.curves.length;
   if (!data.summary) return;
-  find("against").textContent = `against ${data.against}`;
+  find("against").textContent = data.against;
   const head = make("tr", {}, make("th", { scope: "col" }, make("small", {}, "Whole clip")));
   if (data.frames === 1) head.firstChild.firstChild.textContent = "Picture";
   for (const letter of data.summary.badges) head.append(make("th", { scope: "col" }, badge(letter)));
@@ -27,11 +27,25 @@ function showSummary(data) {
   find("summary").append(make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
 }
 
+// Chunk borders, shots and units by name: each leads to its frame.
+function showMarks(data, player) {
+  if (!data.marks.length) return;
+  const names = { border: "Chunk border", shot: "Shot", unit: "Unit" };
+  const list = make("div", { className: "borders" }, make("h3", {}, "Marks"));
+  for (const mark of [...data.marks].sort((a, b) => a.frame - b.frame)) {
+    const text = `${names[mark.kind]}, frame ${mark.frame + data.firstFrame}`;
+    const button = make("button", { type: "button" }, make("span", {}, text), make("span", {}, mark.text));
+    button.addEventListener("click", () => player.seek(mark.frame));
+    list.append(button);
+  }
+  find("summary").append(list);
+}
+
 function showWorst(data, player) {
   find("worst").hidden = data.worst.length === 0;
   const buttons = data.worst.map(({ frame, text }, index) => {
     const number = frame + data.firstFrame;
-    const image = make("img", { src: thumbnailAddress(index), alt: "", loading: "lazy" });
+    const image = make("img", { src: thumbnailAddress(index), alt: "A and B where they differ most" });
     const button = make("button", { type: "button" }, image, make("span", {}, `Frame ${number}`, make("em", {}, text)));
     button.addEventListener("click", () => {
       player.seek(frame);
@@ -54,6 +68,7 @@ function card(title, rows) {
 export function showReport(data, player) {
   showNames(data);
   showSummary(data);
+  showMarks(data, player);
   showWorst(data, player);
   for (const side of data.sides) {
     const shown = [["Shown", side.note || (side.kind === "image" ? "every pixel, as PNG" : "the file as it is")]];
