@@ -103,11 +103,8 @@ def make_page(
             stack.enter_context(MediaMaker(clip, badge, folder, is_shorter=len(clip) > frames))
             for clip, badge in zip(clips, _BADGES, strict=False)
         ]
-        measured = Measured()
         streams = [_passed(clip, maker) for clip, maker in zip(clips, makers, strict=True)]
-        for index, current in measure(streams, (size[1], size[0]), frames, request.plan, request.distance):
-            measured = current
-            step(index)
+        measured = measure(streams, (size[1], size[0]), frames, request.plan, request.distance, step)
         media = [maker.finish() for maker in makers]
         data = _data(clips, names, media, measured, request)
         _write(data, request)
@@ -142,7 +139,9 @@ def _data(
     counts = {len(clip) for clip in clips}
     if len(counts) > 1:
         remarks.append(f"Lengths differ: the first {count} frames are compared.")
-    remarks += [f"{side.badge} is {side.media.note}." for side in sides if side.media.note]
+    remarks += [
+        f"{side.badge} is {side.media.note}; numbers are of the file itself." for side in sides if side.media.note
+    ]
     return PageData(
         sides=sides,
         frames=count,
@@ -180,14 +179,18 @@ def _made_folder(target: Path) -> Iterator[Path]:
 
 
 def _write(data: PageData, request: PageRequest) -> None:
-    with held_signals(), PartialFile(request.target, overwrite=request.overwrite) as file:
-        with _media_folder(request) as folder, system_errors(request.target):
-            sources = ""
-            if folder is not None:
-                data = replace(data, sides=tuple(_beside(side, folder, request) for side in data.sides))
-                sources = "'self' file:"
-            for piece in document(data, media_sources=sources):
-                file.write(piece)
+    target, sources = request.target, ""
+    with (
+        held_signals(),
+        PartialFile(target, overwrite=request.overwrite) as file,
+        _media_folder(request) as folder,
+        system_errors(target),
+    ):
+        if folder is not None:
+            data = replace(data, sides=tuple(_beside(side, folder, request) for side in data.sides))
+            sources = "'self' file:"
+        for piece in document(data, media_sources=sources):
+            file.write(piece)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -61,8 +61,9 @@ def measure(
     total: int,
     plan: ChunkPlan | None = None,
     distance: Distance | None = None,
-) -> Iterator[tuple[int, Measured]]:
-    """Measure A, B and perhaps R, each frames (3,H,W) in [0,1]; give after every frame its number, and all at the end.
+    step: Callable[[int], object] = lambda index: None,
+) -> Measured:
+    """Measure A, B and perhaps R, each frames (3,H,W) in [0,1]; `step` gets the number of every frame when it is done.
 
     size: (height, width) that all are brought to by bicubic interpolation before they are compared. total: how many
     frames there are at most.
@@ -77,13 +78,14 @@ def measure(
         measured.frames.append((meters[0].latest, meters[1].latest))
         psnr_db = measured.frames[-1][measured.judged].psnr_db
         segment = index * _SEGMENTS // max(total, 1)
-        is_bad = psnr_db is not None and math.isfinite(psnr_db)
-        if is_bad and (segment not in best or psnr_db < best[segment].psnr_db):
+        # Equal frames, infinitely close, are never bad; a NaN is not either.
+        if psnr_db is not None and psnr_db < (best[segment].psnr_db if segment in best else math.inf):
             judged, goal = (b, rest[0]) if rest else (a, b)
             best[segment] = _Worst(psnr_db, index, _thumbnail(a, b, judged, goal))
-        yield index, measured
+        step(index)
     measured.whole = tuple(meter.measures(plan) for meter in meters)
     measured.worst = _apart(sorted(best.values(), key=lambda worst: worst.psnr_db), len(measured.frames))
+    return measured
 
 
 def _apart(worst: list[_Worst], frames: int) -> list[_Worst]:
@@ -159,11 +161,11 @@ def summary_of(measured: Measured) -> Summary:
     whole = measured.whole
     qualities = [clip.quality for clip in whole]
     several = len(measured.frames) > 1
-    row("PSNR, dB", ".2f", (quality and quality.psnr_db for quality in qualities))
-    row("SSIM", ".4f", (quality and quality.mean_ssim for quality in qualities))
+    row("PSNR, dB", ".2f", (None if quality is None else quality.psnr_db for quality in qualities))
+    row("SSIM", ".4f", (None if quality is None else quality.mean_ssim for quality in qualities))
     row("Perceptual distance", ".4f", (clip.perceptual for clip in whole))
     if several:
-        row("Worst frame, dB", ".2f", (quality and quality.min_psnr_db for quality in qualities))
+        row("Worst frame, dB", ".2f", (None if quality is None else quality.min_psnr_db for quality in qualities))
         row("Change, /255", ".3f", (clip.change for clip in whole))
         row("Flicker, /255", ".3f", (clip.flicker for clip in whole))
         row("Worst border jump", ".3f", (clip.worst_border_jump for clip in whole))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..color.hdr import model_signal_from_pq
 from ..output.unfinished import system_errors
-from ..video.color_tags import HLG_TRANSFER, PQ_TRANSFER
+from ..video.color_tags import PQ_TRANSFER
 from ..video.info import Orientation
 from ..video.writing.pictures.preview import png_8bit
 from ..video.writing.proxy import ProxyWriter
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..video import FrameSource, SourceInfo
 
 _CODECS = frozenset({"h264", "vp8", "vp9", "av1"})
+_ONLY_A_PART = "only a part of its frames is compared"
 _STILL_RATE = Fraction(24)
 DEFAULT_RATE = Fraction(24)
 
@@ -33,16 +34,16 @@ def reason_for_proxy(info: SourceInfo) -> str | None:
     """
     container = _container_of(info.path)
     reasons = (
-        (container is None, "its kind of file"),
-        (info.codec not in _CODECS, f"the codec {info.codec}"),
-        (info.pix_fmt not in ("yuv420p", "yuvj420p"), f"pixels as {info.pix_fmt}"),
-        (info.color.transfer in (PQ_TRANSFER, HLG_TRANSFER), "HDR"),
-        (info.variable_rate or info.average_rate is None, "frames at uneven times"),
-        (info.is_trimmed_at_start or info.is_trimmed_at_end, "a part of its frames"),
-        (info.sample_aspect_ratio != 1, "pixels that are not square"),
-        (info.orientation != Orientation(), "pictures that are turned"),
-        (any((info.crop.left, info.crop.top, info.crop.right, info.crop.bottom)), "pictures that are cropped"),
-        (info.fields is not None and info.fields.treatment != "none", "frames made of fields"),
+        (container is None, "browsers do not open this kind of file"),
+        (info.codec not in _CODECS, f"not every browser plays {info.codec}"),
+        (info.pix_fmt not in ("yuv420p", "yuvj420p"), f"not every browser plays {info.pix_fmt}"),
+        (info.color.is_hdr, "it is HDR"),
+        (info.variable_rate or info.average_rate is None, "its frames come at uneven times"),
+        (info.is_trimmed_at_start or info.is_trimmed_at_end, _ONLY_A_PART),
+        (info.sample_aspect_ratio != 1, "its pixels are not square, and are compared as if they were"),
+        (info.orientation != Orientation(), "its pictures are stored turned"),
+        (any((info.crop.left, info.crop.top, info.crop.right, info.crop.bottom)), "its pictures are stored uncut"),
+        (info.fields is not None and info.fields.treatment != "none", "its frames are made of fields"),
     )
     return next((reason for applies, reason in reasons if applies), None)
 
@@ -65,8 +66,8 @@ class MediaMaker:
 
     def _reason(self, *, is_shorter: bool) -> str | None:
         if self._info.kind != "video":
-            return "a sequence of pictures" if self._info.kind == "sequence" else "an animated picture"
-        return "a part of its frames" if is_shorter else reason_for_proxy(self._info)
+            return "it is a sequence of pictures" if self._info.kind == "sequence" else "it is an animated picture"
+        return _ONLY_A_PART if is_shorter else reason_for_proxy(self._info)
 
     def add(self, rgb: Tensor) -> None:
         """Take the next frame, (3,H,W) in [0,1]."""
@@ -96,7 +97,7 @@ class MediaMaker:
             assert mime is not None
             return Media("video", mime, size, info.path, rate)
         self._proxy.close()
-        note = f"shown through a proxy ({self._proxy.describe()}{seen}), because browsers cannot be given {self.reason}"
+        note = f"shown through a proxy ({self._proxy.describe()}{seen}), because {self.reason}"
         return Media("video", self._proxy.mime, size, self._proxy.path, rate, note)
 
     def __enter__(self) -> MediaMaker:

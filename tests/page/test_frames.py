@@ -1,41 +1,35 @@
 """That a page shows the frame that was asked for, in all its clips at once: read back from the pixels."""
 
 from io import BytesIO
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from .conftest import BITS, COUNT, page_of
+from .opening import opened
 
 # The number in the blocks of a picture: their middles, one row.
 _NUMBERS = """
 () => { window.numbers = () => comparePage.player.pictures().map((picture) => {
   const edge = picture.width / 6, context = picture.getContext("2d");
   let number = 0;
-  for (let bit = 0; bit < %d; bit++) {
+  for (let bit = 0; bit < BITS; bit++) {
     const [red, green, blue] = context.getImageData(edge * (bit + 0.5), edge / 2, 1, 1).data;
     if (red + green + blue > 384) number |= 1 << bit;
   }
   return number;
 }); }
-""" % BITS  # noqa: UP031
+""".replace("BITS", str(BITS))
 
 
-def opened(browser, page_file: Path, **context):
-    page = browser.new_context(viewport={"width": 1280, "height": 800}, **context).new_page()
-    page.errors = []
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
-    page.goto(page_file.as_uri())
-    page.wait_for_selector("html[data-ready]")
+def numbered(page):
     page.evaluate(_NUMBERS)
     return page
 
 
 @pytest.fixture(scope="module")
 def page(browser, clip_page):
-    return opened(browser, clip_page)
+    return numbered(opened(browser, clip_page))
 
 
 def test_every_frame_that_is_asked_for_is_shown_in_both(page):
@@ -70,7 +64,7 @@ def test_both_stay_in_step_while_they_play(page):
           player.isLooping = false;
           await player.seek(0);
           player.onChange(() => seen.push([player.frame, ...numbers()]));
-          const ended = new Promise((done) => player.onChange(() => { if (!player.isPlaying && seen.length > 2) done(); }));
+          const ended = new Promise((done) => player.onChange(() => !player.isPlaying && seen.length > 2 && done()));
           await player.play();
           await ended;
           player.isLooping = true;
@@ -101,7 +95,11 @@ def test_it_stops_at_the_frame_that_it_says(page):
 def test_the_reference_takes_the_place_of_either(page):
     for pair in ([0, 2], [1, 2], [0, 1]):
         shown = page.evaluate(
-            "async (pair) => { await comparePage.player.setPair(pair); await comparePage.player.seek(21); return numbers(); }",
+            """async (pair) => {
+              await comparePage.player.setPair(pair);
+              await comparePage.player.seek(21);
+              return numbers();
+            }""",
             pair,
         )
         assert shown == [21, 21]
@@ -109,7 +107,7 @@ def test_the_reference_takes_the_place_of_either(page):
 
 def test_a_part_of_the_frames_is_that_part(browser, clips, tmp_path):
     target = page_of(tmp_path / "part.html", clips["small"], clips["large"], start=10, frames=7)
-    page = opened(browser, target)
+    page = numbered(opened(browser, target))
     shown = page.evaluate("async () => { await comparePage.player.seek(4); return numbers(); }")
     assert shown == [14, 14]
     assert page.locator("#number").input_value() == "14"
@@ -120,7 +118,7 @@ def test_media_beside_the_page_play_too(browser, clips, tmp_path):
     target = page_of(tmp_path / "long #1.html", clips["small"], clips["large"], media="beside")
     assert sorted(path.name for path in (tmp_path / "long #1-media").iterdir()) == ["a.mp4", "b.mp4"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["long #1-media", "long #1.html"]
-    page = opened(browser, target)
+    page = numbered(opened(browser, target))
     page.evaluate("async () => { await comparePage.player.seek(37); }")
     # The page may not read files beside it. Left of the wipe are three blocks of A, right of it three of B.
     x, y, scale = page.evaluate(

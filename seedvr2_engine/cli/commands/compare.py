@@ -59,8 +59,8 @@ def compare(
 ) -> None:
     """Measure two clips: PSNR, SSIM, a perceptual distance, flicker, and jumps at chunk borders."""
     from ...device import resolve_device
-    from ...pipeline.options import UpscaleOptions
     from ...page.making import PageRequest
+    from ...pipeline.options import UpscaleOptions
     from ...quality.compare import ClipMeter, perceptual_distance
     from ...video import open_source
 

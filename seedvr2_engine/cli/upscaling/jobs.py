@@ -27,7 +27,7 @@ def run_jobs(
     as_json: bool,
     then: Callable[[Job, Result], object] = lambda job, result: None,
 ) -> None:
-    """Run every job and print what came of it, and a summary of several; `then` is done after each that came to its end.
+    """Run every job and print what came of it, and a summary of several; after each that ends well comes `then`.
 
     A job of several whose output is there is skipped, unless it is to be overwritten. Exits with the worst code of
     those that failed; the error of an only job, of the models, and an interruption end all.

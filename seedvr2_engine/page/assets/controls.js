@@ -43,8 +43,9 @@ export function control(data, player, stage) {
 
   function label() {
     const [a, b] = letters();
-    const [left, right] = stage.isFlipped ? [b, a] : [a, b];
-    const texts = { wipe: [left, right], side: [a, b], difference: [`|${a} − ${b}| × ${stage.gain}`, ""], flicker: [left, ""] }[stage.mode];
+    const named = (letter) => (data.sides.find((side) => side.badge === letter).note.includes("proxy") ? `${letter} · proxy` : letter);
+    const [left, right] = (stage.isFlipped ? [b, a] : [a, b]).map(named);
+    const texts = { wipe: [left, right], side: [named(a), named(b)], difference: [`|${a} − ${b}| × ${stage.gain}`, ""], flicker: [left, ""] }[stage.mode];
     ["chip-left", "chip-right"].forEach((id, index) => {
       find(id).textContent = texts[index];
       find(id).hidden = !texts[index];
@@ -112,8 +113,7 @@ export function control(data, player, stage) {
   }
   function setSpeed(speed) {
     player.speed = speed;
-    find("speed").textContent = { 1: "1×", 0.5: "½×", 0.25: "¼×" }[speed];
-    find("speed").setAttribute("aria-label", `Speed ${find("speed").textContent}`);
+    find("speed").textContent = `Speed ${{ 1: "1×", 0.5: "½×", 0.25: "¼×" }[speed]}`;
     if (player.isPlaying) player.pause().then(() => player.play());
   }
   function setLoop(on) {
@@ -184,6 +184,12 @@ export function control(data, player, stage) {
   stage.onDraw(() => {
     find("zoom").value = `${Math.round(stage.scale * 100)} %`;
     stage.element.classList.toggle("is-stacked", stage.isStacked);
+    for (const chip of stage.element.querySelectorAll(".chip")) {
+      const [at, box] = [chip.getBoundingClientRect(), stage.element.getBoundingClientRect()];
+      const lens = stage.loupeBox;
+      const isApart = !lens || at.right - box.left < lens.left || at.left - box.left > lens.right || at.bottom - box.top < lens.top || at.top - box.top > lens.bottom;
+      chip.classList.toggle("is-covered", !isApart);
+    }
     probe();
   });
   number.addEventListener("keydown", (event) => event.key === "Enter" && number.blur());

@@ -228,8 +228,13 @@ export class Stage {
       const [left, right] = this.isFlipped ? [1, 0] : [0, 1];
       this.place(this.picture(right), pane, { left: edge, width: pane.width - edge });
       this.place(this.picture(left), pane, { left: 0, width: edge });
+      const line = Math.max(2, Math.round(2 * (window.devicePixelRatio || 1)));
+      context.fillStyle = "#000a";
+      context.fillRect(edge - line, 0, 2 * line, canvas.height);
+      context.fillStyle = "#fff";
+      context.fillRect(edge - line / 2, 0, line, canvas.height);
     }
-    if (this.loupe) this.drawLoupe();
+    this.loupeBox = this.loupe ? this.drawLoupe() : null;
     for (const listener of this.listeners) listener(this);
   }
 
@@ -238,7 +243,7 @@ export class Stage {
     const { context, canvas } = this;
     const ratio = window.devicePixelRatio || 1;
     const times = Math.max(LOUPE_TIMES * ratio, this.scale * 2);
-    const edge = Math.round(Math.min(150 * ratio, canvas.width * 0.36, canvas.height * 0.5));
+    const edge = Math.round(Math.min(150 * ratio, canvas.width * 0.32, canvas.height * 0.42));
     const point = this.loupe.map((value, axis) => clamp(Math.floor(value), 0, this.data.size[axis] - 1));
     const corner = this.corner(this.panes[0]);
     const here = point.map((value, axis) => corner[axis] + (value + 0.5) * this.scale);
@@ -274,6 +279,7 @@ export class Stage {
       context.fillStyle = "#fff";
       context.fillText(badge, x + 7 * ratio, place[1] + 17 * ratio);
     }
+    return { left: place[0] / ratio, top: place[1] / ratio, right: (place[0] + 2 * edge) / ratio, bottom: (place[1] + edge) / ratio };
   }
 
   // The values of a pixel of the picture in both, 0 to 255; null where files beside the page may not be read.

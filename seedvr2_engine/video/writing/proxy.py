@@ -22,12 +22,16 @@ _TICKS = 90_000
 
 
 def _encoder() -> tuple[str, str, dict[str, str]]:
-    """Encoder, what kind of file it goes into, and what it is told: H.264, or VP9 where FFmpeg is built without x264."""
+    """Encoder, kind of file, and what it is told: H.264, or VP9 where FFmpeg is built without x264."""
     if "libx264" in av.codecs_available:
         # As in `encoders.py`: x264's mbtree takes plain C here, for the same bytes on every machine.
         params = f"cpu-independent=1:threads=4:rc-lookahead=10:sync-lookahead=0:keyint={GROUP_FRAMES}:bframes=0"
         return "libx264", "mp4", {"crf": "14", "preset": "veryfast", "x264-params": params}
-    return "libvpx-vp9", "webm", {"crf": "18", "b": "0", "deadline": "realtime", "cpu-used": "4", "g": str(GROUP_FRAMES)}
+    return (
+        "libvpx-vp9",
+        "webm",
+        {"crf": "18", "b": "0", "deadline": "realtime", "cpu-used": "4", "g": str(GROUP_FRAMES)},
+    )
 
 
 class ProxyWriter:
