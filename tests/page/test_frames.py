@@ -1,11 +1,16 @@
 """That a page shows the frame that was asked for, in all its clips at once: read back from the pixels."""
 
+import json
+import re
+from fractions import Fraction
 from io import BytesIO
 
+import av
 import pytest
 from PIL import Image
 
 from .conftest import BITS, COUNT, page_of
+from .conftest import numbered as numbered_frames
 from .opening import opened
 
 # The number in the blocks of a picture: their middles, one row.
@@ -78,6 +83,24 @@ def test_both_stay_in_step_while_they_play(page):
     assert frames[-1] == COUNT - 1
 
 
+def test_a_machine_that_cannot_keep_up_shows_fewer_frames_but_the_same_in_both(page):
+    seen = page.evaluate(
+        """async () => {
+          const { player } = comparePage, seen = [];
+          player.isLooping = false;
+          await player.seek(10);
+          player.onChange(() => seen.push([player.frame, ...numbers()]));
+          await player.play();
+          await player.stepOn();
+          player.isLooping = true;
+          return [player.isPlaying, seen];
+        }"""
+    )
+    assert seen[0] is False
+    assert all(frame == a == b for frame, a, b in seen[1])
+    assert seen[1][-1][0] == COUNT - 1
+
+
 def test_it_stops_at_the_frame_that_it_says(page):
     shown = page.evaluate(
         """async () => {
@@ -112,6 +135,31 @@ def test_a_part_of_the_frames_is_that_part(browser, clips, tmp_path):
     assert shown == [14, 14]
     assert page.locator("#number").input_value() == "14"
     assert page.evaluate("comparePage.data.frames") == 7
+
+
+@pytest.mark.parametrize("ending", ["mp4", "webm"])
+def test_a_clip_that_begins_late_is_shown_frame_by_frame_too(browser, clips, tmp_path, ending):
+    path = tmp_path / f"late.{ending}"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264" if ending == "mp4" else "libvpx-vp9", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number, rgb in enumerate(numbered_frames(12)):
+            frame = av.VideoFrame.from_ndarray((rgb.permute(1, 2, 0) * 255).byte().numpy(), format="rgb24")
+            frame.pts, frame.time_base = number + 7, Fraction(1, 25)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    target = page_of(tmp_path / "late.html", path, clips["small"], frames=12)
+    data = json.loads(re.search(r'id="data">(.*?)</script>', target.read_text())[1])
+    assert data["sides"][0]["note"] == ""
+    page = numbered(opened(browser, target))
+    shown = page.evaluate(
+        """async () => {
+          const shown = [];
+          for (const frame of [0, 1, 11, 5, 6, 2]) { await comparePage.player.seek(frame); shown.push(numbers()); }
+          return shown;
+        }"""
+    )
+    assert shown == [[frame, frame] for frame in (0, 1, 11, 5, 6, 2)]
 
 
 def test_media_beside_the_page_play_too(browser, clips, tmp_path):

@@ -30,6 +30,7 @@ export class Stage {
     this.isTainted = false;
     player.onChange(() => this.refresh());
     new ResizeObserver(() => this.resize()).observe(this.element);
+    window.addEventListener("resize", () => this.resize());
   }
 
   onDraw(listener) {

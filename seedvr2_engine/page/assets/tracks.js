@@ -45,6 +45,9 @@ class VideoTrack {
     this.isPlaying = false;
     this.busy = null;
     this.onFrame = () => {};
+    this.onEnd = () => {};
+    // The last frame is sometimes left out.
+    this.video.addEventListener("ended", () => this.onEnd());
   }
 
   async open() {
@@ -119,6 +122,10 @@ class VideoTrack {
     }
   }
 
+  get hasEnded() {
+    return this.video.ended;
+  }
+
   async start(speed, frameRate, frame) {
     const { video } = this;
     video.playbackRate = (speed * frameRate) / this.side.rate;
@@ -130,7 +137,12 @@ class VideoTrack {
     this.latest = frame;
     this.isPlaying = true;
     this.listen();
-    await video.play();
+    await this.run();
+  }
+
+  // A pause that comes before it has begun is no fault.
+  run() {
+    return this.video.play().catch(() => {});
   }
 
   listen() {
@@ -154,8 +166,8 @@ class VideoTrack {
     this.video.pause();
   }
 
-  async resume() {
-    if (this.isPlaying && this.video.paused && !this.video.ended) await this.video.play();
+  resume() {
+    if (this.isPlaying && this.video.paused && !this.video.ended) this.run();
   }
 
   stop() {
