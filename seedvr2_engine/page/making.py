@@ -14,6 +14,7 @@ from ..errors import InvalidArgumentError, OutputError
 from ..output.signals import held_signals
 from ..output.unfinished import PartialFile, check_target, new_folder, system_errors
 from ..pipeline.chunks import chunk_spans
+from ..video.color_tags import ColorTags
 from .data import Mark, Media, PageData, Side, Table, largest
 from .document import document
 from .measuring import Distance, Measured, border_marks, curves_of, measure, summary_of, thumbnails_of
@@ -162,8 +163,10 @@ def _facts(info: SourceInfo) -> tuple[tuple[str, str], ...]:
     if info.average_rate is not None and info.frame_count > 1:
         uneven = ", uneven" if info.variable_rate else ""
         rows.append(("Rate", f"{float(info.average_rate):.6g} a second{uneven}"))
-        rows.append(("Frames", f"{info.frame_count}"))
-    rows.append(("Colours", info.color.describe()))
+        last = info.first_frame + info.selected_frames - 1
+        is_part = info.is_trimmed_at_start or info.is_trimmed_at_end
+        rows.append(("Frames", f"{info.first_frame} to {last} of " * is_part + f"{info.frame_count}"))
+    rows.append(("Colours", "not said in the file" if info.color == ColorTags() else info.color.describe()))
     return (*rows, ("File", str(info.path)))
 
 

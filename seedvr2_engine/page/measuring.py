@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _SEGMENTS, _MOST_WORST = 24, 6
 """The worst frame of each segment of a clip is kept, and the worst of those are shown: neighbours are as bad."""
-_THUMB_PX = 144
+_THUMB_PX, _GAP_PX = 144, 2
 _CUT_SHARE, _LEAST_CUT_PX, _CELL_PX = 3, 48, 16
 """Of a bad frame the part is shown, a third of its shorter edge, where cells of 16 pixels differ most."""
 Distance = Callable[["Tensor", "Tensor"], float]
@@ -110,7 +110,8 @@ def _thumbnail(a: Tensor, b: Tensor, judged: Tensor, goal: Tensor) -> bytes:
         for at, edge, count in ((row, height, cells.shape[0]), (column, width, cells.shape[1]))
     )
     both = [picture[:, top : top + cut, left : left + cut] for picture in (a, b)]
-    return jpeg_of(torch.cat([_squared(part) for part in both], dim=2))
+    left_half, right_half = (_squared(part) for part in both)
+    return jpeg_of(torch.cat([left_half, torch.ones_like(left_half[:, :, :_GAP_PX]), right_half], dim=2))
 
 
 def _squared(part: Tensor) -> Tensor:

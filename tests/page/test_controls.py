@@ -1,5 +1,6 @@
 """Every control of the page by mouse and by keyboard, on a desk and on a phone."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -307,9 +308,7 @@ def test_a_click_on_a_curve_and_its_keys_go_to_the_frame(page):
 def test_worst_frames_and_marks_lead_to_theirs(page):
     for place in ("#worst-list button", ".borders button"):
         button = page.locator(place).last
-        number = int(
-            "".join(filter(str.isdigit, button.locator("span").first.inner_text().split("rame")[1].split("\n")[0]))
-        )
+        number = int(re.search(r"\d+", button.locator("span").first.inner_text())[0])
         button.click()
         frame_becomes(page, number)
         page.keyboard.press("Home")

@@ -30,10 +30,10 @@ function showSummary(data) {
 // Chunk borders, shots and units by name: each leads to its frame.
 function showMarks(data, player) {
   if (!data.marks.length) return;
-  const names = { border: "Chunk border", shot: "Shot", unit: "Unit" };
+  const names = { border: "Border", shot: "Shot", unit: "Unit" };
   const list = make("div", { className: "borders" }, make("h3", {}, "Marks"));
   for (const mark of [...data.marks].sort((a, b) => a.frame - b.frame)) {
-    const text = `${names[mark.kind]}, frame ${mark.frame + data.firstFrame}`;
+    const text = `${names[mark.kind]} at ${mark.frame + data.firstFrame}`;
     const button = make("button", { type: "button" }, make("span", {}, text), make("span", {}, mark.text));
     button.addEventListener("click", () => player.seek(mark.frame));
     list.append(button);
@@ -46,7 +46,8 @@ function showWorst(data, player) {
   const buttons = data.worst.map(({ frame, text }, index) => {
     const number = frame + data.firstFrame;
     const image = make("img", { src: thumbnailAddress(index), alt: "A and B where they differ most" });
-    const button = make("button", { type: "button" }, image, make("span", {}, `Frame ${number}`, make("em", {}, text)));
+    const cut = make("div", { className: "cut" }, image);
+    const button = make("button", { type: "button" }, cut, make("span", {}, `Frame ${number}`, make("em", {}, text)));
     button.addEventListener("click", () => {
       player.seek(frame);
       find("viewer").scrollIntoView({ block: "nearest" });
