@@ -94,8 +94,9 @@ class ClipMeter:
             self._distance_sum += distance
         quality = self._meter.add(frame, reference)
         self.latest = FrameMeasures(quality.psnr_db, quality.ssim, distance, change, flicker)
-        is_worst = quality.psnr_db < self.worst_psnr_db
-        self.worst_psnr_db = min(self.worst_psnr_db, quality.psnr_db)
+        psnr_db = quality.psnr_db
+        is_worst = psnr_db < self.worst_psnr_db
+        self.worst_psnr_db = min(self.worst_psnr_db, psnr_db)
         return is_worst
 
     def measures(self, plan: ChunkPlan | None = None) -> ClipMeasures:

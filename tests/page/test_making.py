@@ -5,17 +5,21 @@ import json
 import re
 from dataclasses import replace
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from seedvr2_engine.color.hdr import model_signal_from_pq
 from seedvr2_engine.errors import InvalidArgumentError, OutputError
 from seedvr2_engine.page import making
 from seedvr2_engine.page.making import PageRequest, make_page, size_warning
 from seedvr2_engine.page.measuring import border_marks, measure
-from seedvr2_engine.page.media import reason_for_proxy
+from seedvr2_engine.page.media import MediaMaker, reason_for_proxy
 from seedvr2_engine.pipeline.chunks import ChunkPlan
 from seedvr2_engine.quality.metrics import psnr, ssim
 from seedvr2_engine.video import Orientation, open_sink, open_source
@@ -198,3 +202,28 @@ def test_a_large_page_is_said_to_be_large(short: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(making, "_MUCH_BYTES", 1000)
     assert "--page-media beside" in str(size_warning(clips, PageRequest(tmp_path / "page.html")))
     assert size_warning(clips, PageRequest(tmp_path / "page.html", "beside")) is None
+
+
+def test_pq_is_shown_on_a_scale_like_sdrs_and_said_so(short: Path, tmp_path: Path) -> None:
+    with open_source(short) as clip:
+        clip.info = replace(clip.info, color=replace(clip.info.color, transfer=16))
+        with MediaMaker(clip, "A", tmp_path) as maker:
+            for frame in clip:
+                maker.add(torch.full_like(frame.rgb, 0.3))
+            media = maker.finish()
+    assert "HDR (PQ) on a scale like SDR's" in media.note
+    with open_source(media.place) as shown:
+        grey = float(next(iter(shown)).rgb[:, 40, 40].mean())
+    assert grey == pytest.approx(float(model_signal_from_pq(torch.tensor(0.3))), abs=0.01)
+    assert grey < 0.28
+
+
+def test_a_cut_out_is_of_the_worst_place_and_shows_both() -> None:
+    a = torch.full((3, 120, 160), 0.2)
+    b, goal = a + 0.3, a + 0.3
+    b[:, 96:112, 16:32] = 1.0  # Far from the reference, as all of A is.
+    worst = measure([[a] * 3, [b] * 3, [goal] * 3], (120, 160), 3).worst[0]
+    picture = torch.from_numpy(np.asarray(Image.open(BytesIO(worst.jpeg)))).float() / 255
+    assert picture.shape == (144, 290, 3)
+    assert float(picture[:, :140].mean()) == pytest.approx(0.2, abs=0.02)
+    assert float(picture[:, 150:].max()) > 0.95
