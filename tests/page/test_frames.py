@@ -83,6 +83,30 @@ def test_both_stay_in_step_while_they_play(page):
     assert frames[-1] == COUNT - 1
 
 
+def test_a_frame_counts_when_both_have_it_and_who_is_ahead_waits(page):
+    shown = page.evaluate(
+        """() => {
+          const did = [];
+          const track = (name, frames) => ({
+            latest: Math.max(...frames),
+            picture: (frame) => (frames.includes(frame) ? {} : null),
+            hold: () => did.push(`${name} waits`),
+            resume: () => did.push(`${name} goes on`),
+          });
+          const playing = (a, b) => {
+            const player = Object.create(comparePage.player);
+            Object.assign(player, { isPlaying: true, frame: 3, listeners: [], pair: [0, 1] });
+            player.tracks = [track("A", a), track("B", b)];
+            player.advance();
+            return player.frame;
+          };
+          return [playing([4, 6], [4, 5]), playing([4, 5, 9], [4, 5, 6]), playing([3, 5], [4, 6]), did];
+        }"""
+    )
+    assert shown[:3] == [4, 5, 3]
+    assert shown[3] == ["B goes on", "A waits", "B goes on", "A goes on"]
+
+
 def test_a_machine_that_cannot_keep_up_shows_fewer_frames_but_the_same_in_both(page):
     seen = page.evaluate(
         """async () => {
