@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+
+from seedvr2_engine.pipeline.resize import resample
 
 from .conftest import COUNT
 from .opening import SIZES, opened
@@ -130,6 +133,37 @@ def test_enlarging_by_nearest_leaves_pixels_and_bicubic_is_pythons(page):
     assert state(page, "stage.scaling") == "nearest"
     page.keyboard.press("n")
     page.wait_for_function("() => comparePage.stage.exact.get('A')?.frame === comparePage.player.frame")
+    small, large = page.evaluate(
+        """() => [comparePage.player.pictures()[0], comparePage.stage.exact.get("A").canvas].map((picture) =>
+          [...picture.getContext("2d").getImageData(0, 0, picture.width, picture.height).data])"""
+    )
+    own = torch.tensor(small).reshape(64, 96, 4)[..., :3].permute(2, 0, 1) / 255
+    ours = (resample(own[None], (128, 192))[0].clamp(0, 1) * 255).round()
+    theirs = torch.tensor(large).reshape(128, 192, 4)[..., :3].permute(2, 0, 1)
+    assert float((ours - theirs).abs().max()) <= 1
+
+
+def test_two_fingers_zoom_and_one_wipes(page):
+    touch = page.context.new_cdp_session(page)
+    box = page.locator("#stage").bounding_box()
+
+    def fingers(kind: str, *places: float) -> None:
+        points = [{"x": box["x"] + x, "y": box["y"] + 90, "id": index} for index, x in enumerate(places)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    width = box["width"]
+    fingers("touchStart", width / 2)
+    for part in (0.55, 0.6, 0.7):
+        fingers("touchMove", width * part)
+    fingers("touchEnd")
+    assert state(page, "stage.wipe") == pytest.approx(0.7, abs=0.03)
+    before = state(page, "stage.scale")
+    fingers("touchStart", 100)
+    fingers("touchStart", 100, 150)
+    for apart in (70, 100, 150):
+        fingers("touchMove", 100, 100 + apart)
+    fingers("touchEnd")
+    assert state(page, "stage.zoom") == pytest.approx(before * 3, rel=0.05)
 
 
 def test_zoom_by_buttons_keys_wheel_and_double_click(page):
