@@ -32,6 +32,7 @@ LEVEL = {
     "quality": 7,
     "jobs": 7,
     "bench": 8,
+    "page": 8,
     "cli": 9,
     "comfy": 9,
 }

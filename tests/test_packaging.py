@@ -65,6 +65,7 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(built: Path) -> None
     package = ROOT / "seedvr2_engine"
     wanted = {path.relative_to(ROOT).as_posix() for path in package.rglob("*.py")}
     wanted |= {path.relative_to(ROOT).as_posix() for path in (package / "nano").glob("*.gguf")}
+    wanted |= {path.relative_to(ROOT).as_posix() for path in (package / "page" / "assets").iterdir()}
     assert found == wanted | {"seedvr2_engine/py.typed"}
 
 

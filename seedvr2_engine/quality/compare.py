@@ -24,6 +24,19 @@ CODE_VALUES = 255
 
 
 @dataclass(frozen=True)
+class FrameMeasures:
+    """What was measured of one frame; None where there is nothing to measure it by."""
+
+    psnr_db: float | None = None
+    ssim: float | None = None
+    perceptual: float | None = None
+    change: float | None = None
+    """Mean absolute difference to the frame before, in steps of 8 bits."""
+    flicker: float | None = None
+    """Mean absolute second difference of this frame and the two before it, in steps of 8 bits."""
+
+
+@dataclass(frozen=True)
 class ClipMeasures:
     """What was measured of a clip."""
 
@@ -58,21 +71,30 @@ class ClipMeter:
         self._flicker_sum = 0.0
         self._frames = 0
         self.worst_psnr_db = math.inf
+        self.latest = FrameMeasures()
+        """Of the frame that was added last."""
 
     def add(self, frame: Tensor, reference: Tensor | None = None) -> bool:
         """Take the next frame (3, H, W) in [0, 1]; return whether it is the farthest from its reference so far."""
         self._frames += 1
+        change = flicker = distance = None
         if self._last:
-            self._changes.append(_mean_absolute(frame - self._last[-1]))
+            change = _mean_absolute(frame - self._last[-1])
+            self._changes.append(change)
         if len(self._last) == 2:
-            self._flicker_sum += _mean_absolute(frame - 2 * self._last[1] + self._last[0])
+            flicker = _mean_absolute(frame - 2 * self._last[1] + self._last[0])
+            self._flicker_sum += flicker
         self._last = [*self._last[-1:], frame]
         if reference is None:
+            self.latest = FrameMeasures(change=change, flicker=flicker)
             return False
         self._compared += 1
         if self._perceptual is not None:
-            self._distance_sum += self._perceptual(frame, reference)
-        psnr_db = self._meter.add(frame, reference).psnr_db
+            distance = self._perceptual(frame, reference)
+            self._distance_sum += distance
+        quality = self._meter.add(frame, reference)
+        self.latest = FrameMeasures(quality.psnr_db, quality.ssim, distance, change, flicker)
+        psnr_db = quality.psnr_db
         is_worst = psnr_db < self.worst_psnr_db
         self.worst_psnr_db = min(self.worst_psnr_db, psnr_db)
         return is_worst

@@ -1,4 +1,4 @@
-"""`seedvr2 compare`: two clips side by side, in numbers and in a picture."""
+"""`seedvr2 compare`: two clips side by side, in numbers, in a picture and on a page."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 from rich.table import Table
 
 from ...errors import InvalidArgumentError
+from ..pages import Page, PageMedia, write_page
 from ..terminal.console import err, out, warn
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class _Worst:
 
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A clip, a picture, a folder or pattern of pictures.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one of the same size.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one of the same size; of any size with --page.")],
     reference: Annotated[
         str | None, typer.Option(help="What both are measured against; without it, A against B.")
     ] = None,
@@ -47,7 +48,9 @@ def compare(
     picture: Annotated[
         Path | None, typer.Option(help="Write the worst frame side by side, with differences below.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing picture.")] = False,
+    page: Page = None,
+    page_media: PageMedia = "embed",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing picture or page.")] = False,
     deinterlace: Annotated[
         str, typer.Option(help="Frames are compared as stored unless this is auto, bwdif or bwdif-fields.")
     ] = "off",
@@ -56,16 +59,23 @@ def compare(
 ) -> None:
     """Measure two clips: PSNR, SSIM, a perceptual distance, flicker, and jumps at chunk borders."""
     from ...device import resolve_device
+    from ...page.making import PageRequest
     from ...pipeline.options import UpscaleOptions
     from ...quality.compare import ClipMeter, perceptual_distance
     from ...video import open_source
 
     if overlap is not None and chunk_frames is None:
         raise InvalidArgumentError("overlap: expected --chunk-frames beside it, got none; add it, or leave both out.")
+    if page is not None and picture is not None:
+        raise InvalidArgumentError(f"page: expected it or a picture, got {page} and {picture}; ask for one at a time.")
     plan = None
     if chunk_frames is not None:
         plan = UpscaleOptions(chunk_frames=chunk_frames, overlap=overlap).chunks(chunk_frames)
     distance = perceptual_distance(perceptual, resolve_device(device))
+    request = None
+    if page is not None:
+        request = PageRequest(page, page_media, overwrite, plan, distance=distance)  # type: ignore[arg-type]
+        request.check()
     with ExitStack() as stack:
         names = [a, b] if reference is None else [a, b, reference]
         clips = [
@@ -83,13 +93,18 @@ def compare(
         for clip in clips:
             for sentence in clip.info.remarks:
                 err.print(sentence, markup=False)
-        _check_sizes(clips)
-        meters = ClipMeter(distance), ClipMeter(distance)
-        worst = _measure(clips, meters)
+        _check_sizes(clips, may_differ=request is not None)
+        if request is not None:
+            measured = write_page(clips, names, request)
+            worst, whole = _Worst(measured.farthest), measured.whole
+        else:
+            meters = ClipMeter(distance), ClipMeter(distance)
+            worst = _measure(clips, meters)
+            whole = tuple(meter.measures(plan) for meter in meters)
     for clip in clips:
         for sentence in clip.warnings:
             warn(sentence)
-    results = [(name, meter.measures(plan)) for name, meter in zip((a, b), meters, strict=True)]
+    results = list(zip((a, b), whole, strict=True))
     if picture is not None:
         _write_picture(picture, worst, overwrite=overwrite)
     if json:
@@ -100,10 +115,10 @@ def compare(
         _print_table(results, reference, start + worst.frame)
 
 
-def _check_sizes(clips: list[FrameSource]) -> None:
+def _check_sizes(clips: list[FrameSource], *, may_differ: bool) -> None:
     first = clips[0].info
     for other in (clip.info for clip in clips[1:]):
-        if (other.width, other.height) != (first.width, first.height):
+        if not may_differ and (other.width, other.height) != (first.width, first.height):
             raise InvalidArgumentError(
                 f"{other.path}: expected {first.width}x{first.height} like {first.path}, found "
                 f"{other.width}x{other.height}; bring both to one size first."

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...errors import InvalidArgumentError
 from ...spans import span
 from ..arguments import parse_rate
 from ..model_files import ModelChoice
+from ..pages import write_upscale_page
 from ..terminal.console import err, warn
 from ..upscaling import flags
-from ..upscaling.files import Cut, Request, jobs_for
+from ..upscaling.files import Cut, Job, Request, Result, jobs_for
 from ..upscaling.jobs import plan_jobs, run_jobs
 from ..upscaling.preview import print_plan
+
+if TYPE_CHECKING:
+    from ...page.making import PageRequest
 
 
 def upscale(
@@ -50,6 +56,8 @@ def upscale(
     bit_depth: flags.BitDepth = None,
     chroma: flags.Chroma = "auto",
     overwrite: flags.Overwrite = False,
+    page: flags.Page = None,
+    page_media: flags.PageMedia = "embed",
     rate: flags.Rate = None,
     deinterlace: flags.Deinterlace = "auto",
     detelecine: flags.Detelecine = "auto",
@@ -105,6 +113,7 @@ def upscale(
     jobs, request = jobs_for(source, target, each=each), Request(models.setup(), options, sink, cut)
     for sentence in options.remarks:
         warn(sentence)
+    paged = _page(page, page_media, jobs, overwrite=overwrite)
     if plan:
         plan_jobs(jobs, lambda job: print_plan(job, request))
         return
@@ -113,4 +122,25 @@ def upscale(
         run_jobs(jobs, request, as_json=json)
         return
     with request.setup.beginning() as setup:
-        run_jobs(jobs, replace(request, setup=setup), as_json=json)
+        running = replace(request, setup=setup)
+
+        def then(job: Job, result: Result) -> None:
+            if paged is not None:
+                write_upscale_page(job, running, result, paged)
+
+        run_jobs(jobs, running, as_json=json, then=then)
+
+
+def _page(target: Path | None, media: str, jobs: list[Job], *, overwrite: bool) -> PageRequest | None:
+    """The page that is asked for; raises InvalidArgumentError or OutputError if there can be none."""
+    from ...page.making import PageRequest
+
+    if target is None:
+        return None
+    if len(jobs) > 1 or jobs[0].makes_folder:
+        raise InvalidArgumentError(
+            f"page: expected one clip or picture to upscale, got {len(jobs)}; `seedvr2 compare` makes pages of them."
+        )
+    request = PageRequest(target, media, overwrite)  # type: ignore[arg-type]
+    request.check()
+    return request

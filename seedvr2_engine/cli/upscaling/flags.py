@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ..pages import PAGE_HELP, PAGE_MEDIA_HELP
+
 _SIZE, _MODELS, _CHUNKS, _LOOK, _OUTPUT = "Size", "Models and machine", "Time", "Look", "Input and output"
 
 Source = Annotated[
@@ -107,6 +109,8 @@ Overwrite = Annotated[
         "--overwrite", help="Replace existing outputs; a folder skips them otherwise.", rich_help_panel=_OUTPUT
     ),
 ]
+Page = Annotated[Path | None, typer.Option(help=PAGE_HELP, rich_help_panel=_OUTPUT)]
+PageMedia = Annotated[str, typer.Option(help=PAGE_MEDIA_HELP, rich_help_panel=_OUTPUT)]
 Rate = Annotated[
     str | None,
     typer.Option(

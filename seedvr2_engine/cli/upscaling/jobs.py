@@ -20,8 +20,14 @@ _OF_ALL = (CheckpointError, ModelFileError, EngineUnsupportedError)
 """Errors of the models, which all jobs share."""
 
 
-def run_jobs(jobs: list[Job], request: Request, *, as_json: bool) -> None:
-    """Run every job and print what came of it, and a summary of several.
+def run_jobs(
+    jobs: list[Job],
+    request: Request,
+    *,
+    as_json: bool,
+    then: Callable[[Job, Result], object] = lambda job, result: None,
+) -> None:
+    """Run every job and print what came of it, and a summary of several; after each that ends well comes `then`.
 
     A job of several whose output is there is skipped, unless it is to be overwritten. Exits with the worst code of
     those that failed; the error of an only job, of the models, and an interruption end all.
@@ -51,6 +57,7 @@ def run_jobs(jobs: list[Job], request: Request, *, as_json: bool) -> None:
             facts.append(_facts(result, job))
             if not as_json:
                 is_told &= _told(result.describe())
+            then(job, result)
     except BaseException:
         if len(jobs) > 1:
             err.print(f"{_summary(facts)}, {failed} failed, {len(jobs) - len(facts)} not begun or not finished.")

@@ -1,0 +1,1 @@
+"""The compare page: clips or pictures beside each other in one HTML file that asks no network for anything."""
