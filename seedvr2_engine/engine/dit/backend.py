@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -61,11 +62,14 @@ def reference_tokens() -> TokenBackend:
     )
 
 
-def triton_tokens() -> TokenBackend:
-    """The kernels; raises ImportError where Triton is missing."""
+def triton_tokens(sm: str | None = None) -> TokenBackend:
+    """The kernels; raises ImportError where Triton is missing. sm: of the GPU; None asks the one at hand."""
     from ...kernels import launch
     from ...kernels.attention import windows
+    from ...kernels.packed.using import use_packed_kernels
     from ...kernels.tokens import gates, joint, rows
+
+    use_packed_kernels()
 
     return TokenBackend(
         "Triton",
@@ -76,7 +80,7 @@ def triton_tokens() -> TokenBackend:
         windows.attend_windows,
         _project_gelu_in_epilogue if torch.cuda.is_available() else _project_gelu,
         rows.quantize_rows,
-        _multiply,
+        partial(_multiply, sm=sm),
         launch.compile_ahead,
     )
 
@@ -90,11 +94,11 @@ def _project_gelu_in_epilogue(x: Tensor, weight: Tensor, bias: Tensor, out: Tens
     torch._addmm_activation(bias, x, weight.t(), use_gelu=True, out=out)
 
 
-def _multiply(x: Quantized, weight: Quantized, bias: Tensor | None, out: Tensor) -> None:
+def _multiply(x: Quantized, weight: Quantized, bias: Tensor | None, out: Tensor, sm: str | None = None) -> None:
     from ...kernels.tokens import product, product_blocks
 
-    sm = "sm_{}{}".format(*torch.cuda.get_device_capability(x.data.device)) if x.data.is_cuda else "sm_89"
-    config = choose_product_config(format_of(x), sm)
+    here = "sm_{}{}".format(*torch.cuda.get_device_capability(x.data.device)) if x.data.is_cuda else "sm_89"
+    config = choose_product_config(format_of(x), sm or here)
     if isinstance(config, Refusal):
         raise InvalidArgumentError(f"{config.reason}; choose another precision.")
     if isinstance(x, BlockScaledTensor) and isinstance(weight, BlockScaledTensor) and config is not None:
@@ -104,6 +108,8 @@ def _multiply(x: Quantized, weight: Quantized, bias: Tensor | None, out: Tensor)
     assert isinstance(weight, QuantizedTensor)
     if config is not None:
         product.multiply(x, weight, bias, out, config)
+        return
+    if out.is_meta:  # What is only compiled for: PyTorch has no such product there.
         return
     # cuBLASLt takes scales from a multiple of 16 bytes on, where a part of a tensor need not begin, and gives BF16.
     scale = x.scale if x.scale.data_ptr() % 16 == 0 else x.scale.clone()

@@ -81,7 +81,7 @@ def _work(layout: WindowLayout, config: WindowConfig) -> WindowWork:
     places = torch.empty(len(layout.joint_rows), dtype=torch.int32, device=device)
     places[layout.video_rows] = torch.arange(video, dtype=torch.int32, device=device)
     places[text_rows] = text_places.int()
-    joint, own = layout.joint_bounds.tolist(), layout.video_bounds.tolist()
+    joint, own = _values(layout.joint_bounds), _values(layout.video_bounds)
     return WindowWork(
         config,
         plan_work(joint, joint, config.block_m).to(device),
@@ -90,6 +90,11 @@ def _work(layout: WindowLayout, config: WindowConfig) -> WindowWork:
         torch.arange(video, dtype=torch.int32, device=device),
         Placement(text_places.new_empty(0), text_places),
     )
+
+
+def _values(bounds: Tensor) -> list[int]:
+    # What is only compiled for has no values, and needs one sequence.
+    return [0, 1] if bounds.is_meta else bounds.tolist()
 
 
 class Recent(Generic[V]):
