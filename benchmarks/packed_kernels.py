@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 
+from seedvr2_engine.doctor.packing import PackRequest, build_folder
+
 FRAMES = 9
 
 
@@ -92,12 +94,20 @@ def in_a_process(cache: Path, folder: Path | None, options: list[str]) -> dict[s
     return {**found, "process": time.perf_counter() - began}
 
 
-def build(target: Path, sm: str, precision: str) -> None:
-    """A folder for this generation, made as on a machine without a GPU."""
-    parts = [word for part in ("color", "vae", "3b") for word in ("--part", part)]
-    command = [sys.executable, "-m", "seedvr2_engine", "kernels", "build", "--arch", sm, "--out", str(target), *parts]
+def build_elsewhere(target: Path, sm: str, precision: str) -> None:
+    """A folder for this generation, made in a process that sees no GPU."""
+    command = [sys.executable, "-m", "benchmarks.packed_kernels", "--build", str(target), "--arch", sm]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([*command, "--format", precision], env=environment, check=True)
+    subprocess.run([*command, "--precision", precision], env=environment, check=True)
+
+
+def build(target: Path, sm: str, precision: str) -> None:
+    """The kernels that the clip needs, in every size."""
+    began = time.perf_counter()
+    manifest = build_folder(PackRequest(sm, ("color", "vae", "3b"), (precision,)), target)
+    size = sum(file.stat().st_size for file in target.iterdir())
+    seconds = time.perf_counter() - began
+    print(f"{target}: {len(manifest.kernels)} kernels, {size / 1e6:.1f} MB, {seconds:.0f} s", flush=True)
 
 
 def main() -> None:
@@ -107,11 +117,16 @@ def main() -> None:
     parser.add_argument("--size", default="1280x720", help="width and height of the pictures, multiples of 16")
     parser.add_argument("--layers", type=int, default=8, help="of the transformer")
     parser.add_argument("--precision", default="fp8")
+    parser.add_argument("--build", type=Path, metavar="FOLDER", help="build the folder and end; needs no GPU")
+    parser.add_argument("--arch", default="sm_90", help="of --build")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     columns, rows = map(int, asked.size.split("x"))
     if asked.child:
         print(json.dumps(clip((rows, columns), asked.layers, asked.precision)))
+        return
+    if asked.build is not None:
+        build(asked.build, asked.arch, asked.precision)
         return
     options = ["--size", asked.size, "--layers", str(asked.layers), "--precision", asked.precision]
     with tempfile.TemporaryDirectory() as scratch:
@@ -120,7 +135,7 @@ def main() -> None:
         if folder is None:
             folder = place / "kernels"
             major, minor = torch.cuda.get_device_capability()
-            build(folder, f"sm_{major}{minor}", asked.precision)
+            build_elsewhere(folder, f"sm_{major}{minor}", asked.precision)
         runs = {
             "compiled": in_a_process(place / "a", None, options),
             "packed": in_a_process(place / "b", folder.resolve(), options),
