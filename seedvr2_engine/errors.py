@@ -31,3 +31,7 @@ class EngineUnsupportedError(SeedVR2Error):
 
 class DeviceMemoryError(SeedVR2Error):
     """A device has less free memory than the work takes."""
+
+
+class KernelsError(SeedVR2Error):
+    """A folder of compiled kernels could not be made, or is not to be used here."""

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..version import __version__
-from .commands import bench, bench_file, bench_upscale, clips, compare, doctor, files, plan, shots, upscale
+from .commands import bench, bench_file, bench_upscale, clips, compare, doctor, files, kernels, plan, shots, upscale
 from .failures import PASSED_ON, sentence_of
 from .terminal.console import EXIT_INTERRUPTED, fail
 from .terminal.interruption import end_at_once, keep_what_is_finished, was_interrupted
@@ -90,6 +90,11 @@ _bench.command("file")(_with_exit_codes(bench_file.bench_file))
 _bench.command("upscale")(_with_exit_codes(bench_upscale.bench_upscale))
 _bench.command("vae")(_with_exit_codes(bench.vae))
 app.add_typer(_bench)
+_kernels = typer.Typer(name="kernels", help="Compiled kernels that travel: for a GPU that is not here.")
+_kernels.callback()(lambda: None)
+_kernels.command("build")(_with_exit_codes(kernels.build))
+_kernels.command("check")(_with_exit_codes(kernels.check))
+app.add_typer(_kernels)
 
 
 def _print_version(wanted: bool) -> None:

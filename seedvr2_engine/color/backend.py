@@ -79,7 +79,7 @@ def load_kernels(device: torch.device, load: Callable[[], ColorKernels] | None =
         log.info("colour: PyTorch serves, for %s is older than sm_80.", torch.cuda.get_device_name(device))
         return None
     try:
-        kernels = (load or _import_kernels)()
+        kernels = (load or import_kernels)()
         _try_out(kernels, device)
     except ImportError as error:
         log.info("colour: PyTorch serves, for Triton cannot be imported (%s).", error)
@@ -112,15 +112,18 @@ def _kernels_for(*pictures: Tensor) -> ColorKernels | None:
     return _loaded(first.device)
 
 
-def _import_kernels() -> ColorKernels:
+def import_kernels() -> ColorKernels:
+    """The kernels; raises ImportError where Triton is missing."""
     from ..kernels import launch
     from ..kernels.color import correction
+    from ..kernels.packed.using import use_packed_kernels
 
+    use_packed_kernels()
     return ColorKernels(correction.transfer_detail, correction.count_lab, correction.match_lab, launch.compile_ahead)
 
 
-def _try_out(kernels: ColorKernels, device: torch.device) -> None:
-    """Compile everything for contents in FP16 side by side, and run it once; raises what goes wrong."""
+def rehearsal(kernels: ColorKernels, device: torch.device) -> Callable[[], None]:
+    """A call of everything, for contents in FP16."""
     content = torch.zeros(3, 8, 8, dtype=torch.float16, device=device)
     style = torch.zeros(3, 8, 8, device=device)
     counts = torch.zeros(3, LEVELS, dtype=torch.int32, device=device)
@@ -130,6 +133,12 @@ def _try_out(kernels: ColorKernels, device: torch.device) -> None:
         kernels.count_lab(picture, counts, LAB_MATCHING)
         kernels.match_lab(picture, counts.view(torch.float32), LAB_MATCHING)
 
-    with torch.cuda.device_of(counts):
+    return run
+
+
+def _try_out(kernels: ColorKernels, device: torch.device) -> None:
+    """Compile everything for contents in FP16 side by side, and run it once; raises what goes wrong."""
+    run = rehearsal(kernels, device)
+    with torch.cuda.device_of(torch.empty(0, device=device)):
         kernels.compile([run])
         run()

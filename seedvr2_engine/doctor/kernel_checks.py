@@ -100,15 +100,16 @@ def check_operation(
     try:
         with exact_float32(), torch.no_grad():
             for outcome in _run(operation, (backend, reference), device):
-                now = _relative_rms(outcome.actual, outcome.expected)
+                now = relative_rms(outcome.actual, outcome.expected)
                 error = now if error is None else max(error, now)
-                wrong = wrong or _verdict(outcome, now) or outcome.wrong
+                wrong = wrong or verdict(outcome, now) or outcome.wrong
     except Exception as failure:  # Whatever a compiler or a driver raises is a finding here, not an end.
         wrong = f"does not run: {type(failure).__name__}: {(str(failure).splitlines() or [''])[0][:200]}"
     return Check(operation.layer, operation.kernel, operation.format, describe_config(operation.config), error, wrong)
 
 
-def _verdict(outcome: Outcome, error: float) -> str:
+def verdict(outcome: Outcome, error: float) -> str:
+    """What is wrong with an outcome of this relative RMS error; empty if nothing."""
     if outcome.actual.isnan().any():
         return f"{int(outcome.actual.isnan().sum())} values were never written or are NaN"
     if not error <= outcome.limit:
@@ -118,7 +119,8 @@ def _verdict(outcome: Outcome, error: float) -> str:
     return ""
 
 
-def _relative_rms(actual: Tensor, expected: Tensor) -> float:
+def relative_rms(actual: Tensor, expected: Tensor) -> float:
+    """RMS of the difference, relative to the RMS of what was expected."""
     return float((actual - expected).norm() / expected.norm().clamp(min=1e-30))
 
 
@@ -157,12 +159,12 @@ def _run_conv(problem: ConvProblem, config: ConvConfig, backends: Backends, oper
     reference(window, weights, additions, ConvOutput(expected, None), problem, config)
     wrong = "" if torch.equal(outs[0].y, outs[1].y) or outs[0].y.isnan().any() else "two runs differ"
     if outs[0].partials is not None and not wrong:
-        wrong = _statistics_verdict(outs[0].partials, expected, problem, config)
+        wrong = _statisticsverdict(outs[0].partials, expected, problem, config)
     limit = max(TOLERANCES[outs[0].y.dtype], PRODUCT_TOLERANCES.get(problem.format, 0.0))
     return Outcome(outs[0].y.float(), expected, limit, wrong)
 
 
-def _statistics_verdict(partials: Tensor, expected: Tensor, problem: ConvProblem, config: ConvConfig) -> str:
+def _statisticsverdict(partials: Tensor, expected: Tensor, problem: ConvProblem, config: ConvConfig) -> str:
     exact = partial_statistics(expected, problem, config)
     off = ((partials - exact).abs().amax((0, 1, 3)) / exact.abs().amax((0, 1, 3))).max().item()
     return "" if off <= STATISTICS_TOLERANCE else f"the tiles' statistics are off by {off:.1e}"

@@ -12,9 +12,10 @@ from importlib import metadata
 import torch
 
 from ..device import DeviceSpec
+from ..engine.dit.backend import triton_tokens
 from ..engine.vae.backend import Backend, triton_backend
 from ..errors import InvalidArgumentError
-from ..kernels.architectures import formats_of
+from ..kernels.architectures import ARCHITECTURES, formats_of
 from ..kernels.configs import Format
 from ..models.vae.config import VAEConfig
 from ..plan import ExecutionPlan
@@ -23,6 +24,7 @@ from ..plan.coverage import RAGGED_PX, covering_plans
 from ..plan.gpus import device_spec
 from ..version import __version__
 from .kernel_checks import Check, check_plans
+from .token_checks import check_tokens
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,18 @@ def check_kernels(
         found.append(check)
         if on_check is not None:
             on_check(check)
+    return tuple(found)
+
+
+def check_transformer(
+    sm: str, wanted: Sequence[str], device: torch.device, on_check: Callable[[Check], None] = lambda _: None
+) -> tuple[Check, ...]:
+    """The transformer's kernels in each 8- and 4-bit format of the generation that is wanted (none: all)."""
+    formats = [format for format in ARCHITECTURES[sm].matrices if not wanted or format in wanted]
+    found: list[Check] = []
+    for check in check_tokens(sm, formats, triton_tokens(), device):
+        found.append(check)
+        on_check(check)
     return tuple(found)
 
 

@@ -62,7 +62,7 @@ def merge_tiles(partials, counts, begin, end, c, C: tl.constexpr, TILES: tl.cons
     return total, mean, m2, low, high
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles", "tiles_per_chunk"])
 def combine_kernel(
     partials, counts, combined, tiles, tiles_per_chunk,
     C: tl.constexpr, BLOCK_C: tl.constexpr, TILES: tl.constexpr, ROWS: tl.constexpr,
@@ -88,7 +88,7 @@ def ceil_log2(value):
     return (bits >> 23) - 127 + ((bits & 0x7FFFFF) != 0).to(tl.int32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["chunks"])
 def finish_kernel(
     combined, counts, weight, bias, inverse_smoothing, affine, chunks, eps,
     C: tl.constexpr, GROUPS: tl.constexpr, BLOCK_C: tl.constexpr, TILES: tl.constexpr,
@@ -179,7 +179,7 @@ def quantize(value, exponent, limit, INTEGER: tl.constexpr):
     return value
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pixels"])
 def normalize_kernel(
     x, affine, inverse_smoothing, y, exponents, slots, pixels, limit, reach, exponent_floor,
     C: tl.constexpr, PIXELS: tl.constexpr, ACTIVATES: tl.constexpr, APPROXIMATE: tl.constexpr,
@@ -206,7 +206,7 @@ def normalize_kernel(
     tl.store(y + slot * pixels * C + offsets, value.to(y.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pixels"])
 def normalize_pair_kernel(
     x, affine, inverse_smoothing, ring, ring_exponents, winograd, winograd_exponents, slots, pixels,
     limit, reach, exponent_floor,

@@ -7,8 +7,10 @@ GPU, is made side by side as well.
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -41,19 +43,53 @@ def compile_ahead(launches: Iterable[Callable[[], object]], threads: int | None 
         _compile_ahead(launches, threads)
 
 
+def compile_only(launches: Iterable[Callable[[], object]], threads: int | None = None) -> list[Any]:
+    """Compile what these launches need, side by side, and load none of it: the kernels, each once.
+
+    Raises whatever the compiler raises. threads: None is one a core.
+    """
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        return _compiled_by(launches, pool, ignore_errors=False)
+
+
 def _compile_ahead(launches: Iterable[Callable[[], object]], threads: int | None) -> None:
+    with ThreadPoolExecutor(threads or os.cpu_count(), initializer=_enter()) as pool:
+        list(pool.map(_load, _compiled_by(launches, pool, ignore_errors=True)))
+
+
+def _compiled_by(
+    launches: Iterable[Callable[[], object]], pool: ThreadPoolExecutor, *, ignore_errors: bool
+) -> list[Any]:
+    """The distinct kernels of these launches, compiled by the pool; those that fail are left out or raise."""
     compiled: list[Any] = []
     token = _compiled.set(compiled)
     try:
-        with ThreadPoolExecutor(threads or os.cpu_count(), initializer=_enter()) as pool:
-            with triton.AsyncCompileMode(pool, ignore_errors=True):
-                for call in launches:
-                    call()
-            finished = (_result(kernel) for kernel in compiled)
-            distinct = {id(kernel): kernel for kernel in finished if kernel is not None}
-            list(pool.map(_load, distinct.values()))
+        with triton.AsyncCompileMode(pool, ignore_errors=ignore_errors):
+            for call in launches:
+                call()
     finally:
         _compiled.reset(token)
+    finished = (_result(kernel, ignore_errors) for kernel in compiled)
+    return list({id(kernel): kernel for kernel in finished if kernel is not None}.values())
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """Inside, how many kernels Triton has "compiled", and "found" in its cache or packed."""
+    counts: Counter[str] = Counter()
+    knobs = triton.knobs.compilation
+    before = knobs.listener
+
+    def listen(*, cache_hit: bool, **facts: Any) -> None:
+        counts["found" if cache_hit else "compiled"] += 1
+        if before is not None:
+            before(cache_hit=cache_hit, **facts)
+
+    knobs.listener = listen
+    try:
+        yield counts
+    finally:
+        knobs.listener = before
 
 
 def _record(*, times: Any, cache_hit: bool, **_: Any) -> None:
@@ -75,9 +111,9 @@ def _enter() -> Callable[[], None]:
     return lambda: torch.cuda.set_device(device)
 
 
-def _result(kernel: Any) -> Any:
-    """A compiled kernel, or None where compiling it failed."""
-    return kernel.result(ignore_errors=True) if hasattr(kernel, "result") else kernel
+def _result(kernel: Any, ignore_errors: bool) -> Any:
+    """A compiled kernel, or None where compiling it failed and that is not to be raised."""
+    return kernel.result(ignore_errors=ignore_errors) if hasattr(kernel, "result") else kernel
 
 
 def _load(kernel: Any) -> None:

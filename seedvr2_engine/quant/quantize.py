@@ -40,7 +40,7 @@ def quantize_rows(weight: Tensor, dtype: torch.dtype) -> QuantizedTensor:
     """
     if dtype not in LIMITS:
         raise InvalidArgumentError(f"quantisation: expected float8_e4m3fn or int8, got {dtype}.")
-    if not torch.isfinite(weight).all():
+    if not weight.is_meta and not torch.isfinite(weight).all():
         raise InvalidArgumentError(
             "quantisation: expected finite weights, got NaN or infinity; the checkpoint is damaged."
         )

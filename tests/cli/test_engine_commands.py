@@ -124,6 +124,22 @@ def test_doctor_without_a_gpu_says_so_and_lists_versions(tmp_path):
     assert "exists already" in refused("doctor", "--report", report)
 
 
+@needs_no_gpu
+def test_doctor_warms_nothing_without_a_gpu():
+    result = seedvr2("doctor", "--warm", "--size", "1280x720")
+    assert result.exit_code == 0, result.stderr
+    assert "Nothing was compiled" in result.stdout
+    assert "expected width and height such as 1280x720, got '720p'" in refused("doctor", "--warm", "--size", "720p")
+    assert "expected --warm beside it" in refused("doctor", "--size", "1280x720")
+
+
+def test_kernels_are_refused_where_they_are_none(tmp_path):
+    assert "cannot be read" in refused("kernels", "check", tmp_path)
+    assert "expected one of sm_80" in refused("kernels", "build", "--arch", "sm_70", "--out", tmp_path / "new")
+    assert "expected one of color" in refused("kernels", "build", "--arch", "sm_90", "--out", tmp_path, "--part", "x")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -194,7 +194,7 @@ def test_the_worse_of_two_results_is_told(monkeypatch, first):
 
 def test_an_error_that_is_no_number_is_wrong():
     outcome = Outcome(torch.ones(2), torch.tensor([1.0, float("nan")]), 1e-2)
-    assert "relative error nan" in kernel_checks._verdict(outcome, float("nan"))
+    assert "relative error nan" in kernel_checks.verdict(outcome, float("nan"))
 
 
 def test_broken_16_bit_attention_is_named():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +26,15 @@ def doctor(
     format: Annotated[
         list[str] | None, typer.Option(help="Check this number format only; all that the GPU offers if not given.")
     ] = None,
+    warm: Annotated[
+        bool, typer.Option("--warm", help="Compile what a clip needs and is not compiled yet; check no kernels.")
+    ] = False,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --warm: pictures of this size, such as 1280x720; may be repeated; every size if not given."
+        ),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Say what is installed and used; check no kernels.")] = False,
     report: Annotated[
         Path | None, typer.Option(help="Where to write the findings as JSON; refuses to replace a file.")
@@ -33,6 +43,7 @@ def doctor(
     """Say what this machine has and what will be used, and check every kernel on its GPU against plain PyTorch."""
     from ...device import resolve_device
     from ...doctor.machine import DoctorReport, inspect_machine, what_is_used
+    from ...errors import InvalidArgumentError
     from ...output.unfinished import check_target, write_whole
 
     if report is not None:
@@ -42,7 +53,11 @@ def doctor(
     _print_machine(machine, what_is_used(machine))
     began = time.monotonic()
     checks: tuple[Check, ...] = ()
-    if not quick:
+    if size and not warm:
+        raise InvalidArgumentError("--size: expected --warm beside it, which compiles for these sizes; add it.")
+    if warm:
+        _warm(machine, tuple(format or ()), size or [])
+    elif not quick:
         if machine.gpu is None or machine.triton == "none":
             out.print("\nThe kernels were not checked: they need an NVIDIA GPU, PyTorch with CUDA, and Triton.")
         else:
@@ -54,22 +69,44 @@ def doctor(
     _conclude(findings)
 
 
+def _warm(machine: Installation, formats: tuple[str, ...], sizes: list[str]) -> None:
+    from ...doctor.packing import warm_cache
+    from ...errors import InvalidArgumentError
+
+    pixels = [re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", one) for one in sizes]
+    if not all(pixels):
+        wrong = next(one for one, found in zip(sizes, pixels, strict=True) if not found)
+        raise InvalidArgumentError(f"--size: expected width and height such as 1280x720, got {wrong!r}.")
+    if machine.gpu is None or machine.triton == "none":
+        out.print("\nNothing was compiled: that needs an NVIDIA GPU, PyTorch with CUDA, and Triton.")
+        return
+    rows_columns = [(int(found[2]), int(found[1])) for found in pixels if found is not None]
+    with err.status("compiling") as status:
+        warmed = warm_cache(machine.gpu, formats, rows_columns, status.update)
+    out.print(
+        f"\n{warmed.compiled} kernels were compiled, {warmed.found} were there already ({warmed.seconds:.0f} s).",
+        markup=False,
+    )
+
+
 def _check(machine: Installation, wanted: tuple[str, ...], device: str) -> tuple[Check, ...]:
     from ...device import resolve_device
-    from ...doctor.machine import check_kernels, plans_to_check
-    from ...kernels.architectures import formats_of
+    from ...doctor.machine import check_kernels, check_transformer, plans_to_check
+    from ...kernels.architectures import ARCHITECTURES, formats_of
     from ...models.vae.config import VAEConfig
 
     assert machine.gpu is not None
-    formats: tuple[Format, ...] = wanted or formats_of(machine.gpu.sm)  # type: ignore[assignment]
+    sm, resolved = machine.gpu.sm, resolve_device(device)
+    offered, only_matrices = formats_of(sm), set(ARCHITECTURES[sm].matrices) - set(formats_of(sm))
+    formats: list[Format] = [f for f in wanted or offered if f not in only_matrices]  # type: ignore[misc]
     plans = plans_to_check(machine.gpu, formats, VAEConfig())
     out.print("\nEvery kernel is compiled and compared with plain PyTorch; the first time takes some minutes.")
     with err.status("checking") as status:
-        checks = check_kernels(
-            plans,
-            resolve_device(device),
-            on_check=lambda check: status.update(f"{check.kernel} {check.format}: {check.wrong or 'right'}"),
-        )
+
+        def say(check: Check) -> None:
+            status.update(f"{check.kernel} {check.format}: {check.wrong or 'right'}")
+
+        checks = check_kernels(plans, resolved, on_check=say) + check_transformer(sm, wanted, resolved, say)
     _print_checks(checks)
     return checks
 

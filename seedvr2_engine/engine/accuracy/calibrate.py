@@ -49,14 +49,18 @@ def calibrate_on(vae: VideoVAE, device: torch.device) -> dict[str, Tensor]:
     return activation_maxima(deepcopy(vae).to(device, torch.float32))
 
 
+def smoothed_layers(vae: VideoVAE) -> Iterator[tuple[str, CausalConv3d]]:
+    """The convolutions whose inputs are smoothed for INT8, by the plan's names."""
+    for name, module in vae.named_modules():
+        if isinstance(module, CausalConv3d) and not name.endswith((".conv_shortcut", ".upsamplers.0.conv")):
+            yield name.removesuffix(".upscale_conv"), module
+
+
 @torch.no_grad()
 def activation_maxima(vae: VideoVAE) -> dict[str, Tensor]:
     """Layer -> (C,) float32: the largest magnitude of each input channel; an upsampler's is that of its first layer."""
     maxima: dict[str, Tensor] = {}
-    handles = []
-    for name, module in vae.named_modules():
-        if isinstance(module, CausalConv3d) and not name.endswith((".conv_shortcut", ".upsamplers.0.conv")):
-            handles.append(module.register_forward_pre_hook(_recorder(name.removesuffix(".upscale_conv"), maxima)))
+    handles = [module.register_forward_pre_hook(_recorder(name, maxima)) for name, module in smoothed_layers(vae)]
     try:
         for clip in calibration_clips():
             vae.decode(vae.encode(clip))

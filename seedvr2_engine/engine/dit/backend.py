@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -77,11 +78,14 @@ def reference_tokens() -> TokenBackend:
     )
 
 
-def triton_tokens() -> TokenBackend:
-    """The kernels; raises ImportError where Triton is missing."""
+def triton_tokens(sm: str | None = None) -> TokenBackend:
+    """The kernels; raises ImportError where Triton is missing. sm: of the GPU; None asks the one at hand."""
     from ...kernels import launch
     from ...kernels.attention import windows, windows_8bit
+    from ...kernels.packed.using import use_packed_kernels
     from ...kernels.tokens import gates, joint, rows
+
+    use_packed_kernels()
 
     return TokenBackend(
         "Triton",
@@ -94,11 +98,11 @@ def triton_tokens() -> TokenBackend:
         windows_8bit.attend_windows_8bit,
         _project_gelu_in_epilogue if torch.cuda.is_available() else _project_gelu,
         rows.quantize_rows,
-        _multiply,
-        lambda format, device: _end(format, device, "sum") is not None,
-        _add_product,
-        lambda format, device: _end(format, device, "gate") is not None,
-        _multiply_gated,
+        partial(_multiply, sm=sm),
+        lambda format, device: _end(format, device, "sum", sm) is not None,
+        partial(_add_product, sm=sm),
+        lambda format, device: _end(format, device, "gate", sm) is not None,
+        partial(_multiply_gated, sm=sm),
         launch.compile_ahead,
     )
 
@@ -112,38 +116,40 @@ def _project_gelu_in_epilogue(x: Tensor, weight: Tensor, bias: Tensor, out: Tens
     torch._addmm_activation(bias, x, weight.t(), use_gelu=True, out=out)
 
 
-def _sm(device: torch.device) -> str:
+def _here(device: torch.device) -> str:
     return "sm_{}{}".format(*torch.cuda.get_device_capability(device)) if device.type == "cuda" else "sm_89"
 
 
-def _end(format: str, device: torch.device, end: ProductEnd) -> ProductConfig | None:
-    return choose_end_config(format, end, _sm(device))
+def _end(format: str, device: torch.device, end: ProductEnd, sm: str | None) -> ProductConfig | None:
+    return choose_end_config(format, end, sm or _here(device))
 
 
-def _add_product(x: Quantized, weight: Quantized, bias: Tensor | None, end: GatedSum, out: Tensor) -> None:
+def _add_product(
+    x: Quantized, weight: Quantized, bias: Tensor | None, end: GatedSum, out: Tensor, sm: str | None = None
+) -> None:
     from ...kernels.tokens import product_ends
 
-    config = _end(format_of(x), x.data.device, "sum")
+    config = _end(format_of(x), x.data.device, "sum", sm)
     assert isinstance(x, QuantizedTensor)
     assert isinstance(weight, QuantizedTensor)
     assert config is not None
     product_ends.add_product(x, weight, bias, end, out, config)
 
 
-def _multiply_gated(x: Quantized, weight: Quantized, out: Tensor) -> None:
+def _multiply_gated(x: Quantized, weight: Quantized, out: Tensor, sm: str | None = None) -> None:
     from ...kernels.tokens import product_ends
 
-    config = _end(format_of(x), x.data.device, "gate")
+    config = _end(format_of(x), x.data.device, "gate", sm)
     assert isinstance(x, QuantizedTensor)
     assert isinstance(weight, QuantizedTensor)
     assert config is not None
     product_ends.multiply_gated(x, weight, out, config)
 
 
-def _multiply(x: Quantized, weight: Quantized, bias: Tensor | None, out: Tensor) -> None:
+def _multiply(x: Quantized, weight: Quantized, bias: Tensor | None, out: Tensor, sm: str | None = None) -> None:
     from ...kernels.tokens import product_blocks, product_ends
 
-    config = choose_product_config(format_of(x), _sm(x.data.device))
+    config = choose_product_config(format_of(x), sm or _here(x.data.device))
     if isinstance(config, Refusal):
         raise InvalidArgumentError(f"{config.reason}; choose another precision.")
     if isinstance(x, BlockScaledTensor) and isinstance(weight, BlockScaledTensor) and config is not None:
@@ -153,6 +159,8 @@ def _multiply(x: Quantized, weight: Quantized, bias: Tensor | None, out: Tensor)
     assert isinstance(weight, QuantizedTensor)
     if config is not None:
         product_ends.multiply(x, weight, bias, out, config)
+        return
+    if out.is_meta:  # What is only compiled for: PyTorch has no such product there.
         return
     # cuBLASLt takes scales from a multiple of 16 bytes on, where a part of a tensor need not begin, and gives BF16.
     scale = x.scale if x.scale.data_ptr() % 16 == 0 else x.scale.clone()

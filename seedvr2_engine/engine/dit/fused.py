@@ -112,9 +112,15 @@ class FusedDiT(NaDiT):
             # A run whose kernels are only compiled; it costs what the products do, once. Weights on the host would come
             # over the bus for it, which takes longer than it saves.
             self._is_compiled = True
-            self._backend.compile([lambda: self._velocity(clips, geometry, conditioning)])
+            self.compile_kernels(clips, geometry, conditioning)
         out = self.graphs.run(self._velocity, clips, geometry, conditioning)
         return out if video.ndim == 5 else out.squeeze(0)
+
+    @torch.no_grad()
+    def compile_kernels(self, clips: Tensor, geometry: Geometry, conditioning: Conditioning) -> None:
+        """Compile what `velocity` launches for such clips (clips, T, H, W, 33), and compute nothing that is of use."""
+        clips = clips.to(self.device, self.dtype)
+        self._backend.compile([lambda: self._velocity(clips, geometry, conditioning)])
 
     def _velocity(self, clips: Tensor, geometry: Geometry, conditioning: Conditioning) -> Tensor:
         with exact_float32():

@@ -109,7 +109,7 @@ def _work(layout: WindowLayout, config: WindowConfig) -> WindowWork:
     places = torch.empty(len(layout.joint_rows), dtype=torch.int32, device=device)
     places[layout.video_rows] = layout.order.int()
     places[text_rows] = text_places.int()
-    joint, own = layout.joint_bounds.tolist(), layout.video_bounds.tolist()
+    joint, own = _values(layout.joint_bounds), _values(layout.video_bounds)
     return WindowWork(
         config,
         plan_work(joint, joint, config.block_m).to(device),
@@ -122,7 +122,7 @@ def _work(layout: WindowLayout, config: WindowConfig) -> WindowWork:
 
 def padded_work(tables: JointTables, places: Tensor, config: WindowConfig) -> PaddedWork:
     """The same sequences with padding between; places: of `WindowWork.joint_places`."""
-    bounds = tables.layout.joint_bounds.tolist()
+    bounds = _values(tables.layout.joint_bounds)
     spans = pad_bounds(bounds, 64)
     begins = torch.tensor([begin for begin, _ in spans], device=places.device)
     lengths = torch.tensor([end - begin for begin, end in spans], device=places.device)
@@ -134,6 +134,11 @@ def padded_work(tables: JointTables, places: Tensor, config: WindowConfig) -> Pa
     moved = torch.zeros(count, dtype=torch.int32, device=places.device)
     moved[at] = places
     return PaddedWork(rows, plan_padded_work(spans, config.block_m).to(places.device), moved)
+
+
+def _values(bounds: Tensor) -> list[int]:
+    # What is only compiled for has no values, and needs one sequence.
+    return [0, 1] if bounds.is_meta else bounds.tolist()
 
 
 class Recent(Generic[V]):

@@ -63,7 +63,9 @@ def triton_backend() -> Backend:
     from ...kernels import groupnorm, launch
     from ...kernels.attention import eight_bit, flash, quantize
     from ...kernels.conv import conv3d, image, paired
+    from ...kernels.packed.using import use_packed_kernels
 
+    use_packed_kernels()
     return Backend(
         name="Triton",
         conv3d=conv3d.conv3d,

@@ -19,7 +19,7 @@ from .flash import LOG2_E
 from .wgmma import token_at
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "per_part"])
 def partial_statistics_kernel(
     qkv, partials, L, per_part, D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -49,7 +49,7 @@ def partial_statistics_kernel(
     tl.store(at + 3 * D, high)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "parts"])
 def final_statistics_kernel(partials, common, L, parts, D: tl.constexpr, PARTS: tl.constexpr, COLUMNS: tl.constexpr):
     """Mean of the keys, mean of the values, and the values' scale, for some dimensions of a frame."""
     t = tl.program_id(0).to(tl.int64)

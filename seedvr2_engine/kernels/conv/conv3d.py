@@ -23,7 +23,7 @@ from .operands import Additions, ConvOutput, ConvWeights, FrameWindow
 from .product import accumulate, accumulate_mixed, load_matrix, load_window
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "W", "GRID_H", "GRID_W"])
 def conv3d_kernel(
     x, w, y, partials, table, exponents, scale, bias, residual, shortcut, shortcut_weight, H, W, GRID_H, GRID_W,
     CONV: tl.constexpr, CUT: tl.constexpr,

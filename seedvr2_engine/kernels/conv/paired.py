@@ -39,7 +39,7 @@ def accumulate_two(
     return one, other
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "W", "GRID_H", "GRID_W"])
 def paired_conv3d_kernel(
     x, w, y, partials, exponents, scale, bias, residual, shortcut, shortcut_weight, H, W, GRID_H, GRID_W,
     CONV: tl.constexpr, CUT: tl.constexpr,
