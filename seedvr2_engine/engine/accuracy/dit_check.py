@@ -159,9 +159,9 @@ def matrix_errors(dit: NaDiT, format: str, sample: Sample, *, rotation: int = 0)
         tokens = dit.vid_in.proj(patches.index_select(0, geometry.layouts[0].order))
         text = conditioning.text
         for layer, block in enumerate(dit.loaded_blocks()):
-            hop = geometry.hops[layer % 2]
-            if layer > 0 and hop is not None:
-                tokens = tokens.index_select(0, hop)
+            permutation = geometry.permutations[layer % 2]
+            if layer > 0 and permutation is not None:
+                tokens = tokens.index_select(0, permutation)
             through = tokens, text, conditioning.blocks[layer], geometry
             for matrix in MATRICES:
                 results = []

@@ -31,7 +31,7 @@ MLP_ROWS = 32768
 
 
 @dataclass(frozen=True)
-class Walk:
+class ForwardPass:
     """One run through all layers."""
 
     config: DiTConfig
@@ -51,7 +51,7 @@ class Walk:
         """Rows of the video."""
         return len(self.restore)
 
-    def through(self, tokens: Tensor, blocks: Iterable[Block]) -> Tensor:
+    def run(self, tokens: Tensor, blocks: Iterable[Block]) -> Tensor:
         """Pass tokens (video rows in the first layer's order, then text; width); they may be overwritten.
 
         Returns what the head takes, (video rows, width) in raster order.

@@ -71,7 +71,7 @@ def _tables(geometry: Geometry, parity: int, config: WindowConfig | None) -> Joi
     cos, sin = (torch.cat(parts).flatten(1) for parts in zip(video, text, strict=True))
     places = Placement(layout.video_rows, layout.text_rows)
     work = None if config is None else _work(layout, config)
-    return JointTables(layout, cos, sin, places, geometry.hops[parity], work)
+    return JointTables(layout, cos, sin, places, geometry.permutations[parity], work)
 
 
 def _work(layout: WindowLayout, config: WindowConfig) -> WindowWork:

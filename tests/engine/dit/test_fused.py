@@ -68,7 +68,7 @@ def small_inputs(clips=1):
 @pytest.mark.parametrize(("family", "clips"), [("3b", 2), ("7b", 1)])
 def test_kernels_give_the_plain_velocity(family, clips, kernels):
     dit = build_small(family)
-    assert dit.geometry(SHAPE, TEXT_TOKENS).hops[0] is not None
+    assert dit.geometry(SHAPE, TEXT_TOKENS).permutations[0] is not None
     expected = dit(*small_inputs(clips))
     assert (FusedDiT(dit, kernels)(*small_inputs(clips)) - expected).abs().max() <= 1e-5 * expected.abs().max()
 
