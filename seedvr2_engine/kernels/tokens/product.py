@@ -81,15 +81,18 @@ def multiply(
     rows, depth = x.data.shape
     columns = len(weight.data)
     grid = (triton.cdiv(rows, config.block_m) * triton.cdiv(columns, config.block_n),)
-    operands: tuple[object, ...] = x.data, weight.data
-    if config.uses_tma:
-        blocks = config.block_m, config.block_n
-        operands = tuple(
-            describe(tensor.data, [block, config.block_k]) for tensor, block in zip((x, weight), blocks, strict=True)
-        )
     launch(
         product_kernel, grid,
-        *operands, x.scale, weight.scale, bias, out, rows, columns, DEPTH=depth, BLOCK_M=config.block_m,
-        BLOCK_N=config.block_n, BLOCK_K=config.block_k, GROUP=config.group, INTEGER=not x.data.is_floating_point(),
-        ADDS=bias is not None, TMA=config.uses_tma, num_warps=config.warps, num_stages=config.stages,
+        *operands(x.data, weight.data, config), x.scale, weight.scale, bias, out, rows, columns, DEPTH=depth,
+        BLOCK_M=config.block_m, BLOCK_N=config.block_n, BLOCK_K=config.block_k, GROUP=config.group,
+        INTEGER=not x.data.is_floating_point(), ADDS=bias is not None, TMA=config.uses_tma,
+        num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
+
+
+def operands(x: Tensor, weight: Tensor, config: ProductConfig, packed: int = 1) -> tuple[object, object]:
+    """The two matrices as a kernel takes them, descriptors where it loads through them; `packed` numbers in a byte."""
+    if not config.uses_tma:
+        return x, weight
+    depth = config.block_k // packed
+    return describe(x, [config.block_m, depth]), describe(weight, [config.block_n, depth])
