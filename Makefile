@@ -9,8 +9,9 @@ JOBS   ?= auto
 demo: $(VENV)/.ready
 	$(BIN)/python docs/demo.py demo
 
+# Neighbouring tests share what is made once for a file, so they stay in one process until another has nothing to do.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .

@@ -287,7 +287,7 @@ def main() -> None:
     parser.add_argument("--px", type=int, default=PX, help="edge of the clips")
     parser.add_argument("--few", action="store_true", help="one clip of every kind")
     parser.add_argument("--recipes", action="store_true", help="try other recipes, and other ways to round")
-    parser.add_argument("--stages", nargs="*", help="only these: formats, encoder, alone, guard, crops")
+    parser.add_argument("--stages", nargs="*", help="only these: formats, encoder, alone, accuracy, crops")
     parser.add_argument("--limit", type=float, default=DEFAULT_MIN_PSNR_DB, help="the accuracy check's, in dB")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing new after so long")
     parser.add_argument("--high", choices=("fp16", "bf16"), default="fp16", help="the 16 bits beside 8 bits")
@@ -310,7 +310,7 @@ def main() -> None:
 
 def measure(run: Run, options: argparse.Namespace) -> None:
     """All stages that were asked for, the most wanted first."""
-    wanted = set(options.stages or ("formats", "encoder", "alone", "guard", "crops"))
+    wanted = set(options.stages or ("formats", "encoder", "alone", "accuracy", "crops"))
     run.stage("reconstruction in FP32", lambda: reconstructions(run))
     if "formats" in wanted:
         run.stage("formats", lambda: formats(run, options.formats, by_reference=not options.few))
@@ -320,8 +320,8 @@ def measure(run: Run, options: argparse.Namespace) -> None:
         run.stage("encoder", lambda: encoders(run))
     run.engines = {format: engine for format, engine in run.engines.items() if format in EIGHT_BIT}
     for format in EIGHT_BIT:
-        if "guard" in wanted and not run.is_late:
-            run.stage(f"{format}, guard", partial(checked, run, format, options.limit))
+        if "accuracy" in wanted and not run.is_late:
+            run.stage(f"{format}, accuracy", partial(checked, run, format, options.limit))
     alone: dict[str, dict[str, dict[str, float]]] = {}
     for format in EIGHT_BIT if "alone" in wanted else ():
         alone[format] = run.stage(f"{format}, one layer alone", partial(sensitivities, run, format))

@@ -69,3 +69,17 @@ def test_a_list_says_what_is_not_as_it_says(
     assert plant_list.main([str(path)]) == 1
     assert "Not as listed: 2 in area.py" in capsys.readouterr().out
     assert "a * b + 0" in (project / "area.py").read_text()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="faults of a list are tried in forks")
+def test_a_fault_that_hangs_is_ended_and_noticed(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plant_list, "ROOT", project)
+    path = project / "list.toml"
+    path.write_text(
+        "[[fault]]\nfile = 'area.py'\nold = '+ 0'\nnew = '+ next(n for n in iter(int, 1) if n)'\n"
+        "kind = 'term'\ntests = 'test_area.py'\n"
+    )
+    assert plant_list.main([str(path), "--limit", "2", "--trust"]) == 0
+    assert "no end within 2 s" in capsys.readouterr().out

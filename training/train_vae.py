@@ -47,6 +47,12 @@ class Workload:
     fast: bool = True
     """Whether clips have fast paths and flashes (`scenes.SceneBank`)."""
 
+    def bank(self, rng: torch.Generator, photographs: list[Tensor], *, lines: bool = False) -> SceneBank:
+        """A bank of this size, on the generator's device; photographs and lines as `scenes.SceneBank` takes them."""
+        return SceneBank(
+            rng, canvases=self.canvases, size_px=self.canvas_px, photographs=photographs, fast=self.fast, lines=lines
+        )
+
 
 GPU = Workload(
     # All have about 4.4 million pixels, so every step takes about as long.
@@ -145,13 +151,7 @@ class Trainer:
         self.rng = torch.Generator(device).manual_seed(seed)
         self.shapes = random.Random(self.progress.step)
         self.work = settings.work or (GPU if on_gpu else CPU)
-        self.bank = SceneBank(
-            self.rng,
-            canvases=self.work.canvases,
-            size_px=self.work.canvas_px,
-            photographs=load_photographs(settings.photographs, device),
-            fast=self.work.fast,
-        )
+        self.bank = self.work.bank(self.rng, load_photographs(settings.photographs, device))
         held_out = SceneBank(torch.Generator(device).manual_seed(999), canvases=6, size_px=self.work.canvas_px)
         self.evaluation = {"procedural": held_out.film(self.work.held_out)} | load_clips(settings.evaluation, device)
 

@@ -27,7 +27,6 @@ from training.losses import LossWeights, picture_terms, psnr, total_loss
 from training.network import NANO, Network, Weights, decoder_part, fold_soft_norms, norm_silu, unfold_soft_norms
 from training.optimiser import FlatWeights, Optimiser
 from training.quantise import fp8_rounded, q8_rounded
-from training.scenes import SceneBank
 from training.state import Progress, save_state
 from training.train_vae import CPU, GPU, Workload, clipped, gpu_norm, learning_rate, load_clips, load_photographs
 
@@ -103,13 +102,8 @@ class Tuner:
         self.rng = torch.Generator(device).manual_seed(settings.seed)
         self.choices = random.Random(settings.seed)
         self.work = settings.work or (GPU if on_gpu else CPU)
-        self.bank = SceneBank(
-            self.rng,
-            canvases=self.work.canvases,
-            size_px=self.work.canvas_px,
-            photographs=load_photographs(settings.photographs, device),
-            fast=True,
-            lines=True,
+        self.bank = replace(self.work, fast=True).bank(
+            self.rng, load_photographs(settings.photographs, device), lines=True
         )
         self.restorer = load_restorer(settings.dit, device, self.dtype) if settings.restored else None
         self.evaluation = load_clips(settings.evaluation, device)

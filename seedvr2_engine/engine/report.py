@@ -47,7 +47,7 @@ class LayerCount:
 
     by_format: dict[str, int]
     """Number format of input and weights -> how many."""
-    kept_high: dict[str, str]
+    kept_in_16_bits: dict[str, str]
     """Layer in 16 bits -> why, where the others have 8."""
     attentions: int
     """Attention blocks."""
@@ -89,7 +89,7 @@ class EngineReport:
     """CUDA graphs recorded until now."""
     work: tuple[PlannedWork, ...] = ()
     """The sizes that were planned until now."""
-    guard: AccuracyResult | None = None
+    accuracy: AccuracyResult | None = None
     """What the accuracy check measured; None where there was nothing to check."""
     notes: tuple[str, ...] = field(default=())
     """What the user gets other than asked, or would not expect."""
@@ -109,11 +109,11 @@ class EngineReport:
             lines.append(f"{tag} VRAM budget: {gigabytes(self.budget_bytes)}")
         lines += [f"{tag} {'✓' if m.applied else '–'} {m.name}: {m.detail}" for m in self.measures]
         if self.layers is not None and self.layers.eight_bit:
-            for reason, names in _by_reason(self.layers.kept_high).items():
+            for reason, names in _by_reason(self.layers.kept_in_16_bits).items():
                 lines.append(f"{tag}   16 bits: {len(names)} ({_shortened(names)}): {reason}")
-        if self.guard is not None:
-            lines.append(f"{tag} {'✓' if self.guard.psnr_db >= self.guard.min_psnr_db else '!'} Accuracy: "
-                         f"{self.guard.describe()}")  # fmt: skip
+        if self.accuracy is not None:
+            lines.append(f"{tag} {'✓' if self.accuracy.psnr_db >= self.accuracy.min_psnr_db else '!'} Accuracy: "
+                         f"{self.accuracy.describe()}")  # fmt: skip
         for planned in self.work:
             lines.append(f"{tag} {planned.work}: {planned.area}; predicted peak {describe_memory(planned.memory)}")
         lines += [f"{tag} ! {note}" for note in self.notes]

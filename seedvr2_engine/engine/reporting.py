@@ -73,7 +73,7 @@ def report_engine(
         layers=layers,
         graphs_captured=captured,
         work=tuple(describe_work(plan) for plan in nominal),
-        guard=result,
+        accuracy=result,
         notes=notes,
     )
 

@@ -4,6 +4,7 @@ Imports no Triton, so a plan for any GPU can be made on a machine that has none.
 """
 
 from dataclasses import replace
+from functools import lru_cache
 
 from ..device import DeviceSpec
 from .architectures import ARCHITECTURES, formats_of
@@ -11,6 +12,7 @@ from .configs import AttentionConfig, ConvConfig, ConvProblem, Format, ProductCo
 from .layout import element_bytes
 
 
+@lru_cache(maxsize=4096)
 def choose_config(problem: ConvProblem, device: DeviceSpec) -> ConvConfig | Refusal:
     """The configuration for `problem` on `device`, or the reason why the kernels cannot run it there."""
     refusal = _refuse(problem, device)
@@ -129,12 +131,13 @@ def _without_fp8(device: DeviceSpec) -> Refusal:
 
 
 def _fit_layout(config: ConvConfig, problem: ConvProblem) -> ConvConfig:
+    block_n = min(config.block_n, _power_of_two_divisor(problem.channels_out))
     config = replace(
         config,
-        block_n=min(config.block_n, _power_of_two_divisor(problem.channels_out)),
+        block_n=block_n,
         block_k=min(config.block_k, _power_of_two_divisor(problem.channels_in)),
+        epilogue_parts=min(config.epilogue_parts, max(1, block_n // 32)),
     )
-    config = replace(config, epilogue_parts=min(config.epilogue_parts, max(1, config.block_n // 32)))
     if config.block_n <= 64 and config.warps > 4:
         config = replace(config, warps=4)
     # A strided tile is addressed as pairs of rows and pairs of columns, which a descriptor has for even sizes only.

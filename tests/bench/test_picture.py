@@ -6,6 +6,7 @@ import statistics
 import pytest
 import torch
 
+from benchmarks import contents as contents_module
 from benchmarks.contents import FRAMES, contents, scene
 from benchmarks.full_width import train
 from benchmarks.picture_recipes import CARD, RECIPES, cheapest, jobs, keeping
@@ -65,7 +66,9 @@ def test_integers_cover_the_range_that_was_asked_for():
     assert clipped.max() == pytest.approx(x.square().mean().sqrt().item(), rel=0.01)
 
 
-def test_every_kind_of_content_is_there_and_moves():
+def test_every_kind_of_content_is_there_and_moves(monkeypatch):
+    # Canvases of the benchmark's size take seconds to paint.
+    monkeypatch.setattr(contents_module, "BANK", (1, 128))
     kinds = contents(48, [])
     assert set(kinds) == {"text", "gradients", "dark scenes", "motion"}
     for clips in kinds.values():

@@ -16,7 +16,6 @@ from seedvr2_engine.pipeline.setup import Setup
 from seedvr2_engine.video import SinkOptions, open_sink
 
 from .test_commands import refused, seedvr2
-from .test_upscale import dit, models  # noqa: F401
 
 CPU_MEMORY = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried ..."
 NAMES = ("a.mkv", "b.mkv", "c.mkv")
@@ -73,7 +72,7 @@ def ran(monkeypatch) -> Ran:
         (RecursionError("maximum"), "unexpected RecursionError", 2),
     ],
 )
-def test_whatever_one_file_raises_the_others_are_done(error, words, code, folder, ran, models, tmp_path):  # noqa: F811
+def test_whatever_one_file_raises_the_others_are_done(error, words, code, folder, ran, models, tmp_path):
     ran.fails["b.mkv"] = error
     result = seedvr2("upscale", folder, tmp_path / "out", *models)
     assert result.exit_code == code
@@ -84,7 +83,7 @@ def test_whatever_one_file_raises_the_others_are_done(error, words, code, folder
     assert "b.mkv" in next(line for line in result.stderr.splitlines() if words in line)
 
 
-def test_a_second_run_does_what_is_left_and_exits_with_0(folder, ran, models, tmp_path):  # noqa: F811
+def test_a_second_run_does_what_is_left_and_exits_with_0(folder, ran, models, tmp_path):
     target = tmp_path / "out"
     ran.fails["b.mkv"] = VideoError("b.mkv: damaged.")
     assert seedvr2("upscale", folder, target, *models).exit_code == 2
@@ -100,7 +99,7 @@ def test_a_second_run_does_what_is_left_and_exits_with_0(folder, ran, models, tm
     assert (result.exit_code, list(ran)) == (0, list(NAMES))
 
 
-def test_what_is_no_result_is_not_skipped(folder, ran, models, tmp_path):  # noqa: F811
+def test_what_is_no_result_is_not_skipped(folder, ran, models, tmp_path):
     target = tmp_path / "out"
     target.mkdir()
     (target / "a.mkv").touch()
@@ -111,12 +110,12 @@ def test_what_is_no_result_is_not_skipped(folder, ran, models, tmp_path):  # noq
     assert "3 of 3 inputs failed; 0 done, 0 skipped" in result.stderr
 
 
-def test_an_error_of_the_models_ends_all_at_once(folder, ran, models, tmp_path):  # noqa: F811
+def test_an_error_of_the_models_ends_all_at_once(folder, ran, models, tmp_path):
     ran.fails |= dict.fromkeys(NAMES, CheckpointError("dit.gguf: changed."))
     assert refused("upscale", folder, tmp_path / "out", *models) == "dit.gguf: changed."
 
 
-def test_ctrl_c_ends_all_and_says_what_was_done(folder, ran, models, tmp_path):  # noqa: F811
+def test_ctrl_c_ends_all_and_says_what_was_done(folder, ran, models, tmp_path):
     ran.fails["b.mkv"] = KeyboardInterrupt()
     result = seedvr2("upscale", folder, tmp_path / "out", *models)
     assert result.exit_code == 130
@@ -124,7 +123,7 @@ def test_ctrl_c_ends_all_and_says_what_was_done(folder, ran, models, tmp_path): 
     assert "1 done, 0 skipped, 0 failed, 2 not begun or not finished." in result.stderr
 
 
-def test_the_only_job_keeps_its_exit_code(folder, ran, models, tmp_path):  # noqa: F811
+def test_the_only_job_keeps_its_exit_code(folder, ran, models, tmp_path):
     ran.fails["a.mkv"] = KeyError("x")
     result = seedvr2("upscale", folder / "a.mkv", tmp_path / "o.mkv", *models)
     assert result.exit_code == 1
@@ -132,7 +131,7 @@ def test_the_only_job_keeps_its_exit_code(folder, ran, models, tmp_path):  # noq
     assert "Traceback" not in result.stderr
 
 
-def test_the_plan_goes_on_after_a_file_that_cannot_be_read(folder, models, tmp_path):  # noqa: F811
+def test_the_plan_goes_on_after_a_file_that_cannot_be_read(folder, models, tmp_path):
     (folder / "b.mkv").write_text("no clip")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.mkv").write_bytes(b"done")
@@ -144,7 +143,7 @@ def test_the_plan_goes_on_after_a_file_that_cannot_be_read(folder, models, tmp_p
 
 
 @pytest.mark.parametrize(("memory_bytes", "is_said"), [(10**6, True), (10**12, False)])
-def test_a_plan_beyond_the_memory_is_said(memory_bytes, is_said, folder, models, tmp_path, monkeypatch):  # noqa: F811
+def test_a_plan_beyond_the_memory_is_said(memory_bytes, is_said, folder, models, tmp_path, monkeypatch):
     monkeypatch.setattr("seedvr2_engine.pipeline.setup.total_memory_bytes", lambda _: memory_bytes)
     result = seedvr2("upscale", folder / "a.mkv", tmp_path / "o.mkv", *models, "--scale", "1", "--plan")
     assert result.exit_code == 0, result.stderr
@@ -161,7 +160,7 @@ def test_two_clips_that_would_get_one_name_are_refused(folder, tmp_path):
     assert [job.target.name for job in jobs_for(str(folder), tmp_path / "out")] == list(NAMES)
 
 
-def test_too_little_memory_is_said_with_an_estimate(folder, models, tmp_path, monkeypatch):  # noqa: F811
+def test_too_little_memory_is_said_with_an_estimate(folder, models, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError(CPU_MEMORY)
 
@@ -189,7 +188,7 @@ def test_what_a_library_makes_of_ctrl_c_is_ctrl_c():
             sentence_of(error)
 
 
-def test_models_are_loaded_ahead_where_something_is_to_be_done(folder, ran, models, tmp_path, monkeypatch):  # noqa: F811
+def test_models_are_loaded_ahead_where_something_is_to_be_done(folder, ran, models, tmp_path, monkeypatch):
     begun = []
 
     @contextmanager

@@ -13,7 +13,7 @@ import torch
 
 from seedvr2_engine.video import SinkOptions, open_sink, open_source
 
-from .test_upscale import TINY_VAE, dit  # noqa: F401
+from .conftest import TINY_VAE
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX")
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def test_a_user_without_a_name_or_a_home():
 
 
 @posix
-def test_names_of_bytes_and_of_commands_on_an_ascii_terminal(dit, tmp_path):  # noqa: F811
+def test_names_of_bytes_and_of_commands_on_an_ascii_terminal(dit, tmp_path):
     source = os.fsencode(tmp_path) + b"/caf\xe9 [1080p] \x1b[2J\xe2\x80\xae.mkv"
     with open_sink(tmp_path / "a.mkv", width=32, height=24, options=SinkOptions(codec="ffv1")) as sink:
         sink.write(torch.rand(3, 24, 32))
@@ -88,7 +88,7 @@ finally:
 
 
 @posix
-def test_closed_standard_streams_are_nobodys_files(dit, tmp_path):  # noqa: F811
+def test_closed_standard_streams_are_nobodys_files(dit, tmp_path):
     """The first file that is opened would get their numbers, and what libraries print."""
     with open_sink(tmp_path / "a.mkv", width=32, height=24, options=SinkOptions(codec="ffv1")) as sink:
         sink.write(torch.rand(3, 24, 32))

@@ -1,8 +1,12 @@
+import shutil
 import sys
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+from ..conftest import GOLDEN
 from . import stub
+from .small_models import DIT_FILE, TEXT, VAE_FILE
 
 STUBBED = ("comfy_api", "comfy_api.latest", "comfy", "comfy.model_management", "comfy.utils", "comfy.model_patcher")
 
@@ -31,3 +35,11 @@ def nodes(comfyui):
     comfyui.management.current_loaded_models.clear()
     comfyui.bars.clear()
     return {node.NODE_ID: node for node in choose_nodes({})}
+
+
+@pytest.fixture(scope="module")
+def files(comfyui):
+    folder = comfyui.root / "models" / "SEEDVR2"
+    save_file({**load_file(GOLDEN / "dit_tiny_3b.safetensors"), "positive_conditioning": TEXT}, folder / DIT_FILE)
+    shutil.copy(GOLDEN / "vae_tiny.safetensors", folder / VAE_FILE)
+    return folder

@@ -3,51 +3,22 @@
 import copy
 import gc
 import logging
-import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from seedvr2_engine.engine.optimize_dit import DitReport
-from seedvr2_engine.errors import InvalidArgumentError, ModelFileError, SeedVR2Error
-from seedvr2_engine.loading import NANO_VAE, load_vae
-from seedvr2_engine.loading_dit import NANO_DIT, load_dit
+from seedvr2_engine.errors import InvalidArgumentError, SeedVR2Error
+from seedvr2_engine.loading import load_vae
+from seedvr2_engine.loading_dit import load_dit
 from seedvr2_engine.pipeline.options import UpscaleOptions
 from seedvr2_engine.pipeline.upscaler import Upscaler
 
 from ..conftest import GOLDEN
+from .small_models import DIT_FILE, TEXT, VAE_FILE, clip, dit_config, upscale, vae_config
 from .stub import InterruptedByUserError
 
-TEXT = torch.randn(7, 64, generator=torch.manual_seed(1))
-DIT_FILE = "small_dit.safetensors"
-VAE_FILE = "small_vae.safetensors"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def files(comfyui):
-    folder = comfyui.root / "models" / "SEEDVR2"
-    save_file({**load_file(GOLDEN / "dit_tiny_3b.safetensors"), "positive_conditioning": TEXT}, folder / DIT_FILE)
-    shutil.copy(GOLDEN / "vae_tiny.safetensors", folder / VAE_FILE)
-    return folder
-
-
-def clip(frames=6, height=20, width=28, channels=3):
-    return torch.rand(frames, height, width, channels, generator=torch.manual_seed(2))
-
-
-def dit_config(nodes, **inputs):
-    return nodes["SeedVR2LoadDiTModel"].execute(**{"model": DIT_FILE, "device": "cpu", **inputs}).args[0]
-
-
-def vae_config(nodes, **inputs):
-    return nodes["SeedVR2LoadVAEModel"].execute(**{"model": VAE_FILE, "device": "cpu", **inputs}).args[0]
-
-
-def upscale(nodes, image, dit=None, vae=None, **inputs):
-    inputs = {"seed": 3, "resolution": 32, "color_correction": "wavelet", **inputs}
-    node = nodes["SeedVR2VideoUpscaler"]
-    return node.execute(image=image, dit=dit or dit_config(nodes), vae=vae or vae_config(nodes), **inputs).args[0]
+pytestmark = pytest.mark.usefixtures("files")
 
 
 def test_frames_equal_the_pipelines_own(nodes):
@@ -161,18 +132,6 @@ def test_repeated_runs_keep_nothing(nodes):
     assert live_bytes() == live_bytes()
 
 
-def test_a_changed_file_is_a_changed_input(nodes, files):
-    node = nodes["SeedVR2LoadVAEModel"]
-    copy = files / "mine.safetensors"
-    shutil.copy(files / VAE_FILE, copy)
-    before = node.fingerprint_inputs(model=copy.name)
-    assert node.fingerprint_inputs(model=copy.name) == before
-    save_file({**load_file(copy)}, copy, metadata={"changed": "yes"})
-    assert node.fingerprint_inputs(model=copy.name) != before
-    assert node.fingerprint_inputs(model="ema_vae_fp16.safetensors") is None
-    copy.unlink()
-
-
 @pytest.mark.parametrize("after", [0, 3, 9, 20])
 def test_the_button_stops_within_a_frame(nodes, comfyui, after):
     dit, vae = dit_config(nodes), vae_config(nodes)
@@ -194,24 +153,6 @@ def test_progress_rises_to_the_end_with_pictures(nodes, comfyui):
     assert previews[0][1].size == (44, 32)
 
 
-def test_files_are_offered_by_what_they_hold(nodes, files, comfyui):
-    from seedvr2_engine.comfy.model_files import model_names
-
-    shared = comfyui.root / "models" / "vae"
-    (shared / "sub").mkdir(exist_ok=True)
-    shutil.copy(files / VAE_FILE, shared / "sub" / "another.safetensors")
-    save_file({"weight": torch.zeros(1)}, shared / "other_model.safetensors")
-    (files / "broken.gguf").write_bytes(b"GGUF")
-    names = model_names("vae")
-    assert VAE_FILE in names
-    assert "sub/another.safetensors" in names
-    assert "broken.gguf" in names
-    assert DIT_FILE not in names
-    assert "other_model.safetensors" not in names
-    assert DIT_FILE in model_names("dit")
-    assert vae_config(nodes, model="sub/another.safetensors")["is_gguf"] is False
-
-
 def test_encode_and_decode_give_the_clip_back(nodes):
     vae = vae_config(nodes, model="nano")
     image = torch.linspace(0, 1, 6 * 21 * 30 * 3).reshape(6, 21, 30, 3)
@@ -222,17 +163,6 @@ def test_encode_and_decode_give_the_clip_back(nodes):
     assert (restored - image).abs().mean() < 0.1
     single = nodes["SeedVR2VAEDecode"].execute(samples={"samples": latent["samples"][:, :, 0]}, vae=vae).args[0]
     assert single.shape == (1, 24, 32, 3)
-
-
-def test_converted_files_are_offered_and_load(nodes, files):
-    node = nodes["SeedVR2ConvertToGGUF"]
-    assert node.execute(model=VAE_FILE, type="F16").args == ("small_vae_f16.gguf",)
-    assert vae_config(nodes, model="small_vae_f16.gguf")["is_gguf"] is True
-    with pytest.raises(SeedVR2Error, match="expected no such file"):
-        node.execute(model=VAE_FILE, type="F16")
-    for name in ("../up", "a/b", "C:x", ".hidden", "a\\b", "nul", "x" * 300, "a\n", "\ud800", "a\0", "..\\up"):
-        with pytest.raises(InvalidArgumentError, match="plain name"):
-            node.execute(model=VAE_FILE, type="F16", file_name=name)
 
 
 @pytest.mark.parametrize(
@@ -253,68 +183,6 @@ def test_bad_settings_of_the_vae_loader_are_one_sentence(nodes, inputs, sentence
         vae_config(nodes, **inputs)
     assert "\n" not in str(caught.value)
     vae_config(nodes)
-
-
-def test_a_workflow_cannot_destroy_models(nodes, files):
-    """Converting with the name of a transformer, public or not, asked to overwrite."""
-    node = nodes["SeedVR2ConvertToGGUF"]
-    public, own = files / "seedvr2_ema_3b-Q4_K_M.gguf", files / "my_dit.gguf"
-    for path in (public, own):
-        shutil.copy(NANO_DIT, path)
-    try:
-        for path in (public, own):
-            for name in (path.name, path.stem):
-                with pytest.raises(SeedVR2Error, match=r"a name of your own|expected a VAE in GGUF"):
-                    node.execute(model=VAE_FILE, type="Q8_0", file_name=name, overwrite=True)
-            assert path.read_bytes() == NANO_DIT.read_bytes()
-        for name in (VAE_FILE, DIT_FILE):  # They get an ending of their own.
-            assert node.execute(model=VAE_FILE, type="Q8_0", file_name=name).args == (f"{name}.gguf",)
-        assert node.execute(model=VAE_FILE, type="F16", file_name=DIT_FILE, overwrite=True).args == (
-            f"{DIT_FILE}.gguf",
-        )
-    finally:
-        for path in (public, own, files / f"{VAE_FILE}.gguf", files / f"{DIT_FILE}.gguf"):
-            path.unlink(missing_ok=True)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("\\Users\\x", "C:x", "C:\\x.gguf", "..\\SEEDVR2\\small_vae.safetensors", "//server/share/x", "NUL", "\ud800"),
-        *("x" * 5000, "a\0b", "sub/" * 2000 + "x", "", ".", "\x1b[2J"),
-    ],
-)
-def test_names_that_leave_the_folders_are_refused_everywhere(nodes, name):
-    for node in ("SeedVR2LoadVAEModel", "SeedVR2LoadDiTModel"):
-        answer = nodes[node].validate_inputs(model=name, device="cpu")
-        assert "none of the offered files" in answer
-        assert len(answer) < 600
-        assert answer.isprintable()
-        with pytest.raises(ModelFileError, match="none of the offered files"):
-            nodes[node].execute(model=name, device="cpu")
-        assert nodes[node].fingerprint_inputs(model=name) is None
-
-
-def test_a_link_inside_the_folder_and_a_name_from_windows_load(nodes, files, tmp_path):
-    elsewhere = tmp_path / "vae.safetensors"
-    shutil.copy(files / VAE_FILE, elsewhere)
-    (files / "link.safetensors").symlink_to(elsewhere)
-    try:
-        assert vae_config(nodes, model="link.safetensors")["model_name"] == "link.safetensors"
-    finally:
-        (files / "link.safetensors").unlink()
-
-
-def test_a_conversion_that_was_killed_is_not_offered(nodes, files):
-    left = files / ".seedvr2-x"
-    left.mkdir()
-    shutil.copy(NANO_VAE, left / "converting.gguf")
-    try:
-        options = nodes["SeedVR2LoadVAEModel"].define_schema().inputs[0].options["options"]
-        assert VAE_FILE in options
-        assert not any("seedvr2-" in name for name in options)
-    finally:
-        shutil.rmtree(left)
 
 
 def test_frames_that_are_not_finite_become_something(nodes):
@@ -380,34 +248,6 @@ def test_what_is_connected_must_be_a_model(nodes):
         nodes["SeedVR2VAEDecode"].execute(samples={"samples": torch.zeros(1, 16, 1, 2, 2)}, vae=None)
     with pytest.raises(InvalidArgumentError, match="expected a floating-point batch"):
         nodes["SeedVR2VAEEncode"].execute(image=None, vae=vae_config(nodes))
-
-
-def test_damaged_and_missing_public_files(nodes, files, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelFileError, match="HF_HUB_OFFLINE"):
-        vae_config(nodes, model="ema_vae_fp16.safetensors")
-    damaged = files / "ema_vae_fp16.safetensors"
-    shutil.copy(files / VAE_FILE, damaged)
-    try:
-        with pytest.raises(ModelFileError, match="the download is damaged or"):
-            vae_config(nodes, model=damaged.name)
-    finally:
-        damaged.unlink()
-    cut = files / "seedvr2_ema_3b-Q8_0.gguf"
-    cut.write_bytes(b"GGUF")
-    try:
-        with pytest.raises(ModelFileError, match="expected the public file of 3,660,613,984 bytes, found 4 bytes"):
-            dit_config(nodes, model=cut.name)
-    finally:
-        cut.unlink()
-
-
-def test_workflows_of_other_machines_validate(nodes):
-    for name, model in (("SeedVR2LoadVAEModel", "ema_vae_fp16.safetensors"), ("SeedVR2LoadDiTModel", DIT_FILE)):
-        node = nodes[name]
-        assert node.validate_inputs(model=model, device="cuda:0", offload_device="cuda:1") is True
-        assert "none of the offered" in node.validate_inputs(model="missing.gguf", device="cpu")
-        assert "device" in node.validate_inputs(model=model, device="toaster")
 
 
 def test_compile_settings_are_taken_and_not_needed(nodes, caplog):

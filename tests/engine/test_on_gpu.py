@@ -68,7 +68,7 @@ def test_global_switches_are_as_they_were():
 
 def test_the_accuracy_check_repairs_an_outlier():
     vae = load_vae("nano", device=CUDA, dtype=torch.float16)
-    healthy = optimize_3d_vae_for_blackwell(vae, min_psnr_db=1.0).report.guard
+    healthy = optimize_3d_vae_for_blackwell(vae, min_psnr_db=1.0).report.accuracy
     resnet = vae.decoder.up_blocks[3].resnets[2]
     # As large as FP16 bears: the plain model itself overflows at 65504.
     resnet.norm1.weight[3] *= 4e3
@@ -76,19 +76,19 @@ def test_the_accuracy_check_repairs_an_outlier():
     resnet.conv1.weight[:, 3] = (resnet.conv1.weight[:, 3].float() / 4e3).half()
     limit = healthy.psnr_db - 1
     served = optimize_3d_vae_for_blackwell(vae, min_psnr_db=limit)
-    assert served.report.guard.before_db < limit
-    assert served.report.guard.psnr_db >= limit
-    assert served.report.guard.kept[0].name == "decoder.up_blocks.3.resnets.2.conv1"
-    assert "decoder.up_blocks.3.resnets.2.conv1" in served.report.layers.kept_high
+    assert served.report.accuracy.before_db < limit
+    assert served.report.accuracy.psnr_db >= limit
+    assert served.report.accuracy.kept[0].name == "decoder.up_blocks.3.resnets.2.conv1"
+    assert "decoder.up_blocks.3.resnets.2.conv1" in served.report.layers.kept_in_16_bits
 
 
 def test_the_choice_is_cached_by_the_weights():
     vae = load_vae("nano", device=CUDA, dtype=torch.float16)
     spec = device_spec(CUDA)
     format = choose_precision("auto", spec).format
-    first = optimize_3d_vae_for_blackwell(vae).report.guard
+    first = optimize_3d_vae_for_blackwell(vae).report.accuracy
     assert cache_path(vae, QuantRecipe(format), spec.sm).exists()
-    second = optimize_3d_vae_for_blackwell(vae).report.guard
+    second = optimize_3d_vae_for_blackwell(vae).report.accuracy
     assert second.from_cache
     assert second.kept == first.kept
 

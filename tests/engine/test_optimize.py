@@ -182,7 +182,7 @@ def test_the_report_counts(vae):
     # Decoder: 28 in resnets, 3 upsamplers, both ends, 2 of the attention. Encoder: 20 + 3 + 2 + 2.
     assert report.layers.total == 35 + 27
     assert report.layers.by_format == {"fp16": 8, "fp8": 54}
-    assert set(report.layers.kept_high) >= {"decoder.conv_in", "decoder.conv_out", "encoder.conv_in"}
+    assert set(report.layers.kept_in_16_bits) >= {"decoder.conv_in", "decoder.conv_out", "encoder.conv_in"}
     assert "54 of 62 convolutions" in report.text()
     assert "all 62 convolutions" in report.text()
     assert "[HOPPER_ENGINE] FP8 on H200 (sm_90)" in report.text()
@@ -197,13 +197,13 @@ def test_the_accuracy_check_speaks_in_the_report(vae, monkeypatch, caplog):
     monkeypatch.setattr(check, "sample_clips", lambda: small)
     served = serve(vae, min_psnr_db=47.0)
     report = served.report
-    assert report.guard.psnr_db >= 47.0
-    kept = [layer.name for layer in report.guard.kept]
+    assert report.accuracy.psnr_db >= 47.0
+    kept = [layer.name for layer in report.accuracy.kept]
     assert kept
-    assert all(report.layers.kept_high[name].startswith("the accuracy check keeps it") for name in kept)
+    assert all(report.layers.kept_in_16_bits[name].startswith("the accuracy check keeps it") for name in kept)
     assert report.layers.by_format["fp16"] == 8 + len(kept)
     assert "in 16 bits, because 8 would leave" in caplog.text
-    assert f"Accuracy: decodes within {report.guard.psnr_db:.1f} dB" in report.text()
+    assert f"Accuracy: decodes within {report.accuracy.psnr_db:.1f} dB" in report.text()
 
 
 def test_the_accuracy_check_is_given_the_limit_and_the_costs(vae, monkeypatch):
@@ -225,7 +225,7 @@ def test_the_accuracy_check_is_given_the_limit_and_the_costs(vae, monkeypatch):
 def test_formats_of_16_bits_are_not_checked(vae, monkeypatch, precision):
     monkeypatch.setattr(optimize, "check_accuracy", None)
     served = serve(vae, precision=precision, min_psnr_db=DEFAULT_MIN_PSNR_DB)
-    assert served.report.guard is None
+    assert served.report.accuracy is None
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp8"])

@@ -129,8 +129,8 @@ def _load(vae: str, device: torch.device, dtype: torch.dtype, precision: str, vr
     served = optimize_3d_vae_for_blackwell(model, device=device, precision=precision, vram_gb=vram_gb, verbose=False)
     report = served.report
     err.print(f"VAE engine: {report.precision} on {report.device} ({report.reason})", markup=False)
-    if report.guard is not None:
-        err.print(f"VAE engine: {report.guard.describe()}", markup=False)
+    if report.accuracy is not None:
+        err.print(f"VAE engine: {report.accuracy.describe()}", markup=False)
     return served
 
 

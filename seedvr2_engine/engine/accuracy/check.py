@@ -18,6 +18,7 @@ from torch import Tensor
 from ...models.vae.model import VideoVAE
 from ...quality.metrics import decibel
 from ...quant import QuantRecipe
+from .limits import HEADROOM, allowed_error, describe_kept
 from .sample_clips import sample_clips
 from .sensitivity import decoder_layers, layer_errors, mean_squared_error, picture
 
@@ -27,9 +28,6 @@ DEFAULT_MIN_PSNR_DB = 51.5
 """The check's clips may differ from the plain model's by this much at most, which is meant to leave 50 dB for others in
 FP8 and 48 in INT8. Measured at a limit of 50: text came out 1.3 dB below the check's clips in FP8 (a VAE of the public
 widths), a dark scene 2.7 dB in INT8 (nano)."""
-
-_HEADROOM = 0.8
-"""Share of the allowed error that the layers left in 8 bits may use by prediction."""
 
 
 class Decodes(Protocol):
@@ -84,10 +82,7 @@ class AccuracyResult:
         """One line for people."""
         line = f"decodes within {self.psnr_db:.1f} dB of the plain model (limit {self.min_psnr_db:g} dB"
         line += ", measured in an earlier run)" if self.from_cache else f", measured in {self.seconds:.1f} s)"
-        if self.kept:
-            names = ", ".join(layer.name for layer in self.kept)
-            line += f"; {self.before_db:.1f} dB before these were kept in 16 bits: {names}"
-        return line
+        return line + describe_kept(self.before_db, (layer.name for layer in self.kept))
 
 
 def check_accuracy(
@@ -129,12 +124,12 @@ def check_accuracy(
     found = errors(engine)
     measured = before = max(found)
     kept: list[KeptLayer] = []
-    allowed = 10 ** (-min_psnr_db / 10)
+    allowed = allowed_error(min_psnr_db)
     if measured > allowed and recipe.is_quantized:
         names = [name for name in decoder_layers(vae.decoder) if recipe.layer_precision(name)[0] == recipe.precision]
         worst = found.index(measured)
         left = layer_errors(vae, latent[worst : worst + 1], names, recipe, paired=paired, maxima=maxima)
-        budget = _HEADROOM * allowed
+        budget = HEADROOM * allowed
         while measured > allowed and left:
             for name in _to_keep(left, costs or dict.fromkeys(left, 1.0), budget):
                 kept.append(KeptLayer(name, decibel(left.pop(name))))
@@ -142,7 +137,7 @@ def check_accuracy(
             measured = max(errors(engine))
             # The engine errs more than the layers' figures say, above all where an outlier costs it more than the model
             # of it. How much more is known now.
-            budget = sum(left.values()) * _HEADROOM * allowed / max(measured, allowed)
+            budget = sum(left.values()) * HEADROOM * allowed / max(measured, allowed)
         kept.sort(key=lambda layer: layer.psnr_db)
     seconds = round(time.monotonic() - began, 2)
     return AccuracyResult(min_psnr_db, decibel(before), decibel(measured), tuple(kept), seconds), engine

@@ -26,12 +26,11 @@ from ...models.precision import exact_float32
 from ...quality.metrics import decibel
 from ...quant.rotation import rotate
 from ..dit.quantized import MATRICES, BlockFormat, Matrix, dequantize, matrix_of, quantize
+from .limits import HEADROOM, allowed_error, describe_kept
 from .sensitivity import mean_squared_error, picture
 
 DEFAULT_MIN_PSNR_DB = 50.0
 """The decoded picture of the check's clips may differ from that of 16 bits by this much at most."""
-_HEADROOM = 0.8
-"""Share of the allowed error that the matrices left in 8 bits may use by prediction."""
 
 Decode = Callable[[Tensor], Tensor]
 """Latents (T, h, w, 16), as the transformer gives them -> pictures (1, 3, 4T-3, 8h, 8w) in [-1, 1]."""
@@ -92,10 +91,7 @@ class DitCheck:
             f"decoded within {self.psnr_db:.1f} dB of 16 bits "
             f"(limit {self.min_psnr_db:g} dB, measured in {self.seconds:.1f} s)"
         )
-        if self.kept:
-            names = ", ".join(kept.name for kept in self.kept)
-            line += f"; {self.before_db:.1f} dB before these were kept in 16 bits: {names}"
-        return line
+        return line + describe_kept(self.before_db, (kept.name for kept in self.kept))
 
 
 def check_dit(
@@ -124,7 +120,7 @@ def check_dit(
     model = build(formats)
     found = errors(model)
     measured = before = max(found)
-    allowed = 10 ** (-min_psnr_db / 10)
+    allowed = allowed_error(min_psnr_db)
     kept: list[MatrixError] = []
     if measured > allowed:
         left = sorted(matrix_errors(dit, format, samples[found.index(measured)]), key=lambda e: e.error)
@@ -135,7 +131,7 @@ def check_dit(
                 worst = left.pop()
                 kept.append(worst)
                 formats[worst.layer] = replace(formats[worst.layer], **{worst.matrix: None})
-                if unit * sum(e.error for e in left) <= _HEADROOM * allowed:
+                if unit * sum(e.error for e in left) <= HEADROOM * allowed:
                     break
             model = build(formats)
             measured = max(errors(model))
@@ -159,9 +155,9 @@ def matrix_errors(dit: NaDiT, format: str, sample: Sample, *, rotation: int = 0)
         tokens = dit.vid_in.proj(patches.index_select(0, geometry.layouts[0].order))
         text = conditioning.text
         for layer, block in enumerate(dit.loaded_blocks()):
-            hop = geometry.hops[layer % 2]
-            if layer > 0 and hop is not None:
-                tokens = tokens.index_select(0, hop)
+            permutation = geometry.permutations[layer % 2]
+            if layer > 0 and permutation is not None:
+                tokens = tokens.index_select(0, permutation)
             through = tokens, text, conditioning.blocks[layer], geometry
             for matrix in MATRICES:
                 results = []

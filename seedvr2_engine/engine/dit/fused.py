@@ -21,7 +21,7 @@ from ...models.dit.rope import RopeRounding
 from ...models.precision import exact_float32
 from .backend import TokenBackend, triton_tokens
 from .graphs import VelocityGraphs
-from .layers import Walk, joined_rows
+from .layers import ForwardPass, joined_rows
 from .quantized import BlockFormat
 from .streamed import StreamedDiT
 from .tables import JointTables, Recent, joint_tables
@@ -124,9 +124,9 @@ class FusedDiT(NaDiT):
 
     def _velocity(self, clips: Tensor, geometry: Geometry, conditioning: Conditioning) -> Tensor:
         with exact_float32():
-            walk = self._walk(geometry, conditioning)
-            # Nobody but the walk holds the tokens, so that it can let go of them.
-            out = self.vid_out.proj(walk.through(self._tokens(clips, geometry, conditioning), self.loaded_blocks()))
+            forward = self._forward_pass(geometry, conditioning)
+            # Nobody but the pass holds the tokens, so that it can let go of them.
+            out = self.vid_out.proj(forward.run(self._tokens(clips, geometry, conditioning), self.loaded_blocks()))
             return self.vid_out.positions(out, geometry.shape)
 
     def _tokens(self, clips: Tensor, geometry: Geometry, conditioning: Conditioning) -> Tensor:
@@ -137,13 +137,13 @@ class FusedDiT(NaDiT):
         tokens[video_rows:].view(len(clips), *text.shape).copy_(text)
         return tokens
 
-    def _walk(self, geometry: Geometry, conditioning: Conditioning) -> Walk:
+    def _forward_pass(self, geometry: Geometry, conditioning: Conditioning) -> ForwardPass:
         config = None if isinstance(self.windows, Refusal) or geometry.attention == "sdpa" else self.windows
         head = None
         if conditioning.head is not None:
             shift, scale = conditioning.head
             head = scale * self.vid_out_norm.weight.float(), shift
-        return Walk(
+        return ForwardPass(
             self.config,
             conditioning,
             self._tables.get(

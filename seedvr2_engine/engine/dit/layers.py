@@ -31,7 +31,7 @@ MLP_ROWS = 32768
 
 
 @dataclass(frozen=True)
-class Walk:
+class ForwardPass:
     """One run through all layers."""
 
     config: DiTConfig
@@ -48,7 +48,7 @@ class Walk:
     attention_format: str | None = None
     """Of queries and keys where attention is computed in 8 bits; its values are FP8 then."""
 
-    def through(self, tokens: Tensor, blocks: Iterable[Block]) -> Tensor:
+    def run(self, tokens: Tensor, blocks: Iterable[Block]) -> Tensor:
         """Pass tokens (video rows in raster order, then text; width), which are overwritten.
 
         Returns what the head takes, (video rows, width).

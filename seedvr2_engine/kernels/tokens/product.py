@@ -2,6 +2,10 @@
 
 import triton
 import triton.language as tl
+from torch import Tensor
+
+from ..configs import ProductConfig
+from ..conv.conv3d import describe
 
 
 @triton.jit
@@ -46,3 +50,11 @@ def store_tile(
         value += tl.load(bias + c, mask=c < columns, other=0.0).to(tl.float32)[None, :]
     at = r.to(tl.int64)[:, None] * columns + c[None, :]
     tl.store(out + at, value.to(out.dtype.element_ty), mask=(r < rows)[:, None] & (c < columns)[None, :])
+
+
+def operands(x: Tensor, weight: Tensor, config: ProductConfig, packed: int = 1) -> tuple[object, object]:
+    """The two matrices as a kernel takes them, descriptors where it loads through them; `packed` numbers in a byte."""
+    if not config.uses_tma:
+        return x, weight
+    depth = config.block_k // packed
+    return describe(x, [config.block_m, depth]), describe(weight, [config.block_n, depth])

@@ -6,9 +6,8 @@ from torch import Tensor
 
 from ...quant.quantize import BlockScaledTensor
 from ..configs import ProductConfig
-from ..conv.conv3d import describe
 from ..launch import launch
-from .product import load_tile, store_tile, tile_of
+from .product import load_tile, operands, store_tile, tile_of
 
 
 @triton.jit
@@ -59,16 +58,10 @@ def multiply(
     rows, depth = x.data.shape
     columns = len(weight.data)
     grid = (triton.cdiv(rows, config.block_m) * triton.cdiv(columns, config.block_n),)
-    operands: tuple[object, ...] = x.data, weight.data
-    if config.uses_tma:
-        blocks = config.block_m, config.block_n
-        operands = tuple(
-            describe(tensor.data, [block, config.block_k // packed])
-            for tensor, block in zip((x, weight), blocks, strict=True)
-        )
     launch(
         product_blocks_kernel, grid,
-        *operands, x.blocks, weight.blocks, x.scale, weight.scale, bias, out, rows, columns, DEPTH=depth * packed,
+        *operands(x.data, weight.data, config, packed), x.blocks, weight.blocks, x.scale, weight.scale, bias, out, rows,
+        columns, DEPTH=depth * packed,
         BLOCK_M=config.block_m, BLOCK_N=config.block_n, BLOCK_K=config.block_k, GROUP=config.group, FP4=is_fp4,
         ADDS=bias is not None, TMA=config.uses_tma, num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip

@@ -31,7 +31,7 @@ class Geometry:
     """The rotations of the video tokens in each layout's window order."""
     text_rotation: Rotation | None
     """The rotation of the text tokens, clip after clip, if text is rotated."""
-    hops: tuple[Tensor | None, Tensor | None]
+    permutations: tuple[Tensor | None, Tensor | None]
     """Row numbers that bring tokens from the other layout's order into each layout's; None if the orders agree."""
     restore: Tensor
     """Row numbers that bring tokens from the last layer's order back into raster order."""
@@ -86,7 +86,7 @@ def plan_geometry(config: DiTConfig, shape: LatentShape, text_tokens: int, execu
         layouts=(regular.to(device), shifted_layout.to(device)),
         rotations=(rotations[0], rotations[1]),
         text_rotation=None if text_rotation is None else _placed(text_rotation, device),
-        hops=(
+        permutations=(
             None if same else ranks[1][regular.order].to(device),
             None if same else ranks[0][shifted_layout.order].to(device),
         ),

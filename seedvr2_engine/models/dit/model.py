@@ -190,9 +190,9 @@ class NaDiT(nn.Module):
             tokens = self.vid_in.proj(patches.index_select(0, geometry.layouts[0].order))
             text = conditioning.text.repeat(len(clips), 1)
             for layer, block in enumerate(self.loaded_blocks()):
-                hop = geometry.hops[layer % 2]
-                if layer > 0 and hop is not None:
-                    tokens = tokens.index_select(0, hop)
+                permutation = geometry.permutations[layer % 2]
+                if layer > 0 and permutation is not None:
+                    tokens = tokens.index_select(0, permutation)
                 tokens, text = block(tokens, text, conditioning.blocks[layer], geometry)
             patches = self.vid_out.proj(self._before_head(tokens, conditioning))
             out = self.vid_out.positions(patches.index_select(0, geometry.restore), geometry.shape)

@@ -38,7 +38,7 @@ def predict_ends(noisy: Tensor, velocity: Tensor, timestep: float) -> tuple[Tens
 
 
 def sample(velocity: Velocity, noise: Tensor, steps: int = 1) -> Tensor:
-    """Walk from noise to the clean latent by Euler steps, in the dtype of `noise`.
+    """Go from noise to the clean latent by Euler steps, in the dtype of `noise`.
 
     With one step, as the released models are meant, the model is called once and the result is noise - velocity.
     """

@@ -26,7 +26,7 @@ from .encoder_plan import EncoderPlan
 from .hdr_output import metadata_template
 from .options import SinkOptions
 from .output_plan import plan_output
-from .partial import PartialWriter, write_errors
+from .partial import PartialWriter, discard, write_errors
 from .sink import FrameSink, Written
 
 DEFAULT_RATE = Fraction(24)
@@ -201,13 +201,7 @@ class VideoSink(FrameSink):
                 step()
 
     def _discard(self) -> None:
-        output = getattr(self, "_output", None)
-        if output is not None:
-            # A full disk fails the trailer too; the file is on its way out.
-            with suppress(OSError, av.FFmpegError):
-                output.close()
-        with suppress(OSError):
-            self._file.discard()
+        discard(getattr(self, "_output", None), self._file)
 
     def _release(self) -> None:
         if self._side is not None:

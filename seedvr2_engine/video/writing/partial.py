@@ -26,6 +26,15 @@ def write_errors(target: Path) -> Iterator[None]:
         raise OutputError(system_sentence(target, error)) from error
 
 
+def discard(output: av.container.OutputContainer | None, file: PartialFile) -> None:
+    """Close and remove a file that is not wanted, if FFmpeg has it at all; a full disk fails its trailer, too."""
+    if output is not None:
+        with suppress(OSError, av.FFmpegError):
+            output.close()
+    with suppress(OSError):
+        file.discard()
+
+
 # How a box of MP4 (type behind its size) and an element of Matroska begin, which are whole or worth nothing.
 _FRAGMENT, _BOXES = b"moof", (b"styp", b"moof", b"moov", b"mdat", b"mfra")
 _CLUSTER, _ELEMENTS = b"\x1f\x43\xb6\x75", (b"\x1f\x43\xb6\x75", b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67")

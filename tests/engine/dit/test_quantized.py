@@ -250,7 +250,7 @@ def test_matrices_are_judged_on_what_their_blocks_get_in_the_model():
     dit, seen = build("3b"), {}
     # Eight latent frames, whose windows of odd layers begin elsewhere.
     sample = Sample(torch.randn(8, 12, 12, 16, generator=torch.Generator().manual_seed(3)), SAMPLE.text)
-    assert all(hop is not None for hop in dit.geometry((8, 12, 12), len(sample.text)).hops)
+    assert all(permutation is not None for permutation in dit.geometry((8, 12, 12), len(sample.text)).permutations)
 
     def inputs_of(run):
         handles = [

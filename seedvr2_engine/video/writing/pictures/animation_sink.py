@@ -18,7 +18,7 @@ from ...info import SourceInfo
 from ...planes import encode_frame
 from ...profiles import name_of, tags_of
 from ..options import SinkOptions
-from ..partial import PartialWriter, write_errors
+from ..partial import PartialWriter, discard, write_errors
 from ..sink import FrameSink, Written
 from .kinds import ANIMATIONS
 
@@ -165,12 +165,7 @@ class AnimationSink(FrameSink):
             with suppress(Exception):
                 self._close()
             return self._file.keep()
-        output = getattr(self, "_output", None)
-        if output is not None:
-            with suppress(OSError, av.FFmpegError):
-                output.close()
-        with suppress(OSError):
-            self._file.discard()
+        discard(getattr(self, "_output", None), self._file)
         return None
 
 
