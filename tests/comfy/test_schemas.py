@@ -155,7 +155,8 @@ def test_the_repository_is_a_custom_node_folder(comfyui):
     finally:
         for loaded in [loaded for loaded in sys.modules if loaded.startswith(name)]:
             del sys.modules[loaded]
-    assert set(ids) == {*PUBLIC_INPUTS, "SeedVR2VAEEncode", "SeedVR2VAEDecode", "SeedVR2ConvertToGGUF"}
+    own = {"SeedVR2VAEEncode", "SeedVR2VAEDecode", "SeedVR2ConvertToGGUF", "SeedVR2EngineVAE"}
+    assert set(ids) == {*PUBLIC_INPUTS, *own}
     assert (ROOT / module.WEB_DIRECTORY).is_dir()
 
 
