@@ -1,9 +1,9 @@
 """ComfyUI's own SeedVR2 VAE against the same object behind Engine VAE.
 
-`python -m benchmarks.comfy_native --core FOLDER`, a checkout of ComfyUI with SeedVR2 of its own; nothing is fetched. What
-it needs beside PyTorch, safetensors and this package is printed by `--wheels`. Weights are random ones at the public widths
-unless `--vae` names a file. Accuracy is PSNR against ComfyUI's own class in FP32, in the same process; none where the two
-are equal. Without a GPU it runs on the CPU, for trying at a small size, and prints no memory.
+`python -m benchmarks.comfy_native --core FOLDER`, a checkout of ComfyUI with SeedVR2 of its own; nothing is fetched.
+What it needs beside PyTorch, safetensors and this package is printed by `--wheels`. Weights are random ones at the
+public widths unless `--vae` names a file. Accuracy is PSNR against ComfyUI's own class in FP32, in the same process;
+none where the two are equal. Without a GPU it runs on the CPU, for trying at a small size, and prints no memory.
 """
 
 import argparse

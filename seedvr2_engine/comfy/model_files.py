@@ -25,6 +25,8 @@ OnBytes = Callable[[int, int], None]
 
 DEFAULT_VAE = "ema_vae_fp16.safetensors"
 DEFAULT_DIT = "seedvr2_ema_3b_fp8_e4m3fn.safetensors"
+DEFAULT_NATIVE_DIT = "seedvr2_3b_int8_convrot.safetensors"
+"""The transformer of ComfyUI's own workflows."""
 NANO = "nano"
 """The small models that come with the package."""
 

@@ -7,8 +7,9 @@ from comfy_api.latest import io
 from ...errors import InvalidArgumentError
 from ...plan.choices import PRECISION_CHOICES
 from ..loader_nodes import CATEGORY
-from ..model_files import check_model, identity_of, model_names
+from ..model_files import DEFAULT_NATIVE_DIT, check_model, identity_of, model_names
 from ..progress import NodeProgress
+from .transformer import accelerate_model
 from .vae_object import Choices, accelerate, from_file
 
 CONNECTED = "connected"
@@ -79,3 +80,48 @@ class EngineVAE(io.ComfyNode):
                 "vae: expected a connected VAE, found none; connect Load VAE, or choose a file as `model`."
             )
         return io.NodeOutput(accelerate(vae, choices))
+
+
+class EngineModel(io.ComfyNode):
+    """SeedVR2 Engine Model."""
+
+    NODE_ID = "SeedVR2EngineModel"
+    NAME = "SeedVR2 Engine Model"
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """A model, and the file with the weights that take its place."""
+        return io.Schema(
+            node_id=cls.NODE_ID,
+            display_name=cls.NAME,
+            category=CATEGORY,
+            description=(
+                "Samples ComfyUI's own SeedVR2 with this pack's transformer: put it between Load Diffusion Model and "
+                "KSampler."
+            ),
+            inputs=[
+                io.Model.Input("model", tooltip="Of Load Diffusion Model, with a SeedVR2 transformer."),
+                io.Combo.Input(
+                    "file",
+                    options=model_names("dit"),
+                    default=DEFAULT_NATIVE_DIT,
+                    tooltip="The weights that are used, of any format; computed in 16 bits.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="MODEL", tooltip="For SeedVR2 Conditioning and KSampler.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        """A name that cannot be meant is refused before anything runs."""
+        return check_model(file, "dit") or True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str, **_: Any) -> Any:
+        """A file that changed is a changed input."""
+        return identity_of(file, "dit")
+
+    @classmethod
+    def execute(cls, model: Any, file: str) -> io.NodeOutput:
+        """Hand on a MODEL; the weights are loaded when it is first sampled."""
+        return io.NodeOutput(accelerate_model(model, file, NodeProgress(1).on_bytes))
