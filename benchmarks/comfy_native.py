@@ -135,9 +135,13 @@ def main() -> None:
     tile, overlap = map(int, arguments.tile.split("/"))
     state = weights_of(arguments.vae)
     frames = clip(arguments.frames, height, width)
+    # FP32 means FP32 here; what is measured afterwards runs with ComfyUI's own switches.
+    switches = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     exact = comfy.sd.VAE(sd=dict(state), dtype=torch.float32)
     latent = exact.encode(frames)
     expected = {name: job() for name, job in jobs_of(exact, frames, latent, tile, overlap).items()}
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = switches
     del exact
     management.unload_all_models()
     native = comfy.sd.VAE(sd=dict(state))

@@ -27,6 +27,7 @@ class NativeModel:
         return self.plain.encode(x[:, :, :frames]).squeeze(2)
 
     def comfy_format_encoded(self, samples):
+        self.calls.append("format")
         return (samples.unsqueeze(2) if samples.ndim == 4 else samples) * SCALE
 
     def decode_output_shape(self, shape):
