@@ -10,7 +10,7 @@ from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.loading_dit import load_dit
 from seedvr2_engine.models.dit.sampler import dit_input
 
-from ..conftest import GOLDEN
+from ...conftest import GOLDEN
 
 FILE = "native_dit.safetensors"
 TEXT = torch.randn(7, 64, generator=torch.manual_seed(1))

@@ -14,9 +14,9 @@ from seedvr2_engine.errors import DeviceMemoryError, InvalidArgumentError
 from seedvr2_engine.loading import load_vae
 from seedvr2_engine.plan.gpus import find_gpu
 
-from ..conftest import GOLDEN
+from ...conftest import GOLDEN
+from ..stub import InterruptedByUserError
 from .native_stub import NativeModel, NativeVAE
-from .stub import InterruptedByUserError
 
 CPU = torch.device("cpu")
 TINY = GOLDEN / "vae_tiny.safetensors"

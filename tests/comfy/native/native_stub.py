@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from .stub import ModelPatcher
+from ..stub import ModelPatcher
 
 SCALE = 0.9152
 

@@ -6,7 +6,7 @@ import torch
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.loading import load_vae
 
-from ..conftest import GOLDEN
+from ...conftest import GOLDEN
 
 TINY = GOLDEN / "vae_tiny.safetensors"
 
