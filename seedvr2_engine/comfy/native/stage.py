@@ -213,18 +213,20 @@ class EngineStage:
         built = self.vae.resident.built
         if self.device.type == "cuda" and (built is None or built.is_engine):
             recipe = QuantRecipe("fp16") if built is None or built.engine is None else built.engine.recipe
-            return _planned_bytes(self.vae, recipe.precision, part, size)
+            return _planned_bytes(self.vae.config, self.device, recipe.precision, part, size)
         channels = max(self.vae.config.block_out_channels[:2])
         slice_frames = self.temporal_downsample_factor + 1
         return int(PLAIN_VAE_COPIES * dtype.itemsize * channels * slice_frames * size[0] * size[1])
 
 
 @lru_cache(maxsize=64)
-def _planned_bytes(vae: ManagedVAE, precision: Precision, part: Part, size: tuple[int, int]) -> int:
-    """What the engine takes beside its weights, given the whole GPU."""
-    spec = device_spec(vae.device)
+def _planned_bytes(
+    config: VAEConfig, device: torch.device, precision: Precision, part: Part, size: tuple[int, int]
+) -> int:
+    """What the engine takes beside its weights, given the whole GPU. No model is kept in the cache's keys."""
+    spec = device_spec(device)
     budget = memory_budget_bytes(spec, None)
-    plan = compile_vae_plan(vae.config, QuantRecipe(precision), spec, VAEShape(part, *size, None), budget)
+    plan = compile_vae_plan(config, QuantRecipe(precision), spec, VAEShape(part, *size, None), budget)
     return max(1, plan.memory.peak - plan.memory.weights)
 
 
