@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from .checkpoint.base import Checkpoint
 from .checkpoint.detect import load_vae_tensors
 from .checkpoint.opening import open_checkpoint
 from .device import as_device
@@ -24,12 +25,19 @@ def load_vae(path: str | Path, *, device: str | torch.device = "cpu", dtype: tor
     `device` may be `"auto"`: the first CUDA GPU, or else the CPU.
     Raises ModelFileError if there is no such file, CheckpointError if it is not a complete, finite SeedVR2 VAE.
     """
+    with open_checkpoint(NANO_VAE if str(path) == "nano" else path) as checkpoint:
+        return build_vae(checkpoint, device=device, dtype=dtype)
+
+
+def build_vae(
+    checkpoint: Checkpoint, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> VideoVAE:
+    """The VAE of an open checkpoint; as `load_vae`."""
     dtype = torch.float32 if dtype is None else dtype
     if dtype not in _COMPUTE_DTYPES:
         raise InvalidArgumentError(f"dtype: expected torch.float32, float16, bfloat16 or float64, got {dtype!r}.")
     device = as_device(device)
-    with open_checkpoint(NANO_VAE if str(path) == "nano" else path) as checkpoint:
-        config, tensors = load_vae_tensors(checkpoint, dtype)
+    config, tensors = load_vae_tensors(checkpoint, dtype)
     # On the meta device nothing is allocated or initialised before the file's own tensors take their places.
     with torch.device("meta"):
         vae = VideoVAE(config)

@@ -10,13 +10,14 @@ from comfy_api.latest import ComfyExtension, io
 
 from .latent_nodes import ConvertToGGUF, VAEDecode, VAEEncode
 from .loader_nodes import LoadDiT, LoadVAE, TorchCompileSettings
+from .native.nodes import EngineModel, EngineVAE
 from .upscaler_node import VideoUpscaler
 
 log = logging.getLogger(__name__)
 
 SHARED_NODES = (VideoUpscaler, LoadDiT, LoadVAE, TorchCompileSettings)
 """Nodes whose ids the public pack has too."""
-OWN_NODES = (VAEEncode, VAEDecode, ConvertToGGUF)
+OWN_NODES = (VAEEncode, VAEDecode, ConvertToGGUF, EngineVAE, EngineModel)
 
 _PUBLIC_PACK = frozenset({"seedvr2_videoupscaler", "comfyui-seedvr2_videoupscaler"})
 """Folders that it is installed in, by its registry and by git."""

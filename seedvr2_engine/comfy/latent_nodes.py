@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..checkpoint.convert import WRITABLE_TYPES, convert_to_gguf
 from ..checkpoint.locating.names import is_plain_name
 from ..checkpoint.quoting import quoted
 from ..errors import InvalidArgumentError, OutputError
+from ..models.vae.config import VAEConfig
 from ..pipeline.reconstruct import filled_frames, from_model_range
 from ..pipeline.to_host import staged
 from .loader_nodes import CATEGORY, VaeSocket
@@ -30,7 +32,19 @@ _STAGED_FRAMES = 8
 """Pictures on their way from the GPU: two steps of the decoder."""
 
 SOURCE_KEY = "seedvr2_source"
-"""Where a LATENT keeps (frames, height, width) of the IMAGE that it came from."""
+"""Where a LATENT keeps (frames, height, width) of each clip of the IMAGE that it came from."""
+SCALING_KEY = "seedvr2_scaling"
+"""Where it keeps what the posterior's mean was multiplied by. Latents of this pack's older releases have a source and
+no scaling: they are the mean itself. Others, of ComfyUI or from a file, have neither."""
+SCALINGS = ("auto", "native", "unscaled")
+FILL_PX = 16
+"""Pictures are filled up to multiples of it: ComfyUI's transformer joins cells two by two."""
+
+
+_SCALING_TIP = (
+    "auto: as the latents say, and native if they say nothing. unscaled: for latents that an older release of this "
+    "pack has saved to a file."
+)
 
 
 class VAEEncode(io.ComfyNode):
@@ -46,15 +60,24 @@ class VAEEncode(io.ComfyNode):
             node_id=cls.NODE_ID,
             display_name=cls.NAME,
             category=CATEGORY,
-            description="Encodes a clip of any size and length; edges and the last frame are repeated to fill up.",
-            inputs=[io.Image.Input("image"), VaeSocket.Input("vae")],
-            outputs=[io.Latent.Output(tooltip="(1, 16, n+1, H/8, W/8), the posterior's mean, unscaled.")],
+            description="Encodes clips and stills of any size and length to latents as ComfyUI's own SeedVR2 has them.",
+            inputs=[
+                io.Image.Input("image"),
+                VaeSocket.Input("vae"),
+                io.Boolean.Input(
+                    "stills",
+                    default=False,
+                    optional=True,
+                    tooltip="Every frame is a picture of its own, not part of a clip.",
+                ),
+            ],
+            outputs=[io.Latent.Output(tooltip="(clips, 16, n+1, H/8, W/8), the posterior's mean times 0.9152.")],
         )
 
     @classmethod
-    def execute(cls, image: Tensor, vae: dict[str, Any]) -> io.NodeOutput:
+    def execute(cls, image: Tensor, vae: dict[str, Any], stills: bool = False) -> io.NodeOutput:
         """Stream the frames through the encoder."""
-        return io.NodeOutput(encode_image(image, managed_vae(vae)))
+        return io.NodeOutput(encode_image(image, managed_vae(vae), stills=stills))
 
 
 class VAEDecode(io.ComfyNode):
@@ -70,15 +93,19 @@ class VAEDecode(io.ComfyNode):
             node_id=cls.NODE_ID,
             display_name=cls.NAME,
             category=CATEGORY,
-            description="Decodes latents of SeedVR2 VAE Encode, trimmed to the size and length that they came from.",
-            inputs=[io.Latent.Input("samples"), VaeSocket.Input("vae")],
-            outputs=[io.Image.Output()],
+            description="Decodes latents of SeedVR2, clip after clip, trimmed to the size that they came from.",
+            inputs=[
+                io.Latent.Input("samples"),
+                VaeSocket.Input("vae"),
+                io.Combo.Input("scaling", options=list(SCALINGS), default="auto", optional=True, tooltip=_SCALING_TIP),
+            ],
+            outputs=[io.Image.Output(tooltip="The frames of all clips.")],
         )
 
     @classmethod
-    def execute(cls, samples: dict[str, Any], vae: dict[str, Any]) -> io.NodeOutput:
+    def execute(cls, samples: dict[str, Any], vae: dict[str, Any], scaling: str = "auto") -> io.NodeOutput:
         """Stream the latents through the decoder."""
-        return io.NodeOutput(decode_latent(samples, managed_vae(vae)))
+        return io.NodeOutput(decode_latent(samples, managed_vae(vae), scaling))
 
 
 class ConvertToGGUF(io.ComfyNode):
@@ -141,39 +168,36 @@ def target_of(file_name: str) -> Path:
     return download_folder() / name
 
 
-def encode_image(image: Tensor, vae: ManagedVAE) -> dict[str, Any]:
-    """An IMAGE (N, H, W, 3), any size, to a LATENT whose samples are (1, 16, n+1, h, w), FP32 on the CPU."""
-    check_image(image)
-    frames, height, width = image.shape[:3]
-    progress = NodeProgress(frames)
-    cell = vae.config.spatial_compression
-    size = (height + -height % cell, width + -width % cell)
+def encode_image(image: Tensor, vae: ManagedVAE, *, stills: bool = False) -> dict[str, Any]:
+    """An IMAGE, any size, to a LATENT whose samples are (B, 16, n+1, h, w), FP32 on the CPU, scaled as natively.
+
+    (T, H, W, 3) is one clip, or T stills; (B, T, H, W, 3) are B clips. Alpha is left out.
+    """
+    check_image(image, allows_clips=True)
+    clips = image[None] if image.ndim == 4 else image
+    if stills:
+        clips = clips.flatten(0, 1)[:, None]
+    count, frames, height, width = clips.shape[:4]
+    progress = NodeProgress(count * frames)
+    size = (height + -height % FILL_PX, width + -width % FILL_PX)
     served = prepare_for(vae, "encode", size)
 
-    def pictures() -> Iterator[Tensor]:
-        for done, frame in enumerate(filled_frames(frames_of(image[..., :3]), vae.config)):
+    def pictures(clip: Tensor) -> Iterator[Tensor]:
+        for frame in filled_frames(frames_of(clip[..., :3]), vae.config, cell=FILL_PX):
             yield frame.to(vae.device)
-            progress.step(done)
+            progress.advance()
 
-    latents = [latent.float().cpu() for latent in served.stream_encode(pictures())]
-    return {"samples": torch.stack(latents, dim=2), SOURCE_KEY: (frames, height, width)}
+    means = [
+        torch.stack([latent[0].float().cpu() for latent in served.stream_encode(pictures(clip))], dim=1)
+        for clip in clips
+    ]
+    scale = vae.config.scaling_factor
+    return {"samples": torch.stack(means) * scale, SOURCE_KEY: (frames, height, width), SCALING_KEY: scale}
 
 
-def decode_latent(latent: dict[str, Any], vae: ManagedVAE) -> Tensor:
-    """A LATENT (1, 16, n+1, h, w) or of a single frame (1, 16, h, w) to an IMAGE (N, H, W, 3), FP32 on the CPU."""
-    samples = latent.get("samples") if isinstance(latent, dict) else None
-    if not isinstance(samples, Tensor) or not samples.is_floating_point():
-        raise InvalidArgumentError(
-            f"samples: expected a LATENT with floating-point samples, got {described(samples)}; connect a LATENT of "
-            "SeedVR2 VAE Encode."
-        )
-    samples = samples[:, :, None] if samples.ndim == 4 else samples
-    channels = vae.config.latent_channels
-    if samples.ndim != 5 or samples.shape[0] != 1 or samples.shape[1] != channels or 0 in samples.shape:
-        raise InvalidArgumentError(
-            f"samples: expected one clip (1, {channels}, n+1, h, w), got {tuple(samples.shape)}; connect a LATENT of "
-            "SeedVR2 VAE Encode."
-        )
+def decode_latent(latent: dict[str, Any], vae: ManagedVAE, scaling: str = "auto") -> Tensor:
+    """A LATENT (B, 16, n+1, h, w), or of stills (B, 16, h, w), to an IMAGE (N, H, W, 3), FP32 on the CPU."""
+    samples = _clips_of(latent, vae.config) / _scale_of(latent, vae.config, scaling)
     cell, steps = vae.config.spatial_compression, samples.shape[2]
     whole = (vae.config.temporal_compression * (steps - 1) + 1, cell * samples.shape[3], cell * samples.shape[4])
     source = latent.get(SOURCE_KEY, whole)
@@ -181,16 +205,47 @@ def decode_latent(latent: dict[str, Any], vae: ManagedVAE) -> Tensor:
     whole_numbers = isinstance(source, (tuple, list)) and [type(number) for number in source] == [int] * 3
     fits = whole_numbers and all(
         0 <= length - own < unit
-        for length, own, unit in zip(whole, source, (vae.config.temporal_compression, cell, cell), strict=True)
+        for length, own, unit in zip(whole, source, (vae.config.temporal_compression, FILL_PX, FILL_PX), strict=True)
     )
     frames, height, width = source if fits else whole
-    progress = NodeProgress(frames)
+    progress = NodeProgress(len(samples) * frames)
     served = prepare_for(vae, "decode", whole[1:])
-    result = torch.empty(frames, height, width, 3)
-    slices = (samples[:, :, step].to(vae.device) for step in range(steps))
-    for index in write_frames((picture[0] for picture in served.stream_decode(slices)), result):
-        progress.step(index + 1, picture=result[index].movedim(-1, 0))
-    return result
+    result = torch.empty(len(samples), frames, height, width, 3)
+    for clip, target in zip(samples, result, strict=True):
+        slices = (step[None].to(vae.device) for step in clip.unbind(1))
+        for index in write_frames((picture[0] for picture in served.stream_decode(slices)), target):
+            progress.advance(target[index].movedim(-1, 0))
+    return result.flatten(0, 1)
+
+
+def _clips_of(latent: object, config: VAEConfig) -> Tensor:
+    """The samples, (B, 16, n+1, h, w); raises InvalidArgumentError for what is no latent of SeedVR2."""
+    samples = latent.get("samples") if isinstance(latent, dict) else None
+    if not isinstance(samples, Tensor) or not samples.is_floating_point():
+        raise InvalidArgumentError(
+            f"samples: expected a LATENT with floating-point samples, got {described(samples)}; connect a LATENT of "
+            "SeedVR2 VAE Encode."
+        )
+    samples = samples[:, :, None] if samples.ndim == 4 else samples
+    channels = config.latent_channels
+    if samples.ndim != 5 or samples.shape[1] != channels or 0 in samples.shape:
+        raise InvalidArgumentError(
+            f"samples: expected clips (B, {channels}, n+1, h, w) or stills (B, {channels}, h, w), got "
+            f"{tuple(samples.shape)}; connect a LATENT of SeedVR2 VAE Encode."
+        )
+    return samples.float()
+
+
+def _scale_of(latent: dict[str, Any], config: VAEConfig, scaling: str) -> float:
+    if scaling not in SCALINGS:
+        raise InvalidArgumentError(f"scaling: expected one of {', '.join(SCALINGS)}, got {scaling!r}.")
+    is_old = SOURCE_KEY in latent and SCALING_KEY not in latent
+    if scaling == "unscaled" or (scaling == "auto" and is_old):
+        return 1.0
+    said = latent.get(SCALING_KEY)
+    if scaling == "auto" and isinstance(said, float) and isfinite(said) and said > 0:
+        return said
+    return config.scaling_factor
 
 
 def write_frames(pictures: Iterable[Tensor], image: Tensor) -> Iterator[int]:

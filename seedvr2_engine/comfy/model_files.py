@@ -25,6 +25,8 @@ OnBytes = Callable[[int, int], None]
 
 DEFAULT_VAE = "ema_vae_fp16.safetensors"
 DEFAULT_DIT = "seedvr2_ema_3b_fp8_e4m3fn.safetensors"
+DEFAULT_NATIVE_DIT = "seedvr2_3b_int8_convrot.safetensors"
+"""The transformer of ComfyUI's own workflows."""
 NANO = "nano"
 """The small models that come with the package."""
 
@@ -40,9 +42,13 @@ def own_folders() -> list[Path]:
     return list(dict.fromkeys([*folders, *(own or [models / "SEEDVR2"])]))
 
 
-def download_folder() -> Path:
-    """Where downloads and conversions go: the first folder of the pack's own."""
-    return own_folders()[0]
+def download_folder(known: ModelFile | None = None) -> Path:
+    """Where downloads and conversions go: the first folder of the pack's own.
+
+    Files of ComfyUI's own SeedVR2 go where its loaders look.
+    """
+    shared = _shared_folders(known.kind) if known is not None and known.is_native else []
+    return (shared or own_folders())[0]
 
 
 def model_names(kind: Kind) -> list[str]:
@@ -88,8 +94,9 @@ def locate(name: str, kind: Kind, on_bytes: OnBytes | None = None) -> Path:
         raise ModelFileError(_unknown(name))
     if path is None:
         assert known is not None
-        log.info("[SeedVR2] Downloading %s (%.2f GB) to %s", name, known.size_bytes / 1e9, download_folder())
-        return download(known, download_folder(), on_progress=on_bytes)
+        folder = download_folder(known)
+        log.info("[SeedVR2] Downloading %s (%.2f GB) to %s", name, known.size_bytes / 1e9, folder)
+        return download(known, folder, on_progress=on_bytes)
     if known is not None:
         _check_content(path, known, reads=kind != "dit")
     return path

@@ -47,6 +47,10 @@ class NodeProgress:
             preview = ("JPEG", _image(picture), PREVIEW_PX)
         self._bar.update_absolute(round(_STEPS * self.share_done), _STEPS, preview)
 
+    def advance(self, picture: Tensor | None = None) -> None:
+        """Report one more frame of the only stage; picture as in `step`."""
+        self.step(self._done[""] + 1, picture=picture)
+
     def on_bytes(self, done: int, total: int) -> None:
         """The same for a download, whose size only its server knows."""
         self._total = max(1, total)

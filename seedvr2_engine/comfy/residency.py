@@ -66,6 +66,10 @@ class Resident(ModelPatcher, Generic[T]):
         """Where it is."""
         return CPU if self._built is None else self.load_device
 
+    def clone(self, *_: Any, **__: Any) -> "Resident[T]":
+        """Itself: there are no patches that a copy could have for itself, and one model is one entry in the books."""
+        return self
+
     def model_patches_to(self, device: object) -> None:
         """Nothing: there are no patches."""
 

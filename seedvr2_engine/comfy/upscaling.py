@@ -139,12 +139,12 @@ def _make_room(dit: ManagedDiT, vae: ManagedVAE, plan: ClipPlan) -> None:
     make_room(residents, vae.device, max(0, plan.needed_bytes - taken))
 
 
-def check_image(image: object) -> None:
-    """Raise InvalidArgumentError unless this is an IMAGE with frames in it."""
+def check_image(image: object, *, allows_clips: bool = False) -> None:
+    """Raise InvalidArgumentError unless this is an IMAGE with frames in it, or (allows_clips) several clips of them."""
     if (
         not isinstance(image, Tensor)
         or not image.is_floating_point()
-        or image.ndim != 4
+        or image.ndim not in ((4, 5) if allows_clips else (4,))
         or image.shape[-1] not in (3, 4)
         or 0 in image.shape
     ):

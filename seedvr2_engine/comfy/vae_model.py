@@ -1,7 +1,8 @@
 """The VAE that the loader node hands on: loaded, optimised, and behind ComfyUI's memory management."""
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..engine.served_vae import ServedVAE
 from ..engine.vae.engine import VAEEngine
 from ..loading import load_vae
 from ..models.vae.config import VAEConfig
+from ..models.vae.model import VideoVAE
 from ..models.vae.tiling import TileSpec
 from ..plan.choices import memory_budget_bytes
 from ..plan.compile import compile_vae_plan
@@ -113,6 +115,15 @@ class ManagedVAE:
         return self.served.decode(latent)
 
 
+def manage_vae(
+    config: VAEConfig, device: torch.device, load: Callable[[], VideoVAE], optimize: Callable[[VideoVAE], ServedVAE]
+) -> ManagedVAE:
+    """Put a VAE into ComfyUI's books; it is loaded and optimised when it is first used, and after it was unloaded."""
+    numbers = sum(math.prod(shape) for shape in config.tensor_shapes().values())
+    dtype = resolve_dtype("auto", device)
+    return ManagedVAE(ResidentVAE(device, numbers * dtype.itemsize, lambda: optimize(load())), config)
+
+
 def load_vae_model(request: VAERequest, on_bytes: OnBytes | None = None) -> dict[str, Any]:
     """Find or download, verify, load and optimise; returns what the loader node hands on."""
     resolve_offload(request.offload_device, keeps=request.cache_model)
@@ -125,14 +136,13 @@ def load_vae_model(request: VAERequest, on_bytes: OnBytes | None = None) -> dict
     with open_checkpoint(path) as checkpoint:
         is_gguf = checkpoint.format == "gguf"
         config = detect_vae(checkpoint)
-        weights = sum(info.count for info in checkpoint.tensors.values())
     log.info("[VAE Loader] Format: %s", "GGUF" if is_gguf else "safetensors")
     optimizes = request.enable_blackwell_optimization
     dtype = resolve_dtype("auto", device)
 
-    def build() -> ServedVAE:
+    def optimize(plain: VideoVAE) -> ServedVAE:
         served = optimize_3d_vae_for_blackwell(
-            load_vae(path, dtype=dtype),
+            plain,
             device=device,
             precision=request.precision if optimizes else "reference",
             # Only a file that is quantised already is quantised further without being asked.
@@ -141,9 +151,10 @@ def load_vae_model(request: VAERequest, on_bytes: OnBytes | None = None) -> dict
         )
         return served if served.is_engine else served.with_tiles(*tiles)
 
-    vae = ManagedVAE(ResidentVAE(device, weights * dtype.itemsize, build), config)
+    vae = manage_vae(config, device, lambda: load_vae(path, dtype=dtype), optimize)
     served = vae.served
-    log.info("[VAE Loader] ✓ Model loaded successfully: %.1f million parameters", weights / 1e6)
+    numbers = sum(math.prod(shape) for shape in config.tensor_shapes().values())
+    log.info("[VAE Loader] ✓ Model loaded successfully: %.1f million parameters", numbers / 1e6)
     _log_engine(served)
     return {
         **{key: getattr(request, key) for key in VAERequest.__dataclass_fields__},

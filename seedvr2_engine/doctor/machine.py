@@ -20,7 +20,7 @@ from ..kernels.configs import Format
 from ..models.vae.config import VAEConfig
 from ..plan import ExecutionPlan
 from ..plan.choices import choose_precision
-from ..plan.coverage import RAGGED_PX, covering_plans
+from ..plan.coverage import CHECKED_PX, covering_plans
 from ..plan.gpus import device_spec
 from ..version import __version__
 from .kernel_checks import Check, check_plans
@@ -110,7 +110,7 @@ def plans_to_check(
     device: DeviceSpec,
     formats: Sequence[Format],
     config: VAEConfig,
-    sizes_px: Sequence[tuple[int, int]] = RAGGED_PX,
+    sizes_px: Sequence[tuple[int, int]] = CHECKED_PX,
 ) -> list[ExecutionPlan]:
     """Plans with every kernel of the formats; sizes_px: rows and columns, by default few that ask for much.
 

@@ -36,7 +36,7 @@ ENGINE_USABLE_SHARE = 0.9
 
 # Copies of the widest full-resolution activation that the plain VAE holds at once; measured on an H200 as the peak of
 # `python -m benchmarks.plain_vae` (22.4 GB at 1280x720, slices of 4, FP16, 256 channels).
-_VAE_COPIES = 9.5
+PLAIN_VAE_COPIES = 9.5
 _CURVE_BYTES = {"lab": 75 << 20, "hsv": 300 << 20, "wavelet_adaptive": 300 << 20}
 _COLOR_PLANES = 40  # FP32 planes of a frame that colour correction holds at once
 
@@ -194,7 +194,7 @@ def estimate_memory(sizes: Sizes, resize: ResizePlan, options: UpscaleOptions, d
         weights_bytes=sizes.weights_bytes,
         vae_bytes=0
         if sizes.vae_plans_itself
-        else round(seen * channels * slice_numbers * _VAE_COPIES + keeps_past * past_encoder),
+        else round(seen * channels * slice_numbers * PLAIN_VAE_COPIES + keeps_past * past_encoder),
         transformer_bytes=_transformer_bytes(sizes, pixels, chunk_frames) * sizes.shares_device
         + round(keeps_past * (past_encoder + past_decoder)),
         frames_bytes=output * (waiting * sizes.vae_element_bytes + overlap * 4)

@@ -67,14 +67,19 @@ def reconstruct(
 
 
 def filled_frames(
-    frames: Iterable[Tensor], config: VAEConfig, sizes: deque[tuple[int, int]] | None = None
+    frames: Iterable[Tensor],
+    config: VAEConfig,
+    sizes: deque[tuple[int, int]] | None = None,
+    *,
+    cell: int | None = None,
 ) -> Iterator[Tensor]:
     """Pictures (3, H, W) in [0, 1] to what an encoder takes: 4n+1 frames (1, 3, 8h, 8w) in [-1, 1].
 
-    sizes: gets (height, width) of every picture before it was filled up.
+    sizes: gets (height, width) of every picture before it was filled up. cell: pixels to multiples of which pictures
+    are filled up; None is a latent cell.
     """
     sizes = deque(maxlen=1) if sizes is None else sizes
-    return _fill_up(_prepared(frames, config.spatial_compression, sizes), config.temporal_compression)
+    return _fill_up(_prepared(frames, cell or config.spatial_compression, sizes), config.temporal_compression)
 
 
 def defined(frame: Tensor) -> Tensor:

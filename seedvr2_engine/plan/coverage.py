@@ -16,6 +16,8 @@ from .target import can_pair
 PARTS: tuple[Part, ...] = ("decode", "encode")
 RAGGED_PX = ((232, 328), (72, 2024))
 """Rows and columns of pictures that no tile divides at any level; wide and narrow ones get other configurations."""
+CHECKED_PX = (*RAGGED_PX, (64, 1024))
+"""With one that tiles divide, which gets others again: what clips of any size need, but for masks."""
 ALL_PX = (*RAGGED_PX, (71, 2023), (64, 64), (512, 512), (1024, 1024))
 """Sizes that between them need every kernel that any size needs: also odd ones, which cannot be halved through
 descriptors, and those that tiles divide, for which kernels are compiled without masks."""

@@ -22,6 +22,7 @@ from seedvr2_engine.checkpoint.convert import (
 )
 from seedvr2_engine.checkpoint.describe import describe_checkpoint
 from seedvr2_engine.checkpoint.detect_dit import load_text
+from seedvr2_engine.checkpoint.locating.registry import MODEL_FILES
 from seedvr2_engine.checkpoint.opening import open_checkpoint
 from seedvr2_engine.checkpoint.writing.entries import dit_entries
 from seedvr2_engine.checkpoint.writing.safetensors_writer import layout_of, nbytes_of
@@ -176,6 +177,9 @@ def test_notes_are_comfyuis(source: Path) -> None:
         (PUBLIC_3B, "INT8_CONVROT", 3_458_259_704),
         (PUBLIC_7B, "INT8_CONVROT", 8_334_897_976),
         (PUBLIC_7B, "NVFP4", 4_759_694_792),
+        (PUBLIC_3B, "MXFP8", 3_557_857_550),
+        (PUBLIC_3B, "NVFP4", 1_996_687_726),
+        (PUBLIC_7B, "MXFP8", 8_581_725_960),
     ],
 )
 def test_sizes_are_those_of_the_public_files(config: DiTConfig, kind: str, public_bytes: int) -> None:
@@ -188,6 +192,7 @@ def test_sizes_are_those_of_the_public_files(config: DiTConfig, kind: str, publi
     text, places = layout_of(entries, {})
     assert 8 + len(text) + sum(map(nbytes_of, entries)) == public_bytes
     assert len(places) == len(json.loads(text))
+    assert public_bytes in [model.size_bytes for model in MODEL_FILES if model.is_native]
 
 
 def test_files_say_what_was_lost(source: Path) -> None:

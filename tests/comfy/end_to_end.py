@@ -8,6 +8,7 @@ they must validate as they are, and run with the small models. Ends with status 
 
 import argparse
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ import torch
 from browser import Page
 from safetensors.torch import load_file, save_file
 from server import REPOSITORY, ComfyServer
-from workflows import on_this_machine, prompt_of, upscale_prompt
+from workflows import SKIPPED, on_this_machine, prompt_of, upscale_prompt
 
 GOLDEN = REPOSITORY / "tests" / "golden"
 DIT = "small_dit.safetensors"
@@ -143,6 +144,41 @@ async def stays_small(server: ComfyServer) -> None:
     check("unloaded models come back with the same frames", torch.equal(before["frames"], after["frames"]))
 
 
+async def latents_go_through_comfyuis_nodes(server: ComfyServer) -> None:
+    prompt = {
+        "1": {"class_type": "ReadFrames", "inputs": {"file": "clip6.safetensors"}},
+        "2": {"class_type": "SeedVR2LoadVAEModel", "inputs": {"model": "nano", "device": "cpu"}},
+        "3": {"class_type": "SeedVR2VAEEncode", "inputs": {"image": ["1", 0], "vae": ["2", 0]}},
+        "4": {"class_type": "RepeatLatentBatch", "inputs": {"samples": ["3", 0], "amount": 2}},
+        "5": {"class_type": "LatentBatch", "inputs": {"samples1": ["3", 0], "samples2": ["4", 0]}},
+        "6": {"class_type": "SeedVR2VAEDecode", "inputs": {"samples": ["5", 0], "vae": ["2", 0]}},
+        "7": {"class_type": "WriteFrames", "inputs": {"image": ["6", 0], "file": "repeated.safetensors"}},
+        "8": {"class_type": "SaveLatent", "inputs": {"samples": ["3", 0], "filename_prefix": "clip"}},
+        "9": {"class_type": "SeedVR2VAEDecode", "inputs": {"samples": ["3", 0], "vae": ["2", 0]}},
+        "10": {"class_type": "WriteFrames", "inputs": {"image": ["9", 0], "file": "once.safetensors"}},
+    }
+    run = await server.run(prompt)
+    check("latents go through Repeat and Batch", run.outcome == "execution_success", run.sentence[:220])
+    once, repeated = (
+        load_file(server.base / "output" / f"{name}.safetensors")["frames"] for name in ("once", "repeated")
+    )
+    check("every clip of a batch is the clip", torch.equal(repeated, once.repeat(3, 1, 1, 1)))
+    saved = next((server.base / "output").glob("clip_*.latent"))
+    shutil.copy(saved, server.base / "input" / "clip.latent")
+    run = await server.run(
+        {
+            "1": {"class_type": "LoadLatent", "inputs": {"latent": "clip.latent"}},
+            "2": {"class_type": "SeedVR2LoadVAEModel", "inputs": {"model": "nano", "device": "cpu"}},
+            "3": {"class_type": "SeedVR2VAEDecode", "inputs": {"samples": ["1", 0], "vae": ["2", 0]}},
+            "4": {"class_type": "WriteFrames", "inputs": {"image": ["3", 0], "file": "loaded.safetensors"}},
+        }
+    )
+    check("a saved latent loads", run.outcome == "execution_success", run.sentence[:220])
+    loaded = load_file(server.base / "output" / "loaded.safetensors")["frames"]
+    same = loaded[: len(once), : once.shape[1], : once.shape[2]]
+    check("a saved latent is the clip", torch.equal(same, once))
+
+
 async def public_workflows(server: ComfyServer, folder: Path) -> None:
     for file in (folder / "example_inputs").iterdir():
         shutil.copy(file, server.base / "input")
@@ -157,9 +193,17 @@ async def public_workflows(server: ComfyServer, folder: Path) -> None:
         check(f"{file.stem} runs with the small models", run.outcome == "execution_success", f"{run.seconds:.1f} s")
 
 
+def can_run(file: Path, definitions: dict) -> bool:
+    """Whether this ComfyUI has the nodes of a workflow: older releases have no SeedVR2 of their own."""
+    types = {node["type"] for node in json.loads(file.read_text(encoding="utf-8"))["nodes"]}
+    return types <= {*definitions, *SKIPPED}
+
+
 async def in_the_browser(server: ComfyServer, chromium: str, shots: Path, folder: Path | None) -> None:
     definitions = await server.get("/object_info")
-    files = sorted((REPOSITORY / "example_workflows").glob("*.json")) + sorted(folder.glob("*.json") if folder else ())
+    examples = (REPOSITORY / "example_workflows").glob("*.json")
+    files = [file for file in sorted(examples) if can_run(file, definitions)]
+    files += sorted(folder.glob("*.json") if folder else ())
     shots.mkdir(parents=True, exist_ok=True)
     async with Page(chromium, server.address) as page:
         for file in files:
@@ -184,7 +228,7 @@ async def texts_are_served(server: ComfyServer) -> None:
         page = f"/extensions/seedvr2_engine/docs/SeedVR2LoadVAEModel/{language}.md"
         check(f"help page in {language}", await server.status_of(page) == 200, page)
     templates = await server.get("/workflow_templates")
-    check("workflows are offered as templates", len(templates.get("seedvr2_engine", ())) == 3)
+    check("workflows are offered as templates", len(templates.get("seedvr2_engine", ())) == 4)
 
 
 def log_is_clean(server: ComfyServer) -> None:
@@ -214,6 +258,7 @@ async def main() -> int:
             await interrupts(server)
             await refuses(server)
             await stays_small(server)
+            await latents_go_through_comfyuis_nodes(server)
             if arguments.workflows:
                 await public_workflows(server, arguments.workflows)
             if arguments.chromium:

@@ -52,6 +52,12 @@ class ModelPatcher:
         self.model, self.load_device, self.offload_device, self.size = model, load_device, offload_device, size
         self.parent = None
 
+    def partially_load(self, device_to, extra_memory=0, force_patch_weights=False):
+        return 0
+
+    def detach(self, unpatch_all=True):
+        return self.model
+
 
 class LoadedModel:
     """An entry in the books: it does not keep its model alive."""
@@ -112,7 +118,7 @@ class Management(types.ModuleType):
 
 def install(models_dir: Path, custom_nodes: Path) -> types.SimpleNamespace:
     """Put the modules in place; returns what tests look at."""
-    names = ("Combo", "Int", "Float", "Boolean", "String", "Image", "Latent")
+    names = ("Combo", "Int", "Float", "Boolean", "String", "Image", "Latent", "Vae", "Model")
     io = types.ModuleType("comfy_api.latest.io")
     for name in names:
         setattr(io, name, slot_type(name.upper()))

@@ -32,7 +32,7 @@ def test_there_and_back_is_close_to_the_plain_model(nodes):
     latent = nodes["SeedVR2VAEEncode"].execute(image=clip(), vae=config).args[0]
     restored = nodes["SeedVR2VAEDecode"].execute(samples=latent, vae=config).args[0]
     assert config["is_optimized"] == config["model"].served.is_engine
-    plain = load_vae("nano", device="cuda").decode(latent["samples"].cuda())[0, :, :9, :180, :320]
+    plain = load_vae("nano", device="cuda").decode(latent["samples"].cuda() / 0.9152)[0, :, :9, :180, :320]
     expected = plain.permute(1, 2, 3, 0).mul(0.5).add(0.5).clamp(0, 1).cpu()
     psnr = -10 * (restored - expected).square().mean().log10()
     assert psnr > 40
@@ -58,6 +58,34 @@ def test_runs_keep_no_memory_and_unloading_gives_all_back(nodes):
     resident.detach()
     assert allocated() - before < 1 << 20
     assert torch.equal(run()[1], first_frames)
+
+
+def test_the_native_vae_on_the_engine(nodes, comfyui):
+    from .native.native_stub import NativeModel, NativeVAE
+
+    native = NativeVAE(NativeModel(load_vae("nano")), comfyui.management)
+    expected_latent = native.encode(clip())
+    expected = native.decode(expected_latent)
+    tiled = native.decode_tiled(expected_latent, 16, 4)
+    native.device, native.vae_dtype = torch.device("cuda:0"), torch.float16
+    before = allocated()
+    for precision in ("fp16", "auto"):
+        vae = nodes["SeedVR2EngineVAE"].execute(model="connected", precision=precision, vae=native).args[0]
+        for found, exact in (
+            (vae.decode(vae.encode(clip())), expected),
+            (vae.decode(expected_latent), expected),
+            (vae.decode_tiled(expected_latent, 16, 4), tiled),
+        ):
+            assert found.device.type == "cpu"
+            assert -10 * (found - exact).square().mean().log10() > 40
+        assert vae.first_stage_model.vae.served.is_engine
+        first, left = vae.decode(expected_latent), []
+        for _ in range(10):
+            comfyui.management.unload_all_models()
+            left.append(allocated())
+            assert torch.equal(vae.decode(expected_latent), first)
+        assert max(left) - before < 1 << 20
+        comfyui.management.unload_all_models()
 
 
 def test_the_upscaler_with_the_engine(nodes, comfyui):

@@ -118,6 +118,32 @@ def test_a_conversion_that_was_killed_is_not_offered(nodes, files):
         shutil.rmtree(left)
 
 
+def test_files_of_comfyuis_own_seedvr2_go_where_its_loaders_look(nodes, comfyui, monkeypatch):
+    import seedvr2_engine.comfy.model_files as model_files
+
+    asked = []
+    monkeypatch.setattr(model_files, "download", lambda known, folder, on_progress: asked.append((known, folder)))
+    offered = model_files.model_names("dit")
+    for name, kind, folder in (
+        ("seedvr2_3b_int8_convrot.safetensors", "dit", "diffusion_models"),
+        ("seedvr2_7b_sharp_nvfp4.safetensors", "dit", "diffusion_models"),
+        ("seedvr2_ema_vae_fp16.safetensors", "vae", "vae"),
+        ("ema_vae_fp16.safetensors", "vae", "SEEDVR2"),
+    ):
+        model_files.locate(name, kind)
+        assert asked[-1][0].name == name
+        assert asked[-1][1] == comfyui.root / "models" / folder
+        assert name in (offered if kind == "dit" else model_files.model_names("vae"))
+    # A file of that name that lies there is taken, if it is that file.
+    there = comfyui.root / "models" / "diffusion_models" / "seedvr2_3b_int8_convrot.safetensors"
+    there.write_bytes(b"x")
+    try:
+        with pytest.raises(ModelFileError, match="expected the public file of 3,458,259,704 bytes"):
+            dit_config(nodes, model=there.name)
+    finally:
+        there.unlink()
+
+
 def test_damaged_and_missing_public_files(nodes, files, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelFileError, match="HF_HUB_OFFLINE"):

@@ -155,7 +155,8 @@ def test_the_repository_is_a_custom_node_folder(comfyui):
     finally:
         for loaded in [loaded for loaded in sys.modules if loaded.startswith(name)]:
             del sys.modules[loaded]
-    assert set(ids) == {*PUBLIC_INPUTS, "SeedVR2VAEEncode", "SeedVR2VAEDecode", "SeedVR2ConvertToGGUF"}
+    own = {f"SeedVR2{name}" for name in ("VAEEncode", "VAEDecode", "ConvertToGGUF", "EngineVAE", "EngineModel")}
+    assert set(ids) == {*PUBLIC_INPUTS, *own}
     assert (ROOT / module.WEB_DIRECTORY).is_dir()
 
 
@@ -175,3 +176,19 @@ def test_every_node_and_input_has_a_name_and_a_page(nodes, language):
         assert set(texts[node_id]["inputs"]) == {slot.id for slot in node.define_schema().inputs}
         assert texts[node_id]["display_name"]
         assert (ROOT / "web" / "docs" / node_id / f"{language}.md").is_file()
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "example_workflows").glob("*.json")), ids=lambda file: file.stem)
+def test_examples_have_this_packs_inputs_and_whole_links(nodes, file):
+    workflow = json.loads(file.read_text(encoding="utf-8"))
+    by_id = {node["id"]: node for node in workflow["nodes"]}
+    for link, origin, out, target, into, kind in workflow["links"]:
+        assert link in by_id[origin]["outputs"][out]["links"]
+        assert by_id[target]["inputs"][into]["link"] == link
+        assert by_id[origin]["outputs"][out]["type"] == by_id[target]["inputs"][into]["type"] == kind
+    for node in workflow["nodes"]:
+        if node["type"] in nodes:
+            slots = nodes[node["type"]].define_schema().inputs
+            assert {slot["name"] for slot in node["inputs"]} <= {slot.id for slot in slots}
+            widgets = [slot for slot in slots if slot.io_type in ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN")]
+            assert len(node["widgets_values"]) <= len(widgets) + 1

@@ -15,7 +15,7 @@ from seedvr2_engine.doctor.machine import DoctorReport, check_kernels, inspect_m
 from seedvr2_engine.engine.vae.backend import reference_backend, triton_backend
 from seedvr2_engine.errors import InvalidArgumentError
 from seedvr2_engine.models.vae.config import VAEConfig
-from seedvr2_engine.plan.coverage import RAGGED_PX
+from seedvr2_engine.plan.coverage import CHECKED_PX
 from seedvr2_engine.plan.gpus import find_gpu
 
 from ..conftest import TINY
@@ -233,7 +233,7 @@ def test_all_configurations_of_common_sizes_are_among_those_checked(gpu):
         return found
 
     common = [(720, 1280), (1080, 1920), (1440, 2560), (2160, 3840)]
-    missing = configurations(common) - configurations(RAGGED_PX)
+    missing = configurations(common) - configurations(CHECKED_PX)
     assert not missing
 
 

@@ -33,7 +33,7 @@ def seen(tmp_path_factory) -> dict[str, Any]:
 def test_the_engine_says_itself_what_it_launches(seen):
     convolves = {"conv3d_kernel", "normalize_kernel", "combine_kernel", "finish_kernel", "unfold_kernel", "fold_kernel"}
     assert convolves < set(seen["vae"])
-    assert {"step_tokens_kernel", "join_parts_kernel", "product_kernel", "quantize_rows_kernel"} < set(seen["dit"])
+    assert {"step_tokens_kernel", "join_parts_kernel", "product_ends_kernel", "quantize_rows_kernel"} < set(seen["dit"])
     assert seen["color"] == 5
 
 
