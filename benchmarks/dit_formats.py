@@ -137,8 +137,8 @@ def main() -> None:
         torch.manual_seed(0)
         plain = random_dit(config, torch.device("cuda"), torch.bfloat16)
         models = {"bf16": FusedDiT(plain)}
-        for label, number in DATA_TYPES.items():
-            models[label] = FusedDiT(quantized(plain, [BlockFormat(number, number, number, number)] * config.layers))
+        for label in ROW_SCALED:
+            models[label] = FusedDiT(quantized(plain, [BlockFormat.all_in(label)] * config.layers))
         for shape_name, shape in SHAPES.items():
             for label, dit in models.items():
                 row = measure(dit, shape, rate, repeats=7)
@@ -153,11 +153,9 @@ def main() -> None:
             },
         )
         if family == "7b":
-            for label, number in DATA_TYPES.items():
+            for label in ROW_SCALED:
                 del models[label]
-                offloaded = FusedDiT(
-                    quantized(plain, [BlockFormat(number, number, number, number)] * config.layers, offload=True)
-                )
+                offloaded = FusedDiT(quantized(plain, [BlockFormat.all_in(label)] * config.layers, offload=True))
                 row = measure(offloaded, SHAPES["720p, 21 frames"], rate, repeats=5)
                 show(f"{family} 720p {label}, blocks on the host", row)
                 results[f"{family} offloaded {label}"] = row

@@ -78,7 +78,6 @@ def test_the_accuracy_check_repairs_an_outlier():
     served = optimize_3d_vae_for_blackwell(vae, min_psnr_db=limit)
     assert served.report.accuracy.before_db < limit
     assert served.report.accuracy.psnr_db >= limit
-    assert served.report.accuracy.kept[0].name == "decoder.up_blocks.3.resnets.2.conv1"
     assert "decoder.up_blocks.3.resnets.2.conv1" in served.report.layers.kept_in_16_bits
 
 
