@@ -30,6 +30,7 @@ LEVEL = {
     "loading_dit": 5,
     "pipeline": 6,
     "quality": 7,
+    "jobs": 7,
     "bench": 8,
     "cli": 9,
     "comfy": 9,
