@@ -158,10 +158,13 @@ def chunk_spans(total: int, plan: ChunkPlan) -> Iterator[ChunkSpan]:
         yield _span(start, stop, plan)
 
 
-def chunked(frames: Iterable[Frame], plan: ChunkPlan) -> Iterator[Chunk[Frame]]:
-    """Cut a stream of frames into chunks; at most two chunks are kept at a time."""
+def chunked(frames: Iterable[Frame], plan: ChunkPlan, *, base: int = 0, first: int = 0) -> Iterator[Chunk[Frame]]:
+    """Cut a stream of frames into chunks; at most two chunks are kept at a time.
+
+    base: number of the stream's first frame in the clip. first: number of the first chunk, which begins there or later.
+    """
     held: list[Frame] = []
-    base = start = 0
+    start = first * plan.step
     for frame in frames:
         held.append(frame)
         if base + len(held) == start + plan.chunk_frames:

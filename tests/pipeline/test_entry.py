@@ -1,0 +1,101 @@
+"""Work that begins in the midst of a clip gives the numbers of a run through the whole clip."""
+
+import pytest
+import torch
+
+from seedvr2_engine.checkpoint.text_embedding import load_text_embedding
+from seedvr2_engine.loading import NANO_VAE, load_vae
+from seedvr2_engine.loading_dit import NANO_DIT, load_dit
+from seedvr2_engine.pipeline import entry as entries
+from seedvr2_engine.pipeline.chunks import ChunkPlan, chunk_spans
+from seedvr2_engine.pipeline.entry import chunk_count, entry_at, first_frames
+from seedvr2_engine.pipeline.memory import Division
+from seedvr2_engine.pipeline.options import UpscaleOptions
+from seedvr2_engine.pipeline.upscaler import Upscaler
+
+from .test_upscaler import clip, stub
+
+
+def entered(upscaler: Upscaler, frames, chunk, **named):
+    division = upscaler.division(tuple(frames[0].shape[1:]))
+    entry = entry_at(chunk, division, upscaler.options, len(frames))
+    begin = first_frames(division, upscaler.options, len(frames))[chunk]
+    return begin, entry, list(upscaler.upscale(frames[entry.first_frame :], entry=entry, **named))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"color": "lab"},
+        {"color": "lab", "vae_span": "chunk"},
+        {"color": "wavelet", "prepend_frames": 6, "input_noise": 0.3, "overlap": 7},
+        {"color": "hsv", "prepend_frames": 6, "input_noise": 0.3, "vae_span": "chunk"},
+        {"color": "none", "noise": "reference", "input_noise": 0.3, "latent_noise": 0.2, "vae_span": "chunk"},
+        {"color": "adain", "noise": "reference", "input_noise": 0.3, "overlap": 0},
+    ],
+)
+def test_every_chunk_can_be_the_first(options, monkeypatch):
+    monkeypatch.setattr(entries, "DECODE_WARM_UP_LATENTS", 1)
+    monkeypatch.setattr(entries, "ENCODE_WARM_UP_LATENTS", 1)
+    upscaler, frames = stub(noise_share=0.5, **options), clip(43)
+    transfer = 16 if options["color"] == "wavelet" else 2
+    whole = list(upscaler.upscale(frames, transfer=transfer))
+    division = upscaler.division((20, 28))
+    count = len(first_frames(division, upscaler.options, 43))
+    reads = []
+    for chunk in (1, 4, count - 2, count - 1):
+        begin, entry, part = entered(upscaler, frames, chunk, transfer=transfer)
+        reads.append(entry.first_frame)
+        if begin >= 0:
+            assert len(part) == len(whole) - begin
+            assert torch.equal(torch.stack(part), torch.stack(whole[begin:])), chunk
+    assert reads[-1] > 10  # What a chunk does not need is not read.
+
+
+def test_what_alpha_is_follows_from_the_first_frames_of_the_clip():
+    """Later ones have grey alpha, which alone would not be a mask."""
+    frames = [
+        torch.cat([f[:3], torch.full_like(f[:1], float(i < 9) if i < 12 else 0.5)]) for i, f in enumerate(clip(43))
+    ]
+    for span in ("clip", "chunk"):
+        upscaler = stub(vae_span=span)
+        whole = list(upscaler.upscale(frames))
+        begin, entry, part = entered(upscaler, frames, 6, opening=frames[:20])
+        assert torch.equal(torch.stack(part), torch.stack(whole[begin:]))
+        assert not entry.is_start
+
+
+def test_counted_chunks_are_those_that_are_made():
+    for frames, overlap in ((1, 0), (5, 0), (5, 1), (9, 5), (13, 7)):
+        plan = ChunkPlan(frames, overlap)
+        for total in range(1, 60):
+            assert chunk_count(total, plan) == sum(1 for _ in chunk_spans(total, plan))
+
+
+def test_frames_put_before_a_clip_begin_no_chunk():
+    options = UpscaleOptions(prepend_frames=12)
+    division = Division(ChunkPlan(5, 1), "chunk")
+    assert first_frames(division, options, 10) == [-1, -1, -1, 0, 4, 8]
+    assert entry_at(3, division, options, 10).is_start
+
+
+def test_the_models_forget_what_came_before(monkeypatch):
+    """The small VAE with fewer latents to warm up is not equal; with those of a plan every bit is."""
+    torch.set_num_threads(1)
+    upscaler = Upscaler(
+        load_dit(NANO_DIT),
+        load_vae(NANO_VAE),
+        UpscaleOptions(resolution=16, chunk_frames=21, overlap=5, vae_span="clip", color="none"),
+        text=load_text_embedding(NANO_DIT),
+    )
+    frames = clip(193, 16, 16)
+    whole = list(upscaler.upscale(frames))
+
+    def is_equal() -> bool:
+        begin, entry, part = entered(upscaler, frames, 11)
+        assert 0 < entry.chunk < 11
+        return torch.equal(torch.stack(part[:8]), torch.stack(whole[begin : begin + 8]))
+
+    assert is_equal()
+    monkeypatch.setattr(entries, "DECODE_WARM_UP_LATENTS", 30)
+    assert not is_equal()
