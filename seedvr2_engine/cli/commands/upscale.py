@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...errors import InvalidArgumentError
+from ...jobs.cut import Cut
 from ...spans import span
 from ..arguments import parse_rate
 from ..model_files import ModelChoice
 from ..terminal.console import err, warn
 from ..upscaling import flags
-from ..upscaling.files import Cut, Request, jobs_for
+from ..upscaling.files import Request, jobs_for
 from ..upscaling.jobs import plan_jobs, run_jobs
 from ..upscaling.preview import print_plan
 

@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import DeviceMemoryError, InvalidArgumentError
+from ...jobs.cut import Cut
 from ...spans import each, span
 from ..arguments import check_count
 from ..terminal.console import err, per_second, readable_size, warn
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from ...pipeline.setup import Setup
     from ...pipeline.upscaler import Progress, Upscaler
     from ...video import CodedFrame, Frame, FrameSink, FrameSource, PictureMetadata, SinkOptions
-    from ...video.reading.fields.decide import Deinterlace, Detelecine
-    from ...video.reading.source import Damaged
 
     _Passed = tuple[int, int, PictureMetadata | None]
 
@@ -88,39 +86,6 @@ class Result:
             f"{self.source_size[0]}x{self.source_size[1]} to {self.size[0]}x{self.size[1]}, in {self.seconds:.1f} s "
             f"({per_second(self.frames, self.seconds)}){chunks}{overlap}"
         )
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Which frames of a source are read."""
-
-    start: int = 0
-    """Frames to skip."""
-    frames: int | None = None
-    """Frames to take; all if None."""
-    damaged: Damaged = "refuse"
-    """What happens where it is damaged."""
-    rate: Fraction | None = None
-    """Frames per second of a sequence of pictures; the usual one if None."""
-    deinterlace: Deinterlace = "auto"
-    """What becomes of interlaced frames."""
-    detelecine: Detelecine = "auto"
-    """What becomes of film with 3:2 pulldown."""
-
-    def open(self, source: str) -> FrameSource:
-        """These frames of a source."""
-        from ...video import open_source
-
-        with span("opening"):
-            return open_source(
-                source,
-                start=self.start,
-                frames=self.frames,
-                damaged=self.damaged,
-                sequence_rate=self.rate,
-                deinterlace=self.deinterlace,
-                detelecine=self.detelecine,
-            )
 
 
 @dataclass(frozen=True)
