@@ -13,6 +13,7 @@ from ..errors import InvalidArgumentError
 from ..pipeline.setup import Setup, plan_setup
 from ..version import __version__
 from ..video import FrameSink, SourceInfo, open_sink
+from ..video.writing.writer import check_place
 from .folder.job_folder import JobFolder, folder_for
 from .folder.manifest import manifest_of
 from .job import Job, can_be_divided, plan_units
@@ -63,7 +64,9 @@ def run_job(
     """
     began = time.perf_counter()
     setup = setup or _setup(job, devices[0])
-    executor = executor or (OneDevice(setup) if len(devices) == 1 else Processes(devices))
+    if executor is None:
+        here = str(setup.formats.device)
+        executor = OneDevice(here, setup.load) if len(devices) == 1 else Processes(devices)
     with job.cut.open(job.source) as clip:
         info = clip.info
     if not can_be_divided(job.target, info, job.cut):
@@ -72,7 +75,8 @@ def run_job(
             "animated picture, or --keep-damaged; leave --devices and --shots out."
         )
     plan = plan_units(info, setup, job.options, job.job)
-    with JobFolder(folder_for(job.target), job.target) as folder:
+    check_place(job.target, info, job.sink)
+    with JobFolder(folder_for(job.target)) as folder:
         manifest = folder.go_on(
             manifest_of(job, plan, _gpus(devices), {"seedvr2": __version__, "PyTorch": torch.__version__}),
             restart=job.job.restart,

@@ -7,6 +7,7 @@ the pictures are cross-faded. Source of the order of work: the reference's `src/
 phases each go over the whole clip.
 """
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -60,6 +61,12 @@ class Upscaler:
         self.options = options or UpscaleOptions()
         self._sizes = sizes
         self._models = Models(dit, vae, dit.conditioning(text, LAST_TIMESTEP), len(text))
+
+    def with_options(self, options: UpscaleOptions) -> "Upscaler":
+        """The same models, for clips that are to be upscaled otherwise."""
+        other = copy.copy(self)
+        other.options = options
+        return other
 
     def plan(self, source: tuple[int, int], frames: int | None = None) -> ClipPlan:
         """How clips of (height, width) in pixels are cut, and with which memory.

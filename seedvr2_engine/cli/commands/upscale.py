@@ -26,6 +26,7 @@ def upscale(
     vae: flags.Vae = "auto",
     text: flags.Text = "auto",
     device: flags.Device = "auto",
+    devices: flags.Devices = None,
     precision: flags.Precision = "auto",
     dit_precision: flags.DitPrecision = "auto",
     offload: flags.Offload = "auto",
@@ -51,6 +52,8 @@ def upscale(
     bit_depth: flags.BitDepth = None,
     chroma: flags.Chroma = "auto",
     overwrite: flags.Overwrite = False,
+    restart: flags.Restart = False,
+    keep_job: flags.KeepJob = False,
     rate: flags.Rate = None,
     deinterlace: flags.Deinterlace = "auto",
     detelecine: flags.Detelecine = "auto",
@@ -60,6 +63,7 @@ def upscale(
 ) -> None:
     """Upscale a clip, a picture, a picture sequence, or every clip of a folder."""
     with span("imports"):
+        from ...jobs.job import JobOptions, Precisions
         from ...models.vae.tiling import TileSpec
         from ...pipeline.options import UpscaleOptions
         from ...video import SinkOptions
@@ -102,8 +106,13 @@ def upscale(
         deinterlace=deinterlace,  # type: ignore[arg-type]
         detelecine=detelecine,  # type: ignore[arg-type]
     )
-    models = ModelChoice(dit, vae, text, device, precision, offload, dit_precision, gpu)
-    jobs, request = jobs_for(source, target, each=each), Request(models.setup(), options, sink, cut)
+    places = _places(devices, device)
+    models = ModelChoice(
+        dit, vae, text, device if places is None else places[0], precision, offload, dit_precision, gpu
+    )
+    work = JobOptions(restart=restart, keeps_folder=keep_job)
+    jobs = jobs_for(source, target, each=each)
+    request = Request(models.setup(), options, sink, cut, work, Precisions(precision, dit_precision, offload), places)
     for sentence in options.remarks:
         warn(sentence)
     if plan:
@@ -113,5 +122,22 @@ def upscale(
     if not any(request.begins(job) for job in jobs):
         run_jobs(jobs, request, as_json=json)
         return
+    if places is not None and len(places) > 1:
+        # Every device's process loads its own.
+        run_jobs(jobs, request, as_json=json)
+        return
     with request.setup.beginning() as setup:
         run_jobs(jobs, replace(request, setup=setup), as_json=json)
+
+
+def _places(devices: str | None, device: str) -> tuple[str, ...] | None:
+    """The devices that were named; raises InvalidArgumentError where `--device` names another."""
+    if devices is None:
+        return None
+    if device != "auto":
+        raise InvalidArgumentError(
+            f"devices: expected --device or --devices, got --device {device} and --devices {devices}; leave one out."
+        )
+    from ...jobs.run import devices_of
+
+    return devices_of(devices)

@@ -31,10 +31,11 @@ def folder_for(target: Path) -> Path:
 class JobFolder:
     """The folder of one job, held by one process; use it in a `with` statement."""
 
-    def __init__(self, path: Path, target: Path) -> None:
+    def __init__(self, path: Path) -> None:
         """Make the folder, if there is none, and hold it; raises OutputError where another process does."""
-        self.path, self._target = path, target
+        self.path = path
         self._joining = path / _JOINING
+        self._is_its_own = False
         self.finished: dict[int, Path] = {}
         """The files of finished units by number."""
         if path.exists() and not (path / NAME).exists() and any(not _is_ours(entry) for entry in _entries(path)):
@@ -50,9 +51,13 @@ class JobFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.release()
+        if self._is_its_own and not self.finished:
+            with suppress(OSError, OutputError):
+                self.remove()
         with suppress(OSError):
-            self.path.rmdir()  # Only where nothing is in it.
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
+        self._lock.release()
 
     def go_on(self, manifest: Manifest, *, restart: bool, tell: Callable[[str], None]) -> Manifest:
         """Take over what an earlier run of the same job has finished, or begin; what the job is to go by from here on.
@@ -65,6 +70,7 @@ class JobFolder:
         if before is None:
             self._empty()
             manifest.write(self.path)
+            self._is_its_own = True
             return manifest
         if difference := before.difference(manifest):
             raise InvalidArgumentError(
@@ -84,6 +90,7 @@ class JobFolder:
         if now != before:
             now.write(self.path)
         self._find_finished(len(now.units), tell)
+        self._is_its_own = True
         return now
 
     def finish(self, stored: Stored) -> None:
@@ -115,12 +122,10 @@ class JobFolder:
             self._joining.unlink()
 
     def remove(self) -> None:
-        """Remove the folder and what this package has written into it."""
+        """Remove what this package has written into the folder, and the folder at the end of the `with` block."""
         self._empty()
         with suppress(OSError):
             self._joining.unlink(missing_ok=True)
-            self.path.rmdir()
-        self._lock.release()
 
     def _find_finished(self, count: int, tell: Callable[[str], None]) -> None:
         for path in sorted(_entries(self.path)):

@@ -11,7 +11,8 @@ from collections.abc import Callable, Generator
 from queue import SimpleQueue
 from typing import Protocol
 
-from ...pipeline.setup import Setup
+from ...pipeline.options import UpscaleOptions
+from ...pipeline.upscaler import Upscaler
 from .events import Event
 from .queue import UnitQueue
 from .unit_runner import Order, UnitRunner
@@ -35,13 +36,14 @@ class Executor(Protocol):
 class OneDevice:
     """Units one after the other, in this process: there is nobody to give a unit to another time."""
 
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
+    def __init__(self, device: str, load: Callable[[UpscaleOptions], Upscaler]) -> None:
+        """load: gives the models, when the first unit needs them."""
+        self._device, self._load = device, load
 
     @property
     def devices(self) -> tuple[str, ...]:
         """The one."""
-        return (str(self._setup.formats.device),)
+        return (self._device,)
 
     def run(self, order: Order, queue: UnitQueue, is_stopped: Callable[[], bool]) -> Generator[Event, None, None]:
         """As `Executor.run`; errors are raised as they are."""
@@ -50,7 +52,7 @@ class OneDevice:
         errors: list[BaseException] = []
 
         def work() -> None:
-            runner = UnitRunner(order, self._setup, self.devices[0], told.put, lambda: is_closed or is_stopped())
+            runner = UnitRunner(order, self._load, self._device, told.put, lambda: is_closed or is_stopped())
             unit = None
             try:
                 while (unit := queue.take(unit)) is not None:

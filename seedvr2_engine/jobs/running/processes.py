@@ -101,7 +101,7 @@ class Processes:
 
     def _hand_out(self, workers: list[_Worker], queue: UnitQueue) -> None:
         # Who goes on comes first, or another would take its unit.
-        for worker in sorted((w for w in workers if w.unit is None), key=lambda w: w.last is None):
+        for worker in sorted((w for w in workers if w.unit is None), key=lambda w: not queue.goes_on(w.last)):
             idle = sum(other.unit is None for other in workers)
             unit = queue.take(worker.last, idle)
             if unit is not None:
@@ -195,7 +195,7 @@ def _work(name: str, device: str, order: Order, pipe: Connection) -> None:
                 place = resolve_device(device)
                 if place.type == "cuda":
                     torch.cuda.set_device(place)
-                runner = UnitRunner(order, order.setup(place), name, tell)
+                runner = UnitRunner(order, order.setup(place).load, name, tell)
             runner.run(unit)
         except Exception as error:
             tell(UnitFailed(name, unit.number, _sentence(error), 0, is_final=isinstance(error, SeedVR2Error)))

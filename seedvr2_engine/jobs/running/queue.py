@@ -31,12 +31,16 @@ class UnitQueue:
         """Whether a unit waits for a device."""
         return bool(self._free)
 
+    def goes_on(self, last: Unit | None) -> bool:
+        """Whether the unit after `last` is free; of several devices that wait, ask for those first that go on."""
+        return last is not None and last.number + 1 in self._free and self._units[last.number + 1].follows(last)
+
     def take(self, last: Unit | None, idle: int = 1) -> Unit | None:
         """The unit for a device that has just finished `last`; None where it would only be in the way of another.
 
         idle: how many devices wait for a unit, this one included: they share what is free.
         """
-        if last is not None and last.number + 1 in self._free and self._units[last.number + 1].follows(last):
+        if last is not None and self.goes_on(last):
             return self._begin(last.number + 1)
         for run in sorted(self._runs(), key=lambda run: -sum(unit.frames for unit in run)):
             unit = self._first_of(run, idle)

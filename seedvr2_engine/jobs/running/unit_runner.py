@@ -60,21 +60,18 @@ class UnitRunner:
     def __init__(
         self,
         order: Order,
-        setup: Setup,
+        load: Callable[[UpscaleOptions], Upscaler],
         device_name: str,
         tell: Callable[[Event], None],
         is_stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """tell: gets events, from any thread. is_stopped: whether the job ends; then KeyboardInterrupt is raised."""
-        self._order, self._setup, self._name = order, setup, device_name
+        """load: gives the models, when the first unit needs them. tell: gets events, from any thread.
+        is_stopped: whether the job ends; then KeyboardInterrupt is raised.
+        """
+        self._order, self._load, self._name = order, load, device_name
         self._tell, self._is_stopped = tell, is_stopped
         self._upscaler: Upscaler | None = None
         self._walk: _Walk | None = None
-
-    def load(self) -> None:
-        """Load the models, unless they are."""
-        if self._upscaler is None:
-            self._upscaler = self._setup.load(self._order.options)
 
     def run(self, unit: Unit) -> Stored:
         """Compute a unit; raises whatever goes wrong."""
@@ -104,8 +101,8 @@ class UnitRunner:
             self._walk = None
 
     def _begun(self, unit: Unit) -> _Walk:
-        self.load()
-        assert self._upscaler is not None
+        if self._upscaler is None:
+            self._upscaler = self._load(self._order.options)
         return _Walk(self._order, self._upscaler, unit, self._advanced, self._is_stopped)
 
     def _advanced(self, unit: Unit, done: int, progress: Progress) -> None:
