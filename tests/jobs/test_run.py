@@ -74,7 +74,7 @@ def test_a_job_that_is_broken_off_ends_with_the_same_bytes(ending, shots, clip, 
 
 
 def test_units_give_what_a_run_without_them_gives(clip, tmp_path):
-    asked = job(clip, tmp_path / "out.mkv", options={"color": "lab"})
+    asked = job(clip, tmp_path / "out.mkv")
     asked = replace(asked, sink=replace(asked.sink, codec="ffv1"))
     run(asked)
     with open_source(clip) as source, open_source(asked.target) as made:
@@ -104,7 +104,7 @@ def test_a_shot_knows_nothing_of_the_shot_before(clip, tmp_path):
             sink.write(before.rgb if number < 22 else after.rgb)
 
     def tail(source, shots):
-        asked = job(source, tmp_path / "out.mkv", shots=shots, options={"color": "lab"})
+        asked = job(source, tmp_path / "out.mkv", shots=shots)
         asked = replace(asked, sink=replace(asked.sink, codec="ffv1", overwrite=True))
         run(asked)
         with open_source(asked.target) as frames:
@@ -209,7 +209,7 @@ def test_devices_are_named_once():
 
 def test_two_processes_give_the_bytes_of_one(clip, tmp_path):
     """The small models, with a process that is killed in the midst of a unit and replaced."""
-    small = {"options": {"resolution": 16, "scale": None, "color": "lab"}, "shots": SHOTS}
+    small = {"options": {"resolution": 16, "scale": None}, "shots": SHOTS}
     once = job(clip, tmp_path / "once.mp4", **small)
     run_job(once, devices=("cpu",))
     workers = Processes(("cpu", "cpu"))
