@@ -50,7 +50,7 @@ OWNERS = {
     "safetensors": ("checkpoint",),
     "yaml": ("checkpoint",),
     "matplotlib": ("bench",),
-    "PIL": ("video", "comfy"),
+    "PIL": ("video", "jobs", "comfy"),
     "rich": ("cli",),
     "typer": ("cli",),
     "triton": ("kernels",),

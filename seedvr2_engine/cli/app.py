@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..version import __version__
-from .commands import bench, bench_file, bench_upscale, clips, compare, doctor, files, plan, upscale
+from .commands import bench, bench_file, bench_upscale, clips, compare, doctor, files, plan, shots, upscale
 from .failures import PASSED_ON, sentence_of
 from .terminal.console import EXIT_INTERRUPTED, fail
 from .terminal.interruption import end_at_once, keep_what_is_finished, was_interrupted
@@ -73,6 +73,7 @@ app = typer.Typer(
 )
 for _command in (
     upscale.upscale,
+    shots.shots,
     compare.compare,
     clips.reconstruct,
     plan.plan,
