@@ -14,7 +14,7 @@ from ..pipeline.setup import Setup, plan_setup
 from ..version import __version__
 from ..video import FrameSink, SourceInfo, open_sink
 from ..video.writing.writer import check_place
-from .folder.job_folder import JobFolder, folder_for
+from .folder.job_folder import JobFolder, folder_for, was_joined
 from .folder.manifest import manifest_of
 from .job import Job, can_be_divided, plan_units
 from .running.events import Event, Finished, Planned, Remarked, UnitFinished
@@ -75,7 +75,9 @@ def run_job(
             "animated picture, or --keep-damaged; leave --devices and --shots out."
         )
     plan = plan_units(info, setup, job.options, job.job)
-    check_place(job.target, info, job.sink)
+    is_there = was_joined(job.target)
+    if not is_there:
+        check_place(job.target, info, job.sink)
     with JobFolder(folder_for(job.target)) as folder:
         manifest = folder.go_on(
             manifest_of(job, plan, _gpus(devices), {"seedvr2": __version__, "PyTorch": torch.__version__}),
@@ -85,12 +87,16 @@ def run_job(
         if manifest.division != plan.division:
             # Decided by the first run's device, so that a smaller or larger one goes on with the same chunks.
             plan = plan_units(info, setup, job.options, job.job, manifest.division)
+        if is_there and len(folder.finished) == len(plan.units):
+            on_event(Remarked(f"{job.target}: an earlier run finished it, and was killed before it could say so."))
+            folder.remove()
+            return Finished(job.target, info.selected_frames, time.perf_counter() - began, ())
         folder.remove_joining(job.target)
         done = sum(unit.frames for unit in plan.units if unit.number in folder.finished)
         on_event(
             Planned(len(plan.shots), len(plan.units), info.selected_frames, len(folder.finished), done, folder.path)
         )
-        with _sink(job, info) as sink:
+        with _sink(job, info, folder) as sink:
             for sentence in sink.warnings:
                 on_event(Remarked(sentence))
             folder.note_joining(sink.unfinished)
@@ -138,7 +144,7 @@ def _compute(
 
 
 @contextmanager
-def _sink(job: Job, info: SourceInfo) -> Iterator[FrameSink]:
+def _sink(job: Job, info: SourceInfo, folder: JobFolder) -> Iterator[FrameSink]:
     """The output; what is in it is of no use where it is not finished, because all of it is in the units."""
     height, width = job.options.resize((info.height, info.width)).output
     sink = open_sink(job.target, width=width, height=height, source=info, options=job.sink)
@@ -146,6 +152,7 @@ def _sink(job: Job, info: SourceInfo) -> Iterator[FrameSink]:
         yield sink
     except BaseException:
         sink.abort(keep_partial=False)
+        folder.forget_joining()
         raise
 
 

@@ -54,7 +54,7 @@ def killed(source: Path, target: Path, devices: str, chance: random.Random, kill
                 process.send_signal(signal.SIGKILL)
             process.stdout.read()
             process.wait()
-        if process.returncode == 0:
+        if process.returncode == 0 or (target.exists() and not folder_for(target).exists()):
             return done
         if process.returncode != -signal.SIGKILL:
             raise AssertionError(f"{target}: ended with {process.returncode}")

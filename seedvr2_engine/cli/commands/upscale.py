@@ -35,6 +35,7 @@ def upscale(
     chunk_frames: flags.ChunkFrames = None,
     overlap: flags.Overlap = None,
     vae_span: flags.VaeSpan = "auto",
+    shots: flags.Shots = "off",
     prepend_frames: flags.PrependFrames = 0,
     color: flags.Color = "lab",
     seed: flags.Seed = 42,
@@ -64,6 +65,7 @@ def upscale(
     """Upscale a clip, a picture, a picture sequence, or every clip of a folder."""
     with span("imports"):
         from ...jobs.job import JobOptions, Precisions
+        from ...jobs.shots.choice import parse_choice
         from ...models.vae.tiling import TileSpec
         from ...pipeline.options import UpscaleOptions
         from ...video import SinkOptions
@@ -112,7 +114,16 @@ def upscale(
     )
     work = JobOptions(restart=restart, keeps_folder=keep_job)
     jobs = jobs_for(source, target, each=each)
-    request = Request(models.setup(), options, sink, cut, work, Precisions(precision, dit_precision, offload), places)
+    request = Request(
+        models.setup(),
+        options,
+        sink,
+        cut,
+        work,
+        Precisions(precision, dit_precision, offload),
+        parse_choice(shots),
+        places,
+    )
     for sentence in options.remarks:
         warn(sentence)
     if plan:

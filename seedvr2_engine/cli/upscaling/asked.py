@@ -12,6 +12,7 @@ from ..terminal.console import per_second
 if TYPE_CHECKING:
     from ...jobs.cut import Cut
     from ...jobs.job import JobOptions, Precisions
+    from ...jobs.shots.choice import ShotChoice
     from ...pipeline.options import UpscaleOptions
     from ...pipeline.setup import Setup
     from ...pipeline.upscaler import Upscaler
@@ -78,6 +79,8 @@ class Request:
     """How long clips are done in units; None does none in units."""
     precisions: Precisions | None = None
     """What was asked for of the models' number formats."""
+    shots: ShotChoice = "off"
+    """Where models, noise and colours start anew."""
     devices: tuple[str, ...] | None = None
     """Devices that were named; None is the setup's own."""
 

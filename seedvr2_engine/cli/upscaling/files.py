@@ -17,7 +17,7 @@ from ..terminal.interruption import waiting
 from ..terminal.progress import UpscaleBar
 from .asked import Job, Request, Result
 from .hdr import hdr_sentence
-from .in_units import is_in_units, run_in_units
+from .in_units import run_in_units, work_for
 from .outputs import keep, kept_output
 from .told import Told
 
@@ -85,8 +85,9 @@ def run_job(job: Job, request: Request) -> Result:
             err.print(sentence, markup=False)
         if hdr := hdr_sentence(info, request.options.hdr):
             err.print(f"HDR: {hdr}", markup=False)
-        if is_in_units(job, request, info):
-            return run_in_units(job, request, info)
+        work = work_for(job, request, info)
+        if work is not None:
+            return run_in_units(job, request, info, work)
         resize = request.options.resize((info.height, info.width))
         height, width = resize.output
         told = Told(clip)

@@ -30,6 +30,14 @@ Devices = Annotated[
     str | None,
     typer.Option(help="Several devices: all, or a list such as cuda:0,cuda:1 or cpu,cpu.", rich_help_panel=_MODELS),
 ]
+Shots = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|off|FILE",
+        help="Shots, at which models, noise and colours start anew: found, none, or listed by a file.",
+        rich_help_panel=_CHUNKS,
+    ),
+]
 Restart = Annotated[
     bool,
     typer.Option("--restart", help="Begin a long clip anew, without what OUT.job holds.", rich_help_panel=_OUTPUT),

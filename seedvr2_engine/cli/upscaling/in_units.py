@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from ...output.signals import held_signals
-from ..terminal.console import EXIT_INTERRUPTED, err, fail, warn
+from ..terminal.console import EXIT_INTERRUPTED, err, fail, frame_progress, warn
 from ..terminal.job_bar import JobBar
 from .asked import Job, Request, Result
 
 if TYPE_CHECKING:
     from ... import jobs
+    from ...jobs.job import JobOptions
     from ...jobs.running.events import Event
+    from ...jobs.shot import Shot
     from ...video import SourceInfo
 
 
-def is_in_units(job: Job, request: Request, info: SourceInfo) -> bool:
-    """Whether a clip is done in units: there are several. A clip of one is done on one device, without a folder."""
+def work_for(job: Job, request: Request, info: SourceInfo) -> JobOptions | None:
+    """How a clip is done in units, with its shots; None where it is one unit, which needs no folder and one device.
+
+    Raises InvalidArgumentError for a list of shots that is not of this clip.
+    """
     from ...jobs.job import can_be_divided, needs_folder, plan_units
 
     if request.work is None or not can_be_divided(job.target, info, request.cut):
-        return False
-    return needs_folder(plan_units(info, request.setup, request.options, request.work).units)
+        return None
+    work = request.work
+    if request.shots != "off":
+        work = replace(work, shots=_shots(job, request))
+    return work if needs_folder(plan_units(info, request.setup, request.options, work).units) else None
 
 
-def run_in_units(job: Job, request: Request, info: SourceInfo) -> Result:
+def _shots(job: Job, request: Request) -> tuple[Shot, ...]:
+    """The shots of a list, or those that are found in a pass over the clip."""
+    from ...jobs.shots.choice import shots_of
+
+    with request.cut.open(job.source) as clip, frame_progress() as bar:
+        task = bar.add_task("shots", total=len(clip), visible=request.shots == "auto")
+        found = shots_of(clip, request.shots, lambda count: bar.update(task, completed=count))
+    err.print(f"{len(found)} shot{'s' if len(found) > 1 else ''}", markup=False)
+    return found
+
+
+def run_in_units(job: Job, request: Request, info: SourceInfo, work: JobOptions) -> Result:
     """Upscale one input into one output, in units; what is finished stays in the job's folder."""
     from ...jobs.run import run_job
     from ...jobs.running.executors import OneDevice
@@ -40,7 +60,7 @@ def run_in_units(job: Job, request: Request, info: SourceInfo) -> Result:
             executor = OneDevice(devices[0], lambda options: request.upscaler.with_options(options))
         try:
             finished = run_job(
-                _asked(job, request),
+                _asked(job, request, work),
                 devices=devices,
                 on_event=told.take,
                 is_stopped=lambda: signals.is_pending,
@@ -74,9 +94,9 @@ def run_in_units(job: Job, request: Request, info: SourceInfo) -> Result:
     )
 
 
-def _asked(job: Job, request: Request) -> jobs.job.Job:
+def _asked(job: Job, request: Request, work: JobOptions) -> jobs.job.Job:
     from ...jobs.job import Job as UnitsJob
-    from ...jobs.job import JobOptions, Precisions
+    from ...jobs.job import Precisions
 
     return UnitsJob(
         job.source,
@@ -86,7 +106,7 @@ def _asked(job: Job, request: Request) -> jobs.job.Job:
         request.sink,
         request.cut,
         request.precisions or Precisions(),
-        request.work or JobOptions(),
+        work,
     )
 
 

@@ -28,6 +28,17 @@ def folder_for(target: Path) -> Path:
     return place.with_name(place.name + ENDING)
 
 
+def was_joined(target: Path) -> bool:
+    """Whether a job was killed after its output had got its name, and before its folder was removed."""
+    try:
+        name = (folder_for(target) / _JOINING).read_text()
+    except (OSError, ValueError):
+        return False
+    place = PictureNames.of(target, None).folder if is_sequence(target) else target
+    is_unfinished = any(path.name == name for path in (*earlier_siblings(place, PARTIAL_MARK), *_unended(place)))
+    return place.exists() and not is_unfinished
+
+
 class JobFolder:
     """The folder of one job, held by one process; use it in a `with` statement."""
 
@@ -109,6 +120,11 @@ class JobFolder:
         if partial is not None:
             write_whole(self._joining, str(partial.name).encode(), overwrite=True)
 
+    def forget_joining(self) -> None:
+        """The output that was being written is gone."""
+        with suppress(OSError):
+            self._joining.unlink(missing_ok=True)
+
     def remove_joining(self, place: Path) -> None:
         """Remove what an earlier run of this job had begun to write in the output's folder."""
         try:
@@ -124,8 +140,7 @@ class JobFolder:
     def remove(self) -> None:
         """Remove what this package has written into the folder, and the folder at the end of the `with` block."""
         self._empty()
-        with suppress(OSError):
-            self._joining.unlink(missing_ok=True)
+        self.forget_joining()
 
     def _find_finished(self, count: int, tell: Callable[[str], None]) -> None:
         for path in sorted(_entries(self.path)):
