@@ -198,6 +198,35 @@ def test_what_is_kept_and_what_is_left(clip, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mkv", "out.mkv.job"]
 
 
+def test_a_job_that_was_killed_at_its_very_end_is_finished(clip, tmp_path):
+    asked = job(clip, tmp_path / "out.mkv", keeps_folder=True)
+    run(asked)
+    data = asked.target.read_bytes()
+    note = folder_for(asked.target) / "joining"
+    assert note.read_text().startswith("out.partial-")
+    events = run(asked)
+    assert "an earlier run finished it" in of(events, Remarked)[0].sentence
+    assert not of(events, UnitStarted)
+    assert asked.target.read_bytes() == data
+    assert not folder_for(asked.target).exists()
+    # Without such a folder it is an output like any other.
+    with pytest.raises(OutputError, match="it exists already"):
+        run(asked)
+
+
+def test_what_a_killed_run_has_begun_to_write_is_removed(clip, tmp_path):
+    asked = job(clip, tmp_path / "out.mkv")
+    run(asked, stop_after=1)
+    left = tmp_path / "out.partial-0123abcd.mkv"
+    left.write_bytes(b"half")
+    other = tmp_path / "out.partial-89abcdef.mkv"
+    other.write_bytes(b"another run's")
+    (folder_for(asked.target) / "joining").write_text(left.name)
+    run(asked)
+    assert not left.exists()
+    assert other.read_bytes() == b"another run's"
+
+
 def test_devices_are_named_once():
     assert devices_of("cpu,cpu") == ("cpu", "cpu")
     with pytest.raises(InvalidArgumentError, match="device: expected auto"):
