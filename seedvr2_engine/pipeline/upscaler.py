@@ -23,9 +23,8 @@ from ..errors import InvalidArgumentError
 from ..models.dit.model import NaDiT
 from ..models.dit.sampler import LAST_TIMESTEP
 from ..spans import each
-from .chunks import STEP_FRAMES, Chunk, ChunkPlan, chunked, filled_up, joined, prepend_mirrored
+from .chunks import STEP_FRAMES, Chunk, ChunkPlan, Entry, chunked, filled_up, joined, prepend_mirrored
 from .clip_stages import ClipStages, Models, Progress, ProgressCallback, SourceFrame, whole
-from .entry import Entry, opening_frames
 from .memory import ClipMemory, ClipPlan, Division, Sizes, asked_division, plan_clip, sizes_of
 from .options import UpscaleOptions
 from .reconstruct import VideoCodec, defined
@@ -138,6 +137,13 @@ class Upscaler:
             pictures = passage.outward(pictures)
         results = on_host(pictures) if encoded is None else on_host(map(encoded, pictures), is_pinned=True)
         yield from each("to host", results, clock)
+
+
+def opening_frames(division: Division) -> int:
+    """Frames of a clip, those put before it included, on which it is decided what its alpha is."""
+    if division.vae_span == "chunk":
+        return division.chunks.chunk_frames
+    return STEP_FRAMES * (division.chunks.of_latents.chunk_frames - 1) + 1
 
 
 def _through_clip(

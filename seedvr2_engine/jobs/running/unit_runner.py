@@ -13,12 +13,11 @@ import torch
 
 from ...errors import VideoError
 from ...pipeline.clip_stages import Progress, SourceFrame
-from ...pipeline.entry import opening_frames
 from ...pipeline.memory import limit_engine
 from ...pipeline.options import UpscaleOptions
 from ...pipeline.prefetch import prefetched
 from ...pipeline.setup import ModelFiles, Setup, plan_setup
-from ...pipeline.upscaler import Upscaler
+from ...pipeline.upscaler import Upscaler, opening_frames
 from ...spans import each, span
 from ...video import CodedFrame, Coding, Frame, FrameSource
 from ..cut import Cut

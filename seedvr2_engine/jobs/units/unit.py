@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...errors import InvalidArgumentError
-from ...pipeline.entry import Entry, entry_at, first_frames
+from ...pipeline.chunks import Entry
 from ...pipeline.memory import Division
 from ...pipeline.options import UpscaleOptions
 from ..shot import Shot
+from .entry import entry_at, first_frames
 
 UNIT_PIXELS = 250_000_000
 """Pixels of the results of a unit, at most but for the last chunk: 270 frames of 1280x720, a minute at 4.5 a second."""

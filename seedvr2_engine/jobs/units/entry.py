@@ -7,12 +7,10 @@ are the latents that they share, and those that the decoder warms up with. Curve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from ..color.methods import SLICE_METHODS
-from .chunks import STEP_FRAMES, ChunkPlan, latent_count, padded_count
-from .memory import Division
-from .options import UpscaleOptions
+from ...color.methods import SLICE_METHODS
+from ...pipeline.chunks import STEP_FRAMES, ChunkPlan, Entry, chunk_count, latent_count, padded_count
+from ...pipeline.memory import Division
+from ...pipeline.options import UpscaleOptions
 
 DECODE_WARM_UP_LATENTS = 40
 """Latents after which the decoder's results do not tell any more where it began.
@@ -22,31 +20,6 @@ forgets after 40.
 """
 ENCODE_WARM_UP_LATENTS = 30
 """The same for the encoder, of which the engine needs 28."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Where every stage begins, in frames and latents of the clip, those of the frames put before it included."""
-
-    chunk: int = 0
-    """First chunk that is restored, or, where the VAE sees chunks, that passes all stages."""
-    base: int = 0
-    """First latent that chunks are cut from; a frame where the VAE sees chunks."""
-    encoded: int = 0
-    """First latent that is encoded; the encoder's first frame is that latent's last one."""
-    decoded: int = 0
-    """First latent that is decoded; the decoder's first picture is that latent's last one."""
-    colored: int = 0
-    """First picture whose colours are measured."""
-    given: int = 0
-    """First picture that is given out."""
-    first_frame: int = 0
-    """First frame of the clip itself that is read, without those put before it."""
-
-    @property
-    def is_start(self) -> bool:
-        """Whether the clip is passed from its first frame on."""
-        return self.first_frame == 0 and self.given == 0
 
 
 def first_frames(division: Division, options: UpscaleOptions, frames: int) -> list[int]:
@@ -77,18 +50,6 @@ def entry_at(chunk: int, division: Division, options: UpscaleOptions, frames: in
     return _entry_of_chunks(chunk, division, options, frames + options.prepend_frames) or (
         _entry_of_stream(chunk, division, options, frames + options.prepend_frames)
     )
-
-
-def chunk_count(total: int, plan: ChunkPlan) -> int:
-    """How many chunks `chunk_spans` gives."""
-    return 1 + max(0, -(-(total - plan.chunk_frames) // plan.step))
-
-
-def opening_frames(division: Division) -> int:
-    """Frames of a clip, those put before it included, on which it is decided what its alpha is."""
-    if division.vae_span == "chunk":
-        return division.chunks.chunk_frames
-    return STEP_FRAMES * (division.chunks.of_latents.chunk_frames - 1) + 1
 
 
 def _entry_of_chunks(chunk: int, division: Division, options: UpscaleOptions, total: int) -> Entry | None:

@@ -3,21 +3,20 @@
 import pytest
 import torch
 
-from seedvr2_engine.loading import NANO_VAE, load_vae
-from seedvr2_engine.pipeline import entry as entries
-from seedvr2_engine.pipeline.chunks import ChunkPlan, chunk_spans
-from seedvr2_engine.pipeline.entry import (
+from seedvr2_engine.jobs.units import entry as entries
+from seedvr2_engine.jobs.units.entry import (
     DECODE_WARM_UP_LATENTS,
     ENCODE_WARM_UP_LATENTS,
-    chunk_count,
     entry_at,
     first_frames,
 )
+from seedvr2_engine.loading import NANO_VAE, load_vae
+from seedvr2_engine.pipeline.chunks import ChunkPlan, chunk_count, chunk_spans
 from seedvr2_engine.pipeline.memory import Division
 from seedvr2_engine.pipeline.options import UpscaleOptions
 from seedvr2_engine.pipeline.upscaler import Upscaler
 
-from .test_upscaler import clip, stub
+from ..pipeline.test_upscaler import clip, stub
 
 
 def entered(upscaler: Upscaler, frames, chunk, **named):
