@@ -85,7 +85,7 @@ def test_frames_put_before_a_clip_begin_no_chunk():
 def test_the_small_vae_forgets_what_came_before():
     """To the bit after as many latents as a plan warms up with, and not a few earlier."""
     torch.set_num_threads(1)
-    vae, frames = load_vae(NANO_VAE), [frame[None] * 2 - 1 for frame in clip(4 * 44 + 1, 16, 16)]
+    vae, frames = load_vae(NANO_VAE), [frame[None] * 2 - 1 for frame in clip(4 * 44 + 1, 16, 32)]
     latents = list(vae.stream_encode(frames))
     later = list(vae.stream_encode(frames[4 * 2 :]))
     assert torch.equal(torch.stack(later[ENCODE_WARM_UP_LATENTS:]), torch.stack(latents[2 + ENCODE_WARM_UP_LATENTS :]))
