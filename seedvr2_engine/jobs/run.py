@@ -103,7 +103,15 @@ def run_job(
             assert sink.keeping is not None
             options = plan.resolved(job.options)
             order = Order(
-                job.source, job.cut, options, job.models, job.precisions, sink.keeping, folder.path, plan.units
+                job.source,
+                job.cut,
+                options,
+                job.models,
+                job.precisions,
+                sink.keeping,
+                folder.path,
+                plan.units,
+                torch.get_num_threads(),
             )
             said = len(sink.warnings)
             _compute(order, executor, sink, folder, on_event, is_stopped)
@@ -168,11 +176,12 @@ def _setup(job: Job, device: str) -> Setup:
 
 
 def _gpus(devices: Sequence[str]) -> tuple[str, ...]:
-    """The generations of devices, each once."""
+    """What last bits follow from: the generations of GPUs, or the number of threads on a CPU; each once."""
     found = []
-    for name in devices:
-        place = resolve_device(name)
-        found.append(
-            f"sm_{''.join(map(str, torch.cuda.get_device_capability(place)))}" if place.type == "cuda" else str(place)
-        )
+    for place in map(resolve_device, devices):
+        if place.type == "cuda":
+            found.append(f"sm_{''.join(map(str, torch.cuda.get_device_capability(place)))}")
+        else:
+            count = torch.get_num_threads()
+            found.append(f"{place.type} with {count} thread{'s' if count > 1 else ''}")
     return tuple(dict.fromkeys(found))

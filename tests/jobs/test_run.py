@@ -144,6 +144,17 @@ def test_a_source_or_a_model_that_changed_is_refused(tmp_path):
         run(replace(asked, models=replace(asked.models, text=model)))
 
 
+def test_another_number_of_threads_or_version_is_said(clip, tmp_path):
+    asked = job(clip, tmp_path / "out.mkv")
+    run(asked, stop_after=1)
+    manifest = folder_for(asked.target) / "job.json"
+    facts = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**facts, "versions": {"seedvr2": "0.1"}, "gpus": ["sm_90"]}))
+    told = " ".join(event.sentence for event in of(run(asked), Remarked))
+    assert "it was begun with seedvr2 0.1, and this is seedvr2" in told
+    assert "it was begun on sm_90, and cpu with 1 thread computes other last bits." in told
+
+
 def test_a_folder_of_a_later_version_or_of_others_is_left_alone(clip, tmp_path):
     asked = job(clip, tmp_path / "out.mkv")
     run(asked, stop_after=1)

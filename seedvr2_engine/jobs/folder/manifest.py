@@ -32,7 +32,7 @@ class Manifest:
     versions: dict[str, str]
     """Of this package and of PyTorch."""
     gpus: tuple[str, ...]
-    """Generations of the devices that have worked on it, such as sm_90; `cpu` for none."""
+    """Generations of the devices that have worked on it, such as sm_90, or `cpu with 2 threads`."""
     division: Division
     """How chunks are cut; from the first run on."""
     shots: tuple[Shot, ...]

@@ -172,6 +172,7 @@ def _work(name: str, device: str, order: Order, pipe: Connection) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), name="parent", daemon=True).start()
+    torch.set_num_threads(order.threads)
     said_s = 0.0
     lock = threading.Lock()
 

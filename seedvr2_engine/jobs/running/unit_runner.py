@@ -44,6 +44,8 @@ class Order:
     """What a unit's pictures are kept as."""
     folder: Path
     units: tuple[Unit, ...]
+    threads: int
+    """Of PyTorch on a CPU, whose last bits follow from it."""
 
     def setup(self, device: torch.device) -> Setup:
         """What will run on a device."""
