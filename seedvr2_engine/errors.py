@@ -29,6 +29,10 @@ class EngineUnsupportedError(SeedVR2Error):
     """The kernels cannot run this model in this way on this GPU."""
 
 
+class JobError(SeedVR2Error):
+    """A job ended before all of its units were finished; those that were are kept."""
+
+
 class DeviceMemoryError(SeedVR2Error):
     """A device has less free memory than the work takes."""
 

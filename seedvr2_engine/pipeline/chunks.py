@@ -99,6 +99,31 @@ class Chunk(Generic[Frame]):
         return range(first, first + (len(self.frames) - 1) // self.unit + 1)
 
 
+@dataclass(frozen=True)
+class Entry:
+    """Where every stage begins, in frames and latents of the clip, those of the frames put before it included."""
+
+    chunk: int = 0
+    """First chunk that is restored, or, where the VAE sees chunks, that passes all stages."""
+    base: int = 0
+    """First latent that chunks are cut from; a frame where the VAE sees chunks."""
+    encoded: int = 0
+    """First latent that is encoded; the encoder's first frame is that latent's last one."""
+    decoded: int = 0
+    """First latent that is decoded; the decoder's first picture is that latent's last one."""
+    colored: int = 0
+    """First picture whose colours are measured."""
+    given: int = 0
+    """First picture that is given out."""
+    first_frame: int = 0
+    """First frame of the clip itself that is read, without those put before it."""
+
+    @property
+    def is_start(self) -> bool:
+        """Whether the clip is passed from its first frame on."""
+        return self.first_frame == 0 and self.given == 0
+
+
 def padded_count(frames: int, unit: int = STEP_FRAMES) -> int:
     """The least number of the form 4n+1 (or unit * n + 1) that is not below `frames` (at least 1)."""
     return frames + -(frames - 1) % unit
@@ -158,10 +183,18 @@ def chunk_spans(total: int, plan: ChunkPlan) -> Iterator[ChunkSpan]:
         yield _span(start, stop, plan)
 
 
-def chunked(frames: Iterable[Frame], plan: ChunkPlan) -> Iterator[Chunk[Frame]]:
-    """Cut a stream of frames into chunks; at most two chunks are kept at a time."""
+def chunk_count(total: int, plan: ChunkPlan) -> int:
+    """How many chunks `chunk_spans` gives."""
+    return 1 + max(0, -(-(total - plan.chunk_frames) // plan.step))
+
+
+def chunked(frames: Iterable[Frame], plan: ChunkPlan, *, base: int = 0, first: int = 0) -> Iterator[Chunk[Frame]]:
+    """Cut a stream of frames into chunks; at most two chunks are kept at a time.
+
+    base: number of the stream's first frame in the clip. first: number of the first chunk, which begins there or later.
+    """
     held: list[Frame] = []
-    base = start = 0
+    start = first * plan.step
     for frame in frames:
         held.append(frame)
         if base + len(held) == start + plan.chunk_frames:

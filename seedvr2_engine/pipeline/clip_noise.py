@@ -1,6 +1,6 @@
 """The noise that a clip's chunks are upscaled with: of latents, of conditions, and of pictures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 
 import torch
@@ -48,26 +48,32 @@ class ClipNoise:
         )
         return first, second
 
-    def of_pictures(self, numbers: range | None, size: Size) -> Iterator[Tensor]:
-        """Noise (3, H, W), float32, of pictures with these numbers, or with all from 0 on, at full strength."""
+    def of_pictures(self, numbers: range | int, size: Size) -> Iterator[Tensor]:
+        """Noise (3, H, W), float32, of pictures with these numbers, or with all from this one on, at full strength."""
         drawn = self._reference_pictures(numbers, size) if self._kind == "reference" else self._pictures(numbers, size)
         return (noise * INPUT_NOISE_SHARE for noise in drawn)
 
-    def _pictures(self, numbers: range | None, size: Size) -> Iterator[Tensor]:
-        for i in count() if numbers is None else numbers:
+    def skip_pictures(self, runs: Iterable[int], size: Size) -> None:
+        """Leave out pictures that come before, in runs of so many, as `of_pictures` would have been asked for them."""
+        if self._kind == "reference":
+            for length in runs:
+                next(self._reference_pictures(range(length), size))
+
+    def _pictures(self, numbers: range | int, size: Size) -> Iterator[Tensor]:
+        for i in count(numbers) if isinstance(numbers, int) else numbers:
             noise = latent_noise(
                 self._seed, range(i, i + 1), size, channels=3, stream=_PICTURE_STREAM, device=self._device
             )
             yield noise[0].movedim(-1, 0)
 
-    def _reference_pictures(self, numbers: range | None, size: Size) -> Iterator[Tensor]:
+    def _reference_pictures(self, numbers: range | int, size: Size) -> Iterator[Tensor]:
         if self._generator is None:
             # The largest seed wraps around; the reference itself stops below 2^32.
             seed = (self._seed + _REFERENCE_SEED_OFFSET) % (1 << 64)
             self._generator = torch.Generator(self._device).manual_seed(seed)
         while True:
             # The reference draws for a view (3, T, H, W) of a chunk's pictures, which follow each other in memory.
-            memory = torch.empty((1 if numbers is None else len(numbers), 3, *size), device=self._device)
+            memory = torch.empty((1 if isinstance(numbers, int) else len(numbers), 3, *size), device=self._device)
             yield from memory.transpose(0, 1).normal_(generator=self._generator).transpose(0, 1)
-            if numbers is not None:
+            if not isinstance(numbers, int):
                 return

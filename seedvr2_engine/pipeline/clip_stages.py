@@ -101,10 +101,15 @@ class ClipStages:
             alphas = [whole(frame, self._device)[3] for frame in frames if frame.shape[0] == 4]
             self._is_mask = is_mask(torch.stack(alphas)) if alphas else None
 
-    def model_inputs(self, frames: Iterable[SourceFrame], numbers: range | None = None) -> Iterator[Tensor]:
+    def skip_inputs(self, runs: Iterable[int]) -> None:
+        """Pass by the noise of the frames before the first ones, of which `model_inputs` would have got such runs."""
+        if self._options.input_noise:
+            self._picture_noise.skip_pictures(runs, self._resize.padded)
+
+    def model_inputs(self, frames: Iterable[SourceFrame], numbers: range | int = 0) -> Iterator[Tensor]:
         """Source frames as the encoder takes them, (1, 3, *padded) in [-1, 1], with the noise that was asked for.
 
-        numbers: theirs in the clip; None counts from 0.
+        numbers: theirs in the clip, or the first one's.
         """
         strength = self._options.input_noise
         if strength == 0:
@@ -148,6 +153,10 @@ class ClipStages:
         )
         return each("decode", (crop_to_output(frame[0], self._resize) for frame in decoded), self._clock)
 
+    def measure(self, pictures: Iterable[Tensor], frames: Sequence[SourceFrame]) -> None:
+        """Measure the colours of a slice from which the next one's are faded; arguments as in `finish`."""
+        self._curves = self._measured(pictures, frames)
+
     def finish(
         self, pictures: Iterable[Tensor], frames: Sequence[SourceFrame], *, fade: bool = False
     ) -> Iterator[Tensor]:
@@ -160,9 +169,7 @@ class ClipStages:
 
     def _finish(self, pictures: Iterable[Tensor], frames: Sequence[SourceFrame], *, fade: bool) -> Iterator[Tensor]:
         method = self._options.color
-        curves = measure_curves(
-            ((picture, self._style(frame)) for picture, frame in zip(pictures, frames, strict=True)), method
-        )
+        curves = self._measured(pictures, frames)
         before, self._curves = self._curves if fade else None, curves
         fading = min(COLOR_FADE_FRAMES, len(frames))
         for index, (picture, frame) in enumerate(zip(pictures, frames, strict=True)):
@@ -172,6 +179,10 @@ class ClipStages:
             colored = correct_frame(picture, self._style(frame), method, used)
             out = from_model_range(colored)
             yield out if frame.shape[0] == 3 else torch.cat([out, self._alpha(frame, picture)])
+
+    def _measured(self, pictures: Iterable[Tensor], frames: Sequence[SourceFrame]) -> Tensor | None:
+        pairs = ((picture, self._style(frame)) for picture, frame in zip(pictures, frames, strict=True))
+        return measure_curves(pairs, self._options.color)
 
     def _model_input(self, frame: SourceFrame) -> Tensor:
         return to_model_input(_colors_on(frame, self._device)[None], self._resize)

@@ -7,22 +7,23 @@ the pictures are cross-faded. Source of the order of work: the reference's `src/
 phases each go over the whole clip.
 """
 
+import copy
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 
 import torch
 from torch import Tensor
 
-from ..color.hdr import passage_for
+from ..color.hdr import HdrPassage, passage_for
 from ..color.methods import SLICE_METHODS
 from ..device import queue_clock, total_memory_bytes
 from ..errors import InvalidArgumentError
 from ..models.dit.model import NaDiT
 from ..models.dit.sampler import LAST_TIMESTEP
 from ..spans import each
-from .chunks import Chunk, ChunkPlan, chunked, filled_up, joined, prepend_mirrored
+from .chunks import STEP_FRAMES, Chunk, ChunkPlan, Entry, chunked, filled_up, joined, prepend_mirrored
 from .clip_stages import ClipStages, Models, Progress, ProgressCallback, SourceFrame, whole
 from .memory import ClipMemory, ClipPlan, Division, Sizes, asked_division, plan_clip, sizes_of
 from .options import UpscaleOptions
@@ -60,6 +61,12 @@ class Upscaler:
         self._sizes = sizes
         self._models = Models(dit, vae, dit.conditioning(text, LAST_TIMESTEP), len(text))
 
+    def with_options(self, options: UpscaleOptions) -> "Upscaler":
+        """The same models, for clips that are to be upscaled otherwise."""
+        other = copy.copy(self)
+        other.options = options
+        return other
+
     def plan(self, source: tuple[int, int], frames: int | None = None) -> ClipPlan:
         """How clips of (height, width) in pixels are cut, and with which memory.
 
@@ -84,6 +91,8 @@ class Upscaler:
         *,
         transfer: int = 2,
         encoded: Callable[[Tensor], Tensor] | None = None,
+        entry: Entry | None = None,
+        opening: Sequence[SourceFrame] = (),
     ) -> Iterator[Tensor]:
         """Upscale frames (3, H, W), or (4, H, W) with alpha, in [0, 1]; yields as many, clamped, FP32 on the CPU.
 
@@ -94,6 +103,9 @@ class Upscaler:
         decided on the first chunk. transfer: what the frames' values mean, an H.273 code point such as
         `SourceInfo.color.transfer`; PQ (16) takes the way that `UpscaleOptions.hdr` says, all others are taken for SDR.
         NaN counts as 0 and infinities as 0 and 1. The same frames, options and device give the same numbers.
+        entry: where to begin in the midst of a clip, whose frames come from `entry.first_frame` on: what is given out
+        is then what a run through the whole clip gives from `entry.given` on. opening: where frames have alpha, the
+        first frames of the clip as `opening_frames` counts them.
         """
         clock = queue_clock(self.vae.device)
         stream = each("waiting", frames, clock)
@@ -105,14 +117,21 @@ class Upscaler:
         stream = _checked(chain([first], stream))
         size = first.shape[1], first.shape[2]
         passage = passage_for(self.options.hdr, transfer, self.vae.device)
-        division = self.division(size)
+        division, entry, before = self.division(size), entry or Entry(), self.options.prepend_frames
         stages = ClipStages(self._models, self.options, self.options.resize(size), on_progress)
         if passage:
-            stream = passage.inward(whole(frame, self.vae.device) for frame in stream)
-        source = prepend_mirrored(stream, self.options.prepend_frames)
+            on_device = (whole(frame, self.vae.device) for frame in stream)
+            # What passes the models only for the sake of later frames does not come out again.
+            unseen = max(0, entry.given - before) - entry.first_frame
+            warming = HdrPassage(self.vae.device).inward(islice(on_device, unseen))
+            stream = chain(warming, passage.inward(on_device))
+        if opening:
+            seen = islice(prepend_mirrored(opening, before), opening_frames(division))
+            stages.decide_mask(next(chunked(seen, division.chunks)).frames if division.vae_span == "chunk" else seen)
+        source = stream if entry.first_frame else prepend_mirrored(stream, before)
         walk = _through_chunks if division.vae_span == "chunk" else _through_clip
         pictures: Iterator[Tensor] = islice(
-            walk(source, stages, division.chunks, self.options), self.options.prepend_frames, None
+            walk(source, stages, division.chunks, self.options, entry), max(0, before - entry.given), None
         )
         if passage:
             pictures = passage.outward(pictures)
@@ -120,23 +139,32 @@ class Upscaler:
         yield from each("to host", results, clock)
 
 
+def opening_frames(division: Division) -> int:
+    """Frames of a clip, those put before it included, on which it is decided what its alpha is."""
+    if division.vae_span == "chunk":
+        return division.chunks.chunk_frames
+    return STEP_FRAMES * (division.chunks.of_latents.chunk_frames - 1) + 1
+
+
 def _through_clip(
-    source: Iterable[SourceFrame], stages: ClipStages, plan: ChunkPlan, options: UpscaleOptions
+    source: Iterable[SourceFrame], stages: ClipStages, plan: ChunkPlan, options: UpscaleOptions, entry: Entry
 ) -> Iterator[Tensor]:
     """The VAE sees the clip as one; only the transformer works in chunks."""
     waiting: deque[SourceFrame] = deque()
     latent_plan = plan.of_latents
 
-    read = 0
+    read = first = STEP_FRAMES * entry.encoded
 
     def kept() -> Iterator[SourceFrame]:
         nonlocal read
-        for read, frame in enumerate(source, start=1):  # noqa: B007
-            waiting.append(frame)
+        for frame in source:
+            read += 1
+            if read > entry.colored:
+                waiting.append(frame)
             yield frame
 
     def counted() -> Iterator[Tensor]:
-        for number, picture in enumerate(stages.model_inputs(filled_up(kept()))):
+        for number, picture in enumerate(stages.model_inputs(filled_up(kept()), first), start=first):
             yield picture
             stages.report("encode", min(number + 1, read))
 
@@ -146,27 +174,34 @@ def _through_clip(
         stages.report("transform", min(plan.unit * (chunk.span.stop - 1) + 1, read))
         yield from clean[chunk.span.lead :]
 
-    chunks = chunked(stages.encode(counted()), latent_plan)
+    stages.skip_inputs([1] * first)
+    latents = islice(stages.encode(counted()), entry.base - entry.encoded, None)
+    chunks = chunked(latents, latent_plan, base=entry.base, first=entry.chunk)
     clean = joined(((replace(chunk.span, lead=0), restored(chunk)) for chunk in chunks), latent_plan.overlap)
-    decoded = stages.decode(clean)
+    wanted = islice(clean, entry.decoded - latent_plan.step * entry.chunk, None)
+    decoded = islice(stages.decode(wanted), entry.colored - STEP_FRAMES * entry.decoded, None)
     # Slices of colours are as long as what a chunk adds; the first latent is a single frame.
     step = latent_plan.step if options.color in SLICE_METHODS else 1
-    length = plan.unit * (step - 1) + 1
-    done = 0
+    length = plan.unit * step if entry.colored else plan.unit * (step - 1) + 1
+    done = entry.colored
     while pictures := list(islice(decoded, length)):
         if done == 0:
-            stages.decide_mask(waiting)
+            stages.decide_mask(islice(waiting, opening_frames(Division(plan, "clip"))))
         own = [waiting.popleft() for _ in pictures[: len(waiting)]]
         stages.report("decode", done + len(own))
-        for frame in stages.finish(pictures[: len(own)], own, fade=done > 0) if own else ():
-            done += 1
-            stages.report("color", done)
-            yield frame
+        if done < entry.given:
+            stages.measure(pictures[: len(own)], own)
+            done += len(own)
+        else:
+            for frame in stages.finish(pictures[: len(own)], own, fade=done > 0) if own else ():
+                done += 1
+                stages.report("color", done)
+                yield frame
         length = plan.unit * step
 
 
 def _through_chunks(
-    source: Iterable[SourceFrame], stages: ClipStages, plan: ChunkPlan, options: UpscaleOptions
+    source: Iterable[SourceFrame], stages: ClipStages, plan: ChunkPlan, options: UpscaleOptions, entry: Entry
 ) -> Iterator[Tensor]:
     """Every chunk starts anew, and the pictures of neighbours are cross-faded."""
 
@@ -199,8 +234,11 @@ def _through_chunks(
             stages.report("color", number + 1)
             yield frame
 
+    stages.skip_inputs([plan.chunk_frames] * entry.chunk)
     # The context before a chunk is gone by the time its frames are joined.
-    return joined(((replace(chunk.span, lead=0), finished(chunk)) for chunk in chunked(source, plan)), plan.overlap)
+    chunks = chunked(source, plan, base=entry.base, first=entry.chunk)
+    faded = joined(((replace(chunk.span, lead=0), finished(chunk)) for chunk in chunks), plan.overlap)
+    return islice(faded, entry.given - plan.step * entry.chunk, None)
 
 
 def _checked(frames: Iterable[SourceFrame]) -> Iterator[SourceFrame]:

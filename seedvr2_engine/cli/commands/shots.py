@@ -11,10 +11,10 @@ import typer
 from rich.table import Table
 
 from ...errors import OutputError
+from ...jobs.cut import Cut
 from ..arguments import parse_rate
 from ..terminal.console import err, frame_progress, out, wide
 from ..terminal.shown import shown
-from ..upscaling.files import Cut
 from ..upscaling.told import Told
 
 if TYPE_CHECKING:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import InvalidArgumentError
+from ...jobs.cut import Cut
 from ...spans import span
 from ..arguments import parse_rate
 from ..model_files import ModelChoice
 from ..pages import write_upscale_page
 from ..terminal.console import err, warn
 from ..upscaling import flags
-from ..upscaling.files import Cut, Job, Request, Result, jobs_for
+from ..upscaling.files import Job, Request, Result, jobs_for
 from ..upscaling.jobs import plan_jobs, run_jobs
 from ..upscaling.preview import print_plan
 
@@ -31,6 +32,7 @@ def upscale(
     vae: flags.Vae = "auto",
     text: flags.Text = "auto",
     device: flags.Device = "auto",
+    devices: flags.Devices = None,
     precision: flags.Precision = "auto",
     dit_precision: flags.DitPrecision = "auto",
     offload: flags.Offload = "auto",
@@ -39,6 +41,7 @@ def upscale(
     chunk_frames: flags.ChunkFrames = None,
     overlap: flags.Overlap = None,
     vae_span: flags.VaeSpan = "auto",
+    shots: flags.Shots = "off",
     prepend_frames: flags.PrependFrames = 0,
     color: flags.Color = "lab",
     seed: flags.Seed = 42,
@@ -58,6 +61,8 @@ def upscale(
     overwrite: flags.Overwrite = False,
     page: flags.Page = None,
     page_media: flags.PageMedia = "embed",
+    restart: flags.Restart = False,
+    keep_job: flags.KeepJob = False,
     rate: flags.Rate = None,
     deinterlace: flags.Deinterlace = "auto",
     detelecine: flags.Detelecine = "auto",
@@ -67,6 +72,8 @@ def upscale(
 ) -> None:
     """Upscale a clip, a picture, a picture sequence, or every clip of a folder."""
     with span("imports"):
+        from ...jobs.job import JobOptions, Precisions
+        from ...jobs.shots.choice import parse_choice
         from ...models.vae.tiling import TileSpec
         from ...pipeline.options import UpscaleOptions
         from ...video import SinkOptions
@@ -109,8 +116,22 @@ def upscale(
         deinterlace=deinterlace,  # type: ignore[arg-type]
         detelecine=detelecine,  # type: ignore[arg-type]
     )
-    models = ModelChoice(dit, vae, text, device, precision, offload, dit_precision, gpu)
-    jobs, request = jobs_for(source, target, each=each), Request(models.setup(), options, sink, cut)
+    places = _places(devices, device)
+    models = ModelChoice(
+        dit, vae, text, device if places is None else places[0], precision, offload, dit_precision, gpu
+    )
+    work = JobOptions(restart=restart, keeps_folder=keep_job)
+    jobs = jobs_for(source, target, each=each)
+    request = Request(
+        models.setup(),
+        options,
+        sink,
+        cut,
+        work,
+        Precisions(precision, dit_precision, offload),
+        parse_choice(shots),
+        places,
+    )
     for sentence in options.remarks:
         warn(sentence)
     paged = _page(page, page_media, jobs, overwrite=overwrite)
@@ -121,14 +142,17 @@ def upscale(
     if not any(request.begins(job) for job in jobs):
         run_jobs(jobs, request, as_json=json)
         return
+
+    def then(job: Job, result: Result) -> None:
+        if paged is not None:
+            write_upscale_page(job, request, result, paged)
+
+    if places is not None and len(places) > 1:
+        # Every device's process loads its own.
+        run_jobs(jobs, request, as_json=json, then=then)
+        return
     with request.setup.beginning() as setup:
-        running = replace(request, setup=setup)
-
-        def then(job: Job, result: Result) -> None:
-            if paged is not None:
-                write_upscale_page(job, running, result, paged)
-
-        run_jobs(jobs, running, as_json=json, then=then)
+        run_jobs(jobs, replace(request, setup=setup), as_json=json, then=then)
 
 
 def _page(target: Path | None, media: str, jobs: list[Job], *, overwrite: bool) -> PageRequest | None:
@@ -144,3 +168,16 @@ def _page(target: Path | None, media: str, jobs: list[Job], *, overwrite: bool) 
     request = PageRequest(target, media, overwrite)  # type: ignore[arg-type]
     request.check()
     return request
+
+
+def _places(devices: str | None, device: str) -> tuple[str, ...] | None:
+    """The devices that were named; raises InvalidArgumentError where `--device` names another."""
+    if devices is None:
+        return None
+    if device != "auto":
+        raise InvalidArgumentError(
+            f"devices: expected --device or --devices, got --device {device} and --devices {devices}; leave one out."
+        )
+    from ...jobs.run import devices_of
+
+    return devices_of(devices)

@@ -14,7 +14,7 @@ from .shown import shown
 if TYPE_CHECKING:
     from ...pipeline.clip_stages import Progress
 
-_STAGE_NAMES = {"encode": "encoding", "transform": "transformer", "decode": "decoding", "color": "colours"}
+STAGE_NAMES = {"encode": "encoding", "transform": "transformer", "decode": "decoding", "color": "colours"}
 
 
 class _Frames(ProgressColumn):
@@ -70,7 +70,7 @@ class UpscaleBar:
         # Frames that chunks share pass the early stages twice; the bar does not go back for that.
         self._passed[progress.stage] = max(self._passed[progress.stage], min(progress.frames, self._total))
         done = sum(self._shares[stage] * frames for stage, frames in self._passed.items())
-        self._bar.update(self._task, completed=done, stage=_STAGE_NAMES[progress.stage])
+        self._bar.update(self._task, completed=done, stage=STAGE_NAMES[progress.stage])
 
     def written(self, frames: int) -> None:
         """Show how many frames are in the file."""

@@ -6,19 +6,18 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from fractions import Fraction
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import DeviceMemoryError, InvalidArgumentError
 from ...spans import each, span
 from ..arguments import check_count
-from ..terminal.console import err, per_second, readable_size, warn
+from ..terminal.console import err, readable_size, warn
 from ..terminal.interruption import waiting
 from ..terminal.progress import UpscaleBar
+from .asked import Job, Request, Result
 from .hdr import hdr_sentence
+from .in_units import run_in_units, work_for
 from .outputs import keep, kept_output
 from .told import Told
 
@@ -29,120 +28,18 @@ if TYPE_CHECKING:
     from ...output.signals import HeldSignals
     from ...pipeline.clip_stages import SourceFrame
     from ...pipeline.memory import ClipPlan
-    from ...pipeline.options import UpscaleOptions
-    from ...pipeline.setup import Setup
     from ...pipeline.upscaler import Progress, Upscaler
-    from ...video import CodedFrame, Frame, FrameSink, FrameSource, PictureMetadata, SinkOptions
-    from ...video.reading.fields.decide import Deinterlace, Detelecine
-    from ...video.reading.source import Damaged
+    from ...video import CodedFrame, Frame, FrameSink, FrameSource, PictureMetadata
 
     _Passed = tuple[int, int, PictureMetadata | None]
+
+__all__ = ["Job", "Request", "Result", "jobs_for", "run_job"]
 
 READ_AHEAD_FRAMES = 4
 WRITE_BEHIND_FRAMES = 4
 """At least, so many wait for the encoder."""
 WRITE_BEHIND_BYTES = 256 << 20
 """Of results that a GPU makes: it gives a chunk's frames all at once, and is not to wait while they are encoded."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One input and one output."""
-
-    source: str
-    """A clip, a picture, a folder or pattern of pictures."""
-    target: Path
-    makes_folder: bool = False
-    """Whether the target's folder is made: where it is for several results."""
-
-    @property
-    def is_done(self) -> bool:
-        """Whether it is of a folder and has its output, which only ever appears whole; its own input is none."""
-        target = self.target
-        if not self.makes_folder or not target.is_file() or target.stat().st_size == 0:
-            return False
-        return not target.samefile(self.source)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one job came to."""
-
-    output: Path
-    frames: int
-    source_size: tuple[int, int]
-    """(width, height)"""
-    size: tuple[int, int]
-    """(width, height)"""
-    chunk_frames: int
-    overlap: int
-    seconds: float
-    missing_frames: int = 0
-    """Frames that the source promises and that could not be read."""
-    is_incomplete: bool = False
-    """Whether anything is missing from the source, be it that nobody knows how many frames."""
-
-    def describe(self) -> str:
-        """One line for people."""
-        chunks = f", chunks of {self.chunk_frames} frames" if self.frames > 1 else ""
-        overlap = f" that share {self.overlap}" if chunks and self.overlap and self.frames > self.chunk_frames else ""
-        return (
-            f"{self.output}: {self.frames} frame{'s' if self.frames > 1 else ''}, "
-            f"{self.source_size[0]}x{self.source_size[1]} to {self.size[0]}x{self.size[1]}, in {self.seconds:.1f} s "
-            f"({per_second(self.frames, self.seconds)}){chunks}{overlap}"
-        )
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Which frames of a source are read."""
-
-    start: int = 0
-    """Frames to skip."""
-    frames: int | None = None
-    """Frames to take; all if None."""
-    damaged: Damaged = "refuse"
-    """What happens where it is damaged."""
-    rate: Fraction | None = None
-    """Frames per second of a sequence of pictures; the usual one if None."""
-    deinterlace: Deinterlace = "auto"
-    """What becomes of interlaced frames."""
-    detelecine: Detelecine = "auto"
-    """What becomes of film with 3:2 pulldown."""
-
-    def open(self, source: str) -> FrameSource:
-        """These frames of a source."""
-        from ...video import open_source
-
-        with span("opening"):
-            return open_source(
-                source,
-                start=self.start,
-                frames=self.frames,
-                damaged=self.damaged,
-                sequence_rate=self.rate,
-                deinterlace=self.deinterlace,
-                detelecine=self.detelecine,
-            )
-
-
-@dataclass(frozen=True)
-class Request:
-    """What all jobs of a command share."""
-
-    setup: Setup
-    options: UpscaleOptions
-    sink: SinkOptions
-    cut: Cut
-
-    def begins(self, job: Job) -> bool:
-        """Whether a job is to be done: it is not skipped because its output is there."""
-        return self.sink.overwrite or not job.is_done
-
-    @cached_property
-    def upscaler(self) -> Upscaler:
-        """The models, loaded when the first job has found its files in order."""
-        return self.setup.load(self.options)
 
 
 def jobs_for(source: str, target: Path, *, each: bool = False) -> list[Job]:
@@ -191,6 +88,9 @@ def run_job(job: Job, request: Request) -> Result:
             err.print(sentence, markup=False)
         if hdr := hdr_sentence(info, request.options.hdr):
             err.print(f"HDR: {hdr}", markup=False)
+        work = work_for(job, request, info)
+        if work is not None:
+            return run_in_units(job, request, info, work)
         resize = request.options.resize((info.height, info.width))
         height, width = resize.output
         told = Told(clip)

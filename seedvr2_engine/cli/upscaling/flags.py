@@ -28,6 +28,28 @@ Text = Annotated[
     str, typer.Option(help="The text embedding; the transformer's own or the public one.", rich_help_panel=_MODELS)
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MODELS)]
+Devices = Annotated[
+    str | None,
+    typer.Option(help="Several devices: all, or a list such as cuda:0,cuda:1 or cpu,cpu.", rich_help_panel=_MODELS),
+]
+Shots = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|off|FILE",
+        help="Shots, at which models, noise and colours start anew: found, none, or listed by a file.",
+        rich_help_panel=_CHUNKS,
+    ),
+]
+Restart = Annotated[
+    bool,
+    typer.Option("--restart", help="Begin a long clip anew, without what OUT.job holds.", rich_help_panel=_OUTPUT),
+]
+KeepJob = Annotated[
+    bool,
+    typer.Option(
+        "--keep-job", help="Leave OUT.job, the units of a long clip, when it is done.", rich_help_panel=_OUTPUT
+    ),
+]
 Precision = Annotated[
     str,
     typer.Option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -10,10 +11,12 @@ from ...errors import OutputError
 from ..arguments import check_count
 from ..terminal.console import out, readable_size, warn
 from .hdr import hdr_sentence
+from .in_units import work_for
 
 if TYPE_CHECKING:
     from ...pipeline.forecast import PaperTime
     from ...video import SinkOptions, SourceInfo
+    from ...video.writing.output_plan import OutputPlan
     from .files import Job, Request
 
 
@@ -81,6 +84,7 @@ def print_plan(job: Job, request: Request) -> None:
             f"{readable_size(memory.weights_bytes)}, VAE {vae} or transformer "
             f"{readable_size(memory.transformer_bytes)}, frames {readable_size(memory.frames_bytes)}",
         ),
+        *_in_units(job, request, info, output),
         (
             "work",
             f"{(work.encode + work.transform + work.decode) / 1e12:.2f} TFLOP: encode {work.encode / 1e12:.2f}, "
@@ -98,6 +102,29 @@ def print_plan(job: Job, request: Request) -> None:
         warn(
             f"this takes more memory than {device} has; a smaller size, fewer --chunk-frames or --tile 512 takes less."
         )
+
+
+def _in_units(job: Job, request: Request, info: SourceInfo, output: OutputPlan) -> Iterator[tuple[str, str]]:
+    """What is divided, and what it takes on the disk until it is finished."""
+    from ...jobs.folder.job_folder import folder_for
+    from ...jobs.job import plan_units
+    from ...video.planes import coding_for
+
+    work = work_for(job, request, info)
+    if work is None:
+        return
+    plan = plan_units(info, request.setup, request.options, work)
+    height, width = request.options.resize((info.height, info.width)).output
+    longest = max(unit.frames for unit in plan.units)
+    kept = folder_for(job.target)
+    if output.encoder is None:
+        size = f"finished units in {kept}"
+    else:
+        frame = coding_for(output.encoder.pix_fmt, (width, height), output.encoder.color).size_bytes
+        size = f"at most {readable_size(frame * info.selected_frames)} of finished units in {kept}"
+    shots = f"{len(plan.shots)} shot{'s' if len(plan.shots) > 1 else ''}"
+    yield "units", f"{len(plan.units)} of up to {longest} frames, of {shots}"
+    yield "disk", f"{size}, packed without loss, until the output is finished"
 
 
 def _weights(paper: PaperTime) -> str:

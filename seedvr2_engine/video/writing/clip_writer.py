@@ -100,6 +100,11 @@ class VideoSink(FrameSink):
         """The encoder's pixel format."""
         return self._coding
 
+    @property
+    def unfinished(self) -> Path:
+        """The partial file."""
+        return self._file.path
+
     def _write(self, frame: Written) -> None:
         pts = frame.pts if frame.pts is not None and self._follows_source else self._end_pts
         if self._last_pts is None:

@@ -57,6 +57,19 @@ class FrameSink(ABC):
         return None
 
     @property
+    def keeping(self) -> Coding | None:
+        """Code values that lose nothing of what `write` would take into the file; None where there are none.
+
+        Where `coding` is None, `write` makes the same file of R'G'B' that is decoded from them.
+        """
+        return self.coding
+
+    @property
+    def unfinished(self) -> Path | None:
+        """The file or folder that becomes the output."""
+        return None
+
+    @property
     def is_closed(self) -> bool:
         """Whether it was finished or given up."""
         return self._is_closed

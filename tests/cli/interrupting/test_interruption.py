@@ -18,9 +18,10 @@ import typer
 
 from seedvr2_engine.cli.terminal import console, interruption, streams
 from seedvr2_engine.cli.upscaling import files
-from seedvr2_engine.cli.upscaling.files import Cut, Job, Request, run_job
+from seedvr2_engine.cli.upscaling.files import Job, Request, run_job
 from seedvr2_engine.cli.upscaling.jobs import run_jobs
 from seedvr2_engine.errors import DeviceMemoryError, ModelFileError, OutputError, VideoError
+from seedvr2_engine.jobs.cut import Cut
 from seedvr2_engine.pipeline.options import UpscaleOptions
 from seedvr2_engine.pipeline.upscaler import Progress
 from seedvr2_engine.video import SinkOptions, open_sink, open_source

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ....errors import OutputError
-from ...color_tags import ColorRange, ColorTags
+from ...coded import Coding
+from ...color_tags import ColorRange, ColorTags, Matrix
 from ...exif import PREFIX, resolution_of, with_size
 from ...hdr_metadata import HdrMetadata
 from ...info import PictureMetadata, SourceInfo
-from ...planes import encode_frame
+from ...planes import coding_for, encode_frame
 from ...ycbcr import quantise
 from ..defaults import alpha_of, output_tags, wanted_depth
 from ..hdr_output import hdr_losses
@@ -58,6 +59,13 @@ class PictureFormat:
     warnings: tuple[str, ...] = ()
     hdr: HdrMetadata = field(default_factory=HdrMetadata)
     """Written into PNG files, which have a place for it."""
+
+    def coding(self, width: int, height: int, *, has_alpha: bool) -> Coding:
+        """Code values of which a picture is made with the same samples as of what they were rounded from."""
+        deep = "gbrap16le" if has_alpha else "gbrp16le"
+        shallow = "bgra" if has_alpha else "bgr0"
+        pix_fmt = deep if self.bit_depth == 16 else shallow
+        return coding_for(pix_fmt, (width, height), replace(self.tags, range=ColorRange.FULL, matrix=Matrix.RGB))
 
     @staticmethod
     def of(suffix: str, size: tuple[int, int], source: SourceInfo | None, options: SinkOptions) -> PictureFormat:

@@ -9,6 +9,7 @@ from pathlib import Path
 from ....errors import OutputError
 from ....output.lock import TargetLock
 from ....output.unfinished import PartialFile, check_target, new_folder, place_new
+from ...coded import Coding
 from ...info import SourceInfo
 from ..options import SinkOptions
 from ..partial import write_errors
@@ -64,6 +65,7 @@ class SequenceSink(FrameSink):
         suffix = require_picture(Path(self._names.pattern))
         self._format = PictureFormat.of(suffix, (width, height), source, options)
         self._overwrites = options.overwrite
+        self._has_alpha = source is not None and source.has_alpha
         check_sequence_place(path, self._names, overwrite=options.overwrite)
         with write_errors(path):
             exists = self._folder.is_dir()
@@ -73,6 +75,16 @@ class SequenceSink(FrameSink):
             except BaseException:
                 self._lock.release()
                 raise
+
+    @property
+    def keeping(self) -> Coding:
+        """Full-range R'G'B' of the pictures' depth."""
+        return self._format.coding(self.width, self.height, has_alpha=self._has_alpha)
+
+    @property
+    def unfinished(self) -> Path:
+        """The folder of the pictures that are written."""
+        return self._staging
 
     def _write(self, frame: Written) -> None:
         target = self._staging / self._names.name(self.frames_written)

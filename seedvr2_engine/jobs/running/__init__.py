@@ -1,0 +1,1 @@
+"""Units on devices: handed out, computed, joined, and told of."""
