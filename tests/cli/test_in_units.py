@@ -6,7 +6,6 @@ from seedvr2_engine.jobs.running import executors
 from seedvr2_engine.jobs.units import unit
 
 from .test_commands import refused, seedvr2
-from .test_upscale import clip, dit, models  # noqa: F401
 
 SMALL = ("--resolution", "16", "--chunk-frames", "5", "--vae-span", "clip")
 
