@@ -15,7 +15,7 @@ def small_units(monkeypatch):
     monkeypatch.setattr(unit, "UNIT_PIXELS", 1)
 
 
-def test_a_clip_with_sound_in_units_and_broken_off(clip, models, tmp_path, small_units, monkeypatch):  # noqa: F811
+def test_a_clip_with_sound_in_units_and_broken_off(clip, models, tmp_path, small_units, monkeypatch):
     whole, parts = tmp_path / "whole.mp4", tmp_path / "parts.mp4"
     with monkeypatch.context() as large:
         large.setattr(unit, "UNIT_PIXELS", 1 << 30)
@@ -45,7 +45,7 @@ def test_a_clip_with_sound_in_units_and_broken_off(clip, models, tmp_path, small
     assert sorted(path.name for path in tmp_path.iterdir()) == ["parts.mp4", "whole.mp4"]
 
 
-def test_a_plan_says_shots_units_and_disk(clip, models, tmp_path, small_units):  # noqa: F811
+def test_a_plan_says_shots_units_and_disk(clip, models, tmp_path, small_units):
     listed = tmp_path / "shots.txt"
     listed.write_text("0\n2\n5\n")
     result = seedvr2("upscale", clip, tmp_path / "out.mp4", *SMALL, *models, "--plan", "--shots", listed)
@@ -55,7 +55,7 @@ def test_a_plan_says_shots_units_and_disk(clip, models, tmp_path, small_units): 
     assert list(tmp_path.iterdir()) == [listed]
 
 
-def test_devices_that_cannot_be(clip, models, tmp_path):  # noqa: F811
+def test_devices_that_cannot_be(clip, models, tmp_path):
     out = tmp_path / "out.mp4"
     both = refused("upscale", clip, out, *models, "--device", "cpu", "--devices", "cpu,cpu")
     assert both == "devices: expected --device or --devices, got --device cpu and --devices cpu,cpu; leave one out."
