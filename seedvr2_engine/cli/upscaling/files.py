@@ -19,7 +19,7 @@ from ..terminal.console import err, per_second, readable_size, warn
 from ..terminal.interruption import waiting
 from ..terminal.progress import UpscaleBar
 from .hdr import hdr_sentence
-from .outputs import keep, kept_output
+from .outputs import keep, kept_output, slow_encoder
 from .told import Told
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ class Result:
     chunk_frames: int
     overlap: int
     seconds: float
+    encoder_wait_seconds: float = 0.0
+    """How long computing stood still because the results before had not been written."""
     missing_frames: int = 0
     """Frames that the source promises and that could not be read."""
     is_incomplete: bool = False
@@ -210,11 +212,13 @@ def run_job(job: Job, request: Request) -> Result:
                 began = time.perf_counter()
                 try:
                     with _memory_errors(job, plan, upscaler.vae.device):
-                        _pass_frames(reading, upscaler, sink, signals, job)
+                        waited_s = _pass_frames(reading, upscaler, sink, signals, job)
                 finally:
                     seconds = time.perf_counter() - began
                     told.tell()
         told.tell()
+        if slow := slow_encoder(waited_s, seconds, sink, request.sink):
+            err.print(slow, markup=False)
     return Result(
         output=job.target,
         frames=sink.frames_written,
@@ -223,6 +227,7 @@ def run_job(job: Job, request: Request) -> Result:
         chunk_frames=plan.division.chunks.chunk_frames,
         overlap=plan.division.chunks.overlap,
         seconds=seconds,
+        encoder_wait_seconds=round(waited_s, 3),
         missing_frames=clip.missing_frames,
         is_incomplete=clip.is_incomplete,
     )
@@ -266,8 +271,8 @@ class _Reading:
         self.pictures.close()
 
 
-def _pass_frames(reading: _Reading, upscaler: Upscaler, sink: FrameSink, signals: HeldSignals, job: Job) -> None:
-    """Read, upscale and write every frame.
+def _pass_frames(reading: _Reading, upscaler: Upscaler, sink: FrameSink, signals: HeldSignals, job: Job) -> float:
+    """Read, upscale and write every frame; returns the seconds that computing waited for the encoder.
 
     Signals are held back and looked for: an interruption anywhere would tear a frame that is being written, and lose
     those that are finished and wait for it.
@@ -303,6 +308,7 @@ def _pass_frames(reading: _Reading, upscaler: Upscaler, sink: FrameSink, signals
                 with waiting(), signals.let_through():
                     upscaled.close()
                 raise
+            return upscaled.waited_s
 
 
 def _write_behind(sink: FrameSink) -> int:
