@@ -2,15 +2,15 @@
 
     python -m benchmarks.hardware_codecs --frames 60
 
-Decoded frames are compared code value for code value with those of the software decoder before any time, and downloaded:
-they are in the host's memory in both columns. Times are the best of three, in frames a second. Where hardware is missing
-the row says why.
+Decoded frames are compared code value for code value with the software decoder's, and downloaded: they are in the host's
+memory in both columns. Times are the best of three, in frames a second. Where hardware is missing the row says why.
 """
 
 import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
@@ -99,7 +99,7 @@ def main() -> None:
             for codec in ENCODED:
                 path = Path(folder) / "encoded.mkv"
                 try:
-                    rate = f"{_best(lambda path=path, codec=codec: _encode(path, size, codec, pictures)):8.1f}"
+                    rate = f"{_best(partial(_encode, path, size, codec, pictures)):8.1f}"
                 except OutputError as error:
                     rate = f"none: {error}"
                 print(f"encode {name:>5} {codec:>10} {rate}", flush=True)

@@ -150,7 +150,7 @@ def encoder_options(name: str, chroma: str, options: SinkOptions) -> dict[str, s
         preset = str(_AV1_PRESETS[options.preset])
         return {"crf": f"{quality:.0f}", "preset": preset, "g": "240", "svtav1-params": _AV1_PARAMS}
     if name in NVENC:
-        # Without b=0, FFmpeg would aim at its usual rate; without a delay of 0 it holds as many frames as it has room for.
+        # Without b=0, FFmpeg aims at its usual rate; without a delay of 0 it holds as many frames as it has room for.
         rate = {"rc": "vbr", "cq": f"{quality:g}", "b": "0", "tune": "hq", "spatial-aq": "1"}
         held = {"rc-lookahead": str(MOST_LOOKAHEAD), "delay": "0", "g": "250"}
         return {"preset": _NVENC_PRESETS[options.preset], **rate, **held}
