@@ -2,8 +2,9 @@
 
     python -m benchmarks.hardware_codecs --frames 60
 
-Decoded frames are compared code value for code value with the software decoder's, and downloaded: they are in the host's
-memory in both columns. Times are the best of three, in frames a second. Where hardware is missing the row says why.
+Decoded frames are compared code value for code value with the software decoder's, and downloaded: they are in the
+host's memory in both columns. Times are the best of three, in frames a second. Where hardware is missing the row says
+why.
 """
 
 import argparse
