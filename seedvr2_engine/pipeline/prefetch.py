@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -43,6 +44,7 @@ class prefetched(Iterator[Item], Generic[Item]):  # noqa: N801  (it is used like
         self._is_cancelled = is_cancelled
         self._name = name
         self._stopped = threading.Event()
+        self._waits: list[float] = []
         self._thread: threading.Thread | None = None
         self._is_over = False
 
@@ -65,9 +67,14 @@ class prefetched(Iterator[Item], Generic[Item]):  # noqa: N801  (it is used like
         """Start the thread, unless it has been."""
         if self._thread is None:
             # It refers to the parts and not to this object, so that one which is forgotten can end its thread.
-            work = (self._items, self._slots, self._stopped)
+            work = (self._items, self._slots, self._stopped, self._waits)
             self._thread = threading.Thread(target=_work, args=work, name=self._name, daemon=True)
             self._thread.start()
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds that the thread has waited for room, because whoever takes the items was slower."""
+        return sum(self._waits)
 
     def close(self) -> None:
         """Stop the thread and wait until it has ended."""
@@ -88,7 +95,7 @@ class prefetched(Iterator[Item], Generic[Item]):  # noqa: N801  (it is used like
                     raise KeyboardInterrupt from None
 
 
-def _work(items: Iterable[Item], slots: queue.Queue[Item | _End], stopped: threading.Event) -> None:
+def _work(items: Iterable[Item], slots: queue.Queue[Item | _End], stopped: threading.Event, waits: list[float]) -> None:
     def offer(item: Item | _End) -> bool:
         while not stopped.is_set():
             try:
@@ -101,7 +108,10 @@ def _work(items: Iterable[Item], slots: queue.Queue[Item | _End], stopped: threa
     error: BaseException | None = None
     try:
         for item in items:
-            if not offer(item):
+            began = time.perf_counter()
+            is_taken = offer(item)
+            waits.append(time.perf_counter() - began)
+            if not is_taken:
                 break
         close = getattr(items, "close", None)
         if close is not None:

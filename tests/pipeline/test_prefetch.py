@@ -80,3 +80,19 @@ def test_once_cancelled_what_is_made_still_comes_and_nothing_is_waited_for():
         next(stream)
     goes_on.set()
     stream.close()
+
+
+def test_waiting_for_a_slow_taker_is_counted_and_for_a_slow_maker_is_not():
+    taken = prefetched(iter(range(4)), 1)
+    for _ in taken:
+        time.sleep(0.05)
+    assert taken.waited_s > 0.04
+
+    def slow():
+        for index in range(4):
+            time.sleep(0.05)
+            yield index
+
+    made = prefetched(slow(), 4)
+    assert list(made) == [0, 1, 2, 3]
+    assert made.waited_s < taken.waited_s

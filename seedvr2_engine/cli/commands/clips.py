@@ -59,7 +59,12 @@ def reconstruct(
     tile_overlap: Annotated[int, typer.Option(help="Pixels shared by neighbouring tiles.")] = 128,
     start: Annotated[int, typer.Option(help="Frames to skip at the start.")] = 0,
     frames: Annotated[int | None, typer.Option(help="Frames to take; all if not given.")] = None,
-    codec: Annotated[str, typer.Option(help="auto, h264, h265, ffv1, prores or vp9.")] = "auto",
+    codec: Annotated[
+        str,
+        typer.Option(
+            help="auto, h264, h265, ffv1, prores, vp9, av1, or by an NVIDIA GPU h264_nvenc, hevc_nvenc, av1_nvenc."
+        ),
+    ] = "auto",
     quality: Annotated[float | None, typer.Option(help="Constant rate factor, or 1 to 100 for JPEG and WebP.")] = None,
     bit_depth: Annotated[int | None, typer.Option(help="Bits per sample; the input's if not given.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,

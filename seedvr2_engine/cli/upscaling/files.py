@@ -18,7 +18,7 @@ from ..terminal.progress import UpscaleBar
 from .asked import Job, Request, Result
 from .hdr import hdr_sentence
 from .in_units import run_in_units, work_for
-from .outputs import keep, kept_output
+from .outputs import keep, kept_output, slow_encoder
 from .told import Told
 
 if TYPE_CHECKING:
@@ -110,11 +110,13 @@ def run_job(job: Job, request: Request) -> Result:
                 began = time.perf_counter()
                 try:
                     with _memory_errors(job, plan, upscaler.vae.device):
-                        _pass_frames(reading, upscaler, sink, signals, job)
+                        waited_s = _pass_frames(reading, upscaler, sink, signals, job)
                 finally:
                     seconds = time.perf_counter() - began
                     told.tell()
         told.tell()
+        if slow := slow_encoder(waited_s, seconds, sink, request.sink):
+            err.print(slow, markup=False)
     return Result(
         output=job.target,
         frames=sink.frames_written,
@@ -123,6 +125,7 @@ def run_job(job: Job, request: Request) -> Result:
         chunk_frames=plan.division.chunks.chunk_frames,
         overlap=plan.division.chunks.overlap,
         seconds=seconds,
+        encoder_wait_seconds=round(waited_s, 3),
         missing_frames=clip.missing_frames,
         is_incomplete=clip.is_incomplete,
     )
@@ -166,8 +169,8 @@ class _Reading:
         self.pictures.close()
 
 
-def _pass_frames(reading: _Reading, upscaler: Upscaler, sink: FrameSink, signals: HeldSignals, job: Job) -> None:
-    """Read, upscale and write every frame.
+def _pass_frames(reading: _Reading, upscaler: Upscaler, sink: FrameSink, signals: HeldSignals, job: Job) -> float:
+    """Read, upscale and write every frame; returns the seconds that computing waited for the encoder.
 
     Signals are held back and looked for: an interruption anywhere would tear a frame that is being written, and lose
     those that are finished and wait for it.
@@ -203,6 +206,7 @@ def _pass_frames(reading: _Reading, upscaler: Upscaler, sink: FrameSink, signals
                 with waiting(), signals.let_through():
                     upscaled.close()
                 raise
+            return upscaled.waited_s
 
 
 def _write_behind(sink: FrameSink) -> int:

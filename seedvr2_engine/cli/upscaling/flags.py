@@ -115,12 +115,20 @@ KeepDamaged = Annotated[
         "--keep-damaged", help="Take what can be read of a damaged or truncated clip.", rich_help_panel=_OUTPUT
     ),
 ]
-Codec = Annotated[str, typer.Option(help="auto, h264, h265, ffv1, prores or vp9.", rich_help_panel=_OUTPUT)]
+Codec = Annotated[
+    str,
+    typer.Option(
+        help="auto, h264, h265, ffv1, prores, vp9, av1, or by an NVIDIA GPU h264_nvenc, hevc_nvenc, av1_nvenc.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 Quality = Annotated[
     float | None,
     typer.Option(help="Constant rate factor, or 1 to 100 for JPEG and WebP.", rich_help_panel=_OUTPUT),
 ]
-Preset = Annotated[str, typer.Option(help="Speed of h264 and h265, ultrafast to placebo.", rich_help_panel=_OUTPUT)]
+Preset = Annotated[
+    str, typer.Option(help="Speed of H.264, H.265 and AV1, ultrafast to placebo.", rich_help_panel=_OUTPUT)
+]
 BitDepth = Annotated[
     int | None, typer.Option(help="Bits per sample; the input's if not given.", rich_help_panel=_OUTPUT)
 ]

@@ -13,7 +13,9 @@ from ...spans import span
 from ..terminal.console import EXIT_INTERRUPTED, fail, note
 
 if TYPE_CHECKING:
-    from ...video import FrameSink
+    from ...video import FrameSink, SinkOptions
+
+_SLOW_SHARE = 0.1
 
 
 @contextmanager
@@ -53,3 +55,21 @@ def keep(sink: FrameSink, signals: HeldSignals) -> None:
 
 def _frames(sink: FrameSink) -> str:
     return f"{sink.frames_written} frame{'s' if sink.frames_written != 1 else ''}"
+
+
+def slow_encoder(waited_s: float, seconds: float, sink: FrameSink, options: SinkOptions) -> str | None:
+    """A sentence where computing waited for the encoder more than a tenth of the time, with what to do about it."""
+    from ...video.writing.options import NVENC, PRESETS
+
+    if seconds <= 0 or waited_s <= _SLOW_SHARE * seconds:
+        return None
+    advice = "write it to a faster disk or in a format that is quicker to write"
+    if sink.coding is not None:
+        slower = PRESETS[PRESETS.index("veryfast") + 1 :]
+        faster = ["--preset veryfast"] if options.preset in slower else []
+        if options.codec not in NVENC:
+            faster.append("an encoder in hardware where there is one (--codec hevc_nvenc)")
+        if faster:
+            advice = "faster: " + ", or ".join(faster)
+            return f"Computing waited {waited_s:.1f} of {seconds:.1f} s for the encoder; {advice}."
+    return f"Computing waited {waited_s:.1f} of {seconds:.1f} s for the output to be written; {advice}."

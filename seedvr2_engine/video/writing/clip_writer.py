@@ -114,6 +114,9 @@ class VideoSink(FrameSink):
         with span("host"):
             codes = frame.rgb if frame.rgb.dtype == torch.uint8 else self._coding.encoded(frame.rgb, frame.alpha)
             coded = frame_of_codes(codes.cpu(), self._coding)
+            if self._plan.stored_format != self._plan.pix_fmt:
+                # Samples are only moved. One thread, as in `planes.as_direct`.
+                coded = coded.reformat(format=self._plan.stored_format, threads=1)
         coded.pts = pts - self._shift
         coded.time_base = self._time_base
         self._last_pts = pts
@@ -232,7 +235,7 @@ def _add_video_stream(
         context.options = dict(plan.options)
         context.framerate = rate
         context.flags |= av.codec.context.Flags.global_header
-    stream.pix_fmt = plan.pix_fmt
+    stream.pix_fmt = plan.stored_format
     context.time_base = time_base
     # Threads that each work on a frame of their own would hold as many frames back as there are cores.
     context.thread_type = "SLICE" if plan.encoder in ("ffv1", "prores_ks") else "AUTO"
@@ -243,7 +246,7 @@ def _add_video_stream(
     if are_frames_whole and hasattr(context, "field_order"):
         # Says progressive where the codec itself does not; AV_FIELD_PROGRESSIVE. PyAV 17.1 has no such field.
         context.field_order = 1
-    if plan.encoder == "libx265" and output.format.name in ("mp4", "mov"):
+    if plan.encoder in ("libx265", "hevc_nvenc") and output.format.name in ("mp4", "mov"):
         # Apple's players refuse the hev1 tag that FFmpeg writes by default.
         context.codec_tag = "hvc1"
     return stream

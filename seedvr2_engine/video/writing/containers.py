@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from ...errors import OutputError
+from .options import NVENC
 from .pictures.kinds import ANIMATIONS, PICTURES
 
 UNIT_FRAMES = 4
@@ -52,11 +53,11 @@ _FRAGMENTS = {"movflags": "+hybrid_fragmented+delay_moov", "flush_packets": "1"}
 # Without bitexact, FFmpeg gives every file and each of its tracks a random identity.
 _CLUSTERS = {"fflags": "+bitexact", "flush_packets": "1"}
 CONTAINERS: dict[str, Container] = {
-    ".mp4": Container("mp4", ("h264", "h265", "vp9"), _FRAGMENTS),
-    ".m4v": Container("mp4", ("h264", "h265"), _FRAGMENTS),
-    ".mov": Container("mov", ("h264", "h265", "prores"), _FRAGMENTS),
-    ".mkv": Container("matroska", ("h264", "h265", "ffv1", "prores", "vp9"), _CLUSTERS),
-    ".webm": Container("webm", ("vp9",), _CLUSTERS),
+    ".mp4": Container("mp4", ("h264", "h265", "vp9", "av1", *NVENC), _FRAGMENTS),
+    ".m4v": Container("mp4", ("h264", "h265", "av1", *NVENC), _FRAGMENTS),
+    ".mov": Container("mov", ("h264", "h265", "prores", *NVENC[:2]), _FRAGMENTS),
+    ".mkv": Container("matroska", ("h264", "h265", "ffv1", "prores", "vp9", "av1", *NVENC), _CLUSTERS),
+    ".webm": Container("webm", ("vp9", "av1", NVENC[2]), _CLUSTERS),
 }
 
 

@@ -11,9 +11,11 @@ from ..info import SourceInfo
 from ..profiles import name_of, tags_of
 from .containers import Container, container_for
 from .defaults import alpha_of, output_tags, wanted_depth
-from .encoders import ENCODERS, encoder_options, require_encoder
+from .encoders import ENCODERS, encoder_options, require_encoder, require_hardware
 from .hdr_output import hdr_losses, with_hdr10
-from .options import SinkOptions
+from .options import NVENC, SinkOptions
+
+_NVENC_FORMATS = {"yuv420p": "yuv420p", "yuv420p10le": "p010le"}
 
 
 @dataclass(frozen=True)
@@ -22,18 +24,24 @@ class EncoderPlan:
 
     encoder: str
     pix_fmt: str
+    """Of the code values."""
     bit_depth: int
     has_alpha: bool
     color: ColorTags
     options: dict[str, str]
     warnings: tuple[str, ...] = ()
 
+    @property
+    def stored_format(self) -> str:
+        """What the encoder is given: the same code values, for NVENC in another order."""
+        return _NVENC_FORMATS[self.pix_fmt] if self.encoder in NVENC else self.pix_fmt
+
 
 def plan_encoder(path: Path, size: tuple[int, int], source: SourceInfo | None, options: SinkOptions) -> EncoderPlan:
-    """Return the encoder settings for a clip of `size` (width, height); a pure function but for asking FFmpeg's build.
+    """Return the encoder settings for a clip of `size` (width, height); asks FFmpeg's build, and the GPU for NVENC.
 
-    Raises OutputError for a codec that does not fit the container or is not in this FFmpeg build, or a bit depth or
-    chroma that the codec does not have.
+    Raises OutputError for a codec that does not fit the container, is not in this FFmpeg build or on this GPU, or a
+    bit depth, chroma or quality that the codec does not have.
     """
     container = container_for(path)
     name = _codec_name(container, source, options)
@@ -52,14 +60,20 @@ def plan_encoder(path: Path, size: tuple[int, int], source: SourceInfo | None, o
         advice = _alpha_advice(container, name)
         alpha_warning = f"{name} with {chroma} chroma holds no alpha; {alpha_of(source)} left out: {advice} to keep it."
     pix_fmt = _pix_fmt(chroma, depth, alpha)
-    require_encoder(codec.encoder, pix_fmt)
+    settings = encoder_options(name, chroma, options)
+    if name in NVENC:
+        stored = _NVENC_FORMATS[pix_fmt]
+        require_encoder(codec.encoder, stored)
+        require_hardware(codec.encoder, size, stored, settings)
+    else:
+        require_encoder(codec.encoder, pix_fmt)
     return EncoderPlan(
         encoder=codec.encoder,
         pix_fmt=pix_fmt,
         bit_depth=depth,
         has_alpha=alpha,
         color=output_tags(source, is_rgb=chroma == "rgb"),
-        options=with_hdr10(codec.encoder, encoder_options(name, chroma, options), source),
+        options=with_hdr10(codec.encoder, settings, source),
         warnings=(
             *filter(None, (depth_warning, chroma_warning, alpha_warning, _profile_warning(path, source))),
             *hdr_losses(name, depth, source),
@@ -98,7 +112,8 @@ def _depth(name: str, source: SourceInfo | None, options: SinkOptions) -> tuple[
         return fitting[0], None
     if source is None or source.bit_depth <= depths[-1]:
         return depths[-1], None
-    return depths[-1], f"The source has {wanted} bits per sample, {name} takes {depths[-1]}; use ffv1 to keep them."
+    keeper = "h265" if wanted <= ENCODERS["h265"].depths[-1] and name.endswith("_nvenc") else "ffv1"
+    return depths[-1], f"The source has {wanted} bits per sample, {name} takes {depths[-1]}; use {keeper} to keep them."
 
 
 def _chroma(
@@ -122,6 +137,8 @@ def _chroma(
     if name in ("prores", "vp9") and source is not None and source.has_alpha:
         # The only kinds of theirs that hold alpha; libvpx takes odd sizes as well.
         return ENCODERS[name].alpha_chroma[0], None
+    if odd.get(known[0]) and "444" not in known:
+        raise OutputError(f"{name} needs an even size, got {size[0]}x{size[1]}; choose codec h265 or an even size.")
     if odd.get(known[0]):
         return "444", f"{size[0]}x{size[1]} is odd, which {known[0]} chroma cannot hold; written as 4:4:4."
     return known[0], None

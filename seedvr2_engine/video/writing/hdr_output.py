@@ -18,7 +18,7 @@ _MATROSKA_CODECS = {
     "libvpx-vp9": "V_VP9",
     "ffv1": "V_FFV1",
 }
-_KEEPERS = ("h264", "h265", "vp9", "ffv1", "png")
+_KEEPERS = ("h264", "h265", "vp9", "ffv1", "av1", "png")
 BANDING_BITS = 10
 """Fewer bits per sample than this show bands in PQ and HLG. Source: ITU-R BT.2100, table 9."""
 
@@ -28,12 +28,15 @@ def with_hdr10(encoder: str, options: dict[str, str], source: SourceInfo | None)
     names = {
         "libx265": ("x265-params", "master-display", "max-cll"),
         "libx264": ("x264-params", "mastering-display", "cll"),
+        "libsvtav1": ("svtav1-params", "mastering-display", "content-light"),
     }
     if source is None or encoder not in names:
         return options
     key, display, light = names[encoder]
     told = [options[key]] if key in options else []
-    if (mastering := source.hdr.mastering) is not None and (text := _encoder_display(mastering)):
+    if (mastering := source.hdr.mastering) is not None and (
+        text := _encoder_display(mastering, in_units=encoder != "libsvtav1")
+    ):
         told.append(f"{display}={text}")
     if source.hdr.light is not None:
         told.append(f"{light}={source.hdr.light.max_cll_nits},{source.hdr.light.max_fall_nits}")
@@ -77,12 +80,18 @@ def metadata_template(encoder: str, size: tuple[int, int], hdr: HdrMetadata) -> 
         yield stream if av.Codec(stream.codec_context.codec.name, "w").name == encoder else None
 
 
-def _encoder_display(display: MasteringDisplay) -> str | None:
-    """As x264 and x265 want it, in units of 0.00002 and 0.0001 nits; None where something is unknown."""
+def _encoder_display(display: MasteringDisplay, *, in_units: bool) -> str | None:
+    """As encoders want it, SVT-AV1 plainly and x264 and x265 in units of 0.00002 and 0.0001 nits.
+
+    None where something is unknown.
+    """
     if display.primaries is None or display.white is None or display.max_nits is None or display.min_nits is None:
         return None
     red, green, blue = display.primaries
     points = zip(("G", "B", "R", "WP"), (green, blue, red, display.white), strict=True)
+    if not in_units:
+        text = "".join(f"{name}({x:.5f},{y:.5f})" for name, (x, y) in points)
+        return f"{text}L({display.max_nits:.4f},{display.min_nits:.4f})"
     text = "".join(f"{name}({round(x * 50000)},{round(y * 50000)})" for name, (x, y) in points)
     return f"{text}L({round(display.max_nits * 10000)},{round(display.min_nits * 10000)})"
 

@@ -8,10 +8,12 @@ from typing import Literal
 
 from ...errors import InvalidArgumentError
 
-CodecChoice = Literal["auto", "h264", "h265", "ffv1", "prores", "vp9"]
+CodecChoice = Literal["auto", "h264", "h265", "ffv1", "prores", "vp9", "av1", "h264_nvenc", "hevc_nvenc", "av1_nvenc"]
+NVENC = ("h264_nvenc", "hevc_nvenc", "av1_nvenc")
+"""The choices that an NVIDIA GPU's encoder serves."""
 ChromaChoice = Literal["auto", "420", "422", "444", "rgb"]
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
-"""The speed presets that x264 and x265 share."""
+"""The speed presets that x264 and x265 share; AV1 and NVENC have their own, which these are mapped to."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +21,14 @@ class SinkOptions:
     """How a clip or picture is written; checked when it is made, and against the file when that is opened."""
 
     codec: CodecChoice = "auto"
-    """Video codec. auto: H.264 for 8 bits and H.265 for more in MP4, MOV and MKV; VP9 in WebM. Unused by pictures."""
+    """Video codec. auto: H.264 for 8 bits and H.265 for more in MP4, MOV and MKV; VP9 in WebM. Unused by pictures.
+    Those of NVENC are never chosen by themselves."""
     quality: float | None = None
-    """Constant rate factor, smaller is better; None: 16 (h264), 18 (h265), 20 (vp9). Pictures (JPEG, WebP): 1..100,
+    """Constant rate factor, smaller is better; None: 16 (h264), 18 (h265), 20 (vp9), 22 (av1). For
+    NVENC its constant quality, None: 19 (h264_nvenc), 21 (hevc_nvenc), 25 (av1_nvenc). Pictures (JPEG, WebP): 1..100,
     larger is better, None: 95. Unused by lossless codecs and ProRes."""
     preset: str = "medium"
-    """One of PRESETS; unused by other codecs."""
+    """One of PRESETS; unused by FFV1, ProRes and VP9."""
     bit_depth: int | None = None
     """Bits per sample; None: the source's, at least 10 if that is HDR, or 8 without a source."""
     chroma: ChromaChoice = "auto"

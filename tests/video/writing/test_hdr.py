@@ -101,6 +101,18 @@ def test_static_metadata_and_tags_survive(tmp_path, name, codec):
     assert [float(frame.pts * out.info.time_base) for frame in out] == pytest.approx([0.0, 0.04, 0.08], abs=1e-3)
 
 
+@pytest.mark.parametrize("name", ["b.mp4", "b.mkv", "b.webm"])
+def test_static_metadata_survives_in_av1s_stream(tmp_path, name):
+    """It holds fractions of 16 bits for places of colours, and of 14 for the least light."""
+    rewrite(hdr10(tmp_path / "a.mp4", count=3), tmp_path / name, codec="av1")
+    info = open_source(tmp_path / name).info
+    assert (info.color, info.bit_depth, info.hdr.light) == (PQ, 10, STATIC.light)
+    found, wanted = info.hdr.mastering, STATIC.mastering
+    assert sum(found.primaries, ()) == pytest.approx(sum(wanted.primaries, ()), abs=2**-16)
+    assert found.white == pytest.approx(wanted.white, abs=2**-16)
+    assert (found.min_nits, found.max_nits) == pytest.approx((wanted.min_nits, wanted.max_nits), abs=2**-14)
+
+
 @pytest.mark.parametrize("name", ["b.mp4", "b.mov"])
 def test_the_container_says_it_too(tmp_path, name):
     """Players and services that do not look into the stream find it in boxes of its sample entry."""

@@ -264,6 +264,8 @@ def test_a_file_size_limit_gets_one_sentence(tmp_path, name):
         ("h265", "a.mkv", 27),
         ("vp9", "a.mp4", 18),
         ("vp9", "a.webm", 18),
+        ("av1", "a.mp4", 25),
+        ("av1", "a.webm", 26),
         ("ffv1", "a.mkv", 4),
         ("prores", "a.mov", 4),
         ("prores", "a.mkv", 4),
