@@ -99,7 +99,9 @@ def _encode_sweep(output: av.container.OutputContainer, stream: av.AudioStream, 
     frame.sample_rate = spec.audio_rate
     frame.pts = round(spec.audio_start_s * spec.audio_rate)
     frame.time_base = Fraction(1, spec.audio_rate)
-    resampler = av.AudioResampler(stream.codec_context.format, "stereo", spec.audio_rate, stream.codec_context.frame_size or 1024)
+    resampler = av.AudioResampler(
+        stream.codec_context.format, "stereo", spec.audio_rate, stream.codec_context.frame_size or 1024
+    )
     for part in [*resampler.resample(frame), *resampler.resample(None)]:
         output.mux(stream.encode(part))
     output.mux(stream.encode(None))

@@ -166,91 +166,20 @@ def test_a_picture_of_flv_whose_kind_is_overwritten_is_missed(tmp_path):
         frames_of(path)
 
 
-def tags_of(content):
-    """(place, kind, bytes of data, ms) of each tag of an FLV file."""
-    place, tags = 13, []
-    while place < len(content):
-        length = int.from_bytes(content[place + 1 : place + 4], "big")
-        time_ms = int.from_bytes(content[place + 7 : place + 8] + content[place + 4 : place + 7], "big")
-        tags.append((place, content[place], length, time_ms))
-        place += 15 + length
-    return tags
-
-
-FLV_KINDS = [("flv", "libmp3lame"), ("flv", None), ("libx264", "aac"), ("libx264", "libmp3lame"), ("flv", "pcm_s16le"), ("libx265", "aac")]
-
-
-@pytest.mark.parametrize("kind", [8, 18], ids=["sound", "script"])
-@pytest.mark.parametrize(("codec", "audio"), FLV_KINDS)
-def test_a_picture_of_flv_whose_tag_becomes_another_is_missed(tmp_path, codec, audio, kind):
-    path = flv(tmp_path / "a.flv", codec, audio)
+@pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video"])
+@pytest.mark.parametrize("ending", ["mpg", "ts"])
+def test_a_last_group_whose_key_frame_is_overwritten_lacks_it(tmp_path, codec, ending):
+    path = clip(tmp_path, f"a.{ending}", codec, g="4", sc_threshold="1000000000")
     assert frames_of(path) == COUNT
-    content = path.read_bytes()
-    pictures = [place for place, tag, length, _ in tags_of(content) if tag == 9 and length > 5][-COUNT:]
-    for lost in (pictures[1], pictures[5], pictures[-1]):
-        changed = bytearray(content)
-        changed[lost] = kind
-        path.write_bytes(changed)
-        with pytest.raises(VideoError, match=f"expected {COUNT} pictures, found {COUNT - 1}"):
-            frames_of(path)
-
-
-def flv(path, codec, audio, rate=44100, **spec):
-    options = {"g": "6"} if codec == "flv" else {"g": "6", "preset": "ultrafast"}
-    frames = [ramp(3 * i) for i in range(COUNT)]
-    made = ClipSpec(codec, "yuv420p", audio=audio, audio_s=0.5, audio_rate=rate, options=options, **spec)
-    return write_clip(path, frames, made)
+    content = bytearray(path.read_bytes())
+    key = content.index(b"\0\0\1\0", content.rindex(b"\0\0\1\xb8"))
+    content[key : key + 24] = b"\xff" * 24
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match="damaged"):
+        frames_of(path)
 
 
 # What follows is odd, and sound.
-
-
-@pytest.mark.parametrize("audio", ["libmp3lame", "pcm_s16le"])
-def test_a_joined_flv_whose_sound_changes_is_sound(tmp_path, audio):
-    parts = [flv(tmp_path / f"{rate}.flv", "flv", audio, rate).read_bytes() for rate in (44100, 22050)]
-    second = bytearray(parts[1])
-    for place, *_, time_ms in tags_of(parts[1]):
-        second[place + 4 : place + 7] = (time_ms + 480).to_bytes(3, "big")
-    path = tmp_path / "a.flv"
-    # The second goes on without the script at its start.
-    begin = next(place for place, tag, *_ in tags_of(parts[1]) if tag != 18)
-    path.write_bytes(without_noted_size(parts[0]) + second[begin:])
-    assert frames_of(path) == 2 * COUNT
-
-
-def without_noted_size(content):
-    return content.replace(b"\0\x08filesize\0", b"\0\x08filesizf\0")
-
-
-@pytest.mark.parametrize("pts", [None, [*range(5), *range(6, COUNT + 1)]], ids=["even", "hole"])
-@pytest.mark.parametrize("byte", [0x2B, 0x22, 0x32])
-def test_one_sound_of_flv_that_is_of_another_kind_is_sound(tmp_path, byte, pts):
-    """Even where it could be a picture's by its first byte, if it goes on as sound does or none is due."""
-    content = bytearray(flv(tmp_path / "a.flv", "flv", "libmp3lame", pts=pts).read_bytes())
-    sounds = [(place, time_ms) for place, tag, _, time_ms in tags_of(content) if tag == 8]
-    odd = min(sounds, key=lambda sound: abs(sound[1] - 220))[0]
-    content[odd + 11] = byte
-    path = tmp_path / "b.flv"
-    path.write_bytes(content)
-    assert inspect(path).pictures == (COUNT,)
-    assert frames_of(path) == COUNT
-
-
-@pytest.mark.parametrize(
-    ("silent_ms", "has_hole"),
-    [((200, 225), False), ((150, 175), True), ((190, 900), True)],
-    ids=["none due", "beside a picture", "to the end"],
-)
-def test_silent_sound_of_flv_that_looks_like_pictures_is_sound(tmp_path, silent_ms, has_hole):
-    pts = [*range(5), *range(6, COUNT + 1)] if has_hole else None
-    content = bytearray(flv(tmp_path / "a.flv", "flv", "pcm_s16le", pts=pts).read_bytes())
-    silent = [tag for tag in tags_of(content) if tag[1] == 8 and silent_ms[0] <= tag[3] < silent_ms[1]]
-    assert (len(silent) == 1) == (silent_ms[1] < 900)
-    for place, _, length, _ in silent:
-        content[place + 11 : place + 11 + length] = b"\x32" + bytes(length - 1)
-    path = tmp_path / "b.flv"
-    path.write_bytes(content)
-    assert inspect(path).pictures == (COUNT,)
 
 
 def remuxed(path, target, packets):
@@ -280,6 +209,18 @@ def test_headers_of_a_sequence_that_come_twice_are_sound(tmp_path, codec, ending
         return packet[: packet.index(b"\0\0\1\xb8")] + packet if packet.startswith(b"\0\0\1\xb3") else packet
 
     assert frames_of(remuxed(path, tmp_path / f"b.{ending}", twice)) == COUNT
+
+
+@pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video"])
+def test_zeros_and_user_data_behind_a_groups_header_are_sound(tmp_path, codec):
+    path = clip(tmp_path, "a.mpg", codec, **CROSSING)
+
+    def with_data(index, packet):
+        at = packet.find(b"\0\0\1\xb8") + 8
+        data = (b"\0\0\1\xb2captions", bytes(40), b"\0\0\0\0\1\xb2captions" + bytes(9))[index % 3]
+        return packet[:at] + data + packet[at:] if at > 8 else packet
+
+    assert frames_of(remuxed(path, tmp_path / "b.mpg", with_data)) == COUNT
 
 
 @pytest.mark.parametrize("ending", ["mpg", "ts"])

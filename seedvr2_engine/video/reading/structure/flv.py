@@ -16,6 +16,8 @@ _WRAPPING = (6, 7)
 _METADATA_BYTES = 1 << 14
 _FILE_SIZE = b"\0\x08filesize\0"
 _LONGEST_FILE = 1 << 50
+# The head of a tag, and the first bytes of what it holds; no more of it is read.
+_READ = 16
 # Recorders mark silence with sounds of one byte or none.
 _SHORTEST = 5
 # A string, with which the data of a script begins.
@@ -31,7 +33,7 @@ def walk_flv(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
     while position < size_bytes:
         budget.spend()
         file.seek(position)
-        tag = file.read(16)
+        tag = file.read(_READ)
         if length_before is not None:
             # Each tag is followed by its length; some writers leave that out everywhere.
             file.seek(position - 4)
@@ -45,7 +47,7 @@ def walk_flv(file: BinaryIO, size_bytes: int, budget: Budget) -> Structure:
         if kind not in _TAGS:
             return Structure(0, disorder(position), (pictures,))
         end = position + 11 + length
-        if length > _SHORTEST:
+        if length > _SHORTEST and len(tag) == _READ:
             time_ms = int.from_bytes(tag[7:8] + tag[4:7], "big")
             if kind != 9:
                 disguised.note_other(kind, time_ms, tag[11:])
