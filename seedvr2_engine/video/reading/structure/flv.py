@@ -130,7 +130,7 @@ class _Disguised:
         if not found or len(self._times) < 2:
             return 0
         step = median_low(after - before for before, after in pairwise(self._times))
-        return sum(mark in self._marks and self._is_due(*where, step) for *where, mark in found)
+        return sum(mark in self._marks and self._is_due(place, time, step) for place, time, mark in found)
 
     def _is_due(self, place: int, time_ms: int, step: int) -> bool:
         """Whether between the pictures around, or behind the last, there is room for another."""
