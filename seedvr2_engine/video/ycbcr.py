@@ -66,7 +66,7 @@ def resolve(tags: ColorTags, *, family: PixelFamily, size: tuple[int, int], code
         matrix = tags.matrix
     else:
         raise VideoError(
-            f"The colour matrix {tags.matrix.name.lower()}: expected one of BT.601, BT.709, BT.2020 (non-constant "
+            f"the colour matrix {tags.matrix.name.lower()}: expected one of BT.601, BT.709, BT.2020 (non-constant "
             "luminance), FCC, SMPTE 240M or YCgCo, which are what can be converted; convert the clip first."
         )
     code_range = ColorRange.FULL if family == "rgb" else tags.range

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 
@@ -67,7 +68,8 @@ def read_clip(source: FrameSource, stored: SourceInfo, probed: Probed, damaged: 
     step = max(1, round(1 / (info.average_rate * info.time_base))) if info.average_rate else 1
     last_pts: int | None = None
     yielded = moved = 0
-    with closing(_decoded(source, stored, probed, damaged)) as decoded:
+    leading = _Leading(frozenset(probed.leading), len(probed.leading))
+    with closing(_decoded(source, stored, probed, damaged, leading)) as decoded:
         timed = _timed(undo_fields(decoded, stored), step)
         for frame, pts in islice(timed, info.first_frame, info.first_frame + info.selected_frames):
             duration = frame.duration or step
@@ -90,16 +92,30 @@ def read_clip(source: FrameSource, stored: SourceInfo, probed: Probed, damaged: 
     if source.is_closed:
         return
     if yielded < info.selected_frames:
-        _report_missing(source, probed, damaged, yielded)
+        _report_missing(source, damaged, yielded, leading.left_out)
     elif source.damage_count and not probed.is_counted:
         # Among what is damaged there may be pictures that nothing else tells of.
         source.is_incomplete = True
 
 
-def _report_missing(source: FrameSource, probed: Probed, damaged: Damaged, found: int) -> None:
+@dataclass
+class _Leading:
+    """Pictures that decoders may leave out, because what they refer to lies before the start or before a join."""
+
+    times: frozenset[int]
+    left_out: int
+    """How many have not come out of the decoder."""
+
+    def note(self, time: int | None) -> None:
+        """Take note of a frame as it comes out of the decoder, with its time on the timeline."""
+        self.left_out -= time in self.times
+
+
+def _report_missing(source: FrameSource, damaged: Damaged, found: int, left_out: int) -> None:
+    """Say what is missing, or refuse; the `left_out` leading pictures are no loss."""
     info = source.info
     missing = info.selected_frames - found
-    if missing <= probed.leading and not source.damage_count:
+    if missing <= left_out and not source.damage_count:
         source.warnings.append(
             f"{missing} picture{'s refer' if missing > 1 else ' refers'} to others before the start of the recording, "
             "which the file does not hold; left out."
@@ -113,7 +129,9 @@ def _report_missing(source: FrameSource, probed: Probed, damaged: Damaged, found
     source.warnings.append(f"{sentence}.")
 
 
-def _decoded(source: FrameSource, info: SourceInfo, probed: Probed, damaged: Damaged) -> Generator[av.VideoFrame]:
+def _decoded(
+    source: FrameSource, info: SourceInfo, probed: Probed, damaged: Damaged, leading: _Leading
+) -> Generator[av.VideoFrame]:
     """The frames as stored, which `info` describes."""
     count = last_due = delay = 0
     step = max(1, round(1 / (info.average_rate * info.time_base))) if info.average_rate else 1
@@ -145,6 +163,7 @@ def _decoded(source: FrameSource, info: SourceInfo, probed: Probed, damaged: Dam
                     _check_unchanged(source, file, damaged)
                     _report_damage(source, info.average_rate, damaged, count, None)
                 _check_size(frame, info, count)
+                leading.note(frame.pts)
                 if probed.has_field_packets:
                     frame.duration = 0  # That of the first field alone.
                 if info.timeline.by_rate:

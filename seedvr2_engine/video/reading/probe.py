@@ -50,8 +50,9 @@ class Probed:
     faults: tuple[str, ...] = ()
     """What is missing or out of order, each as a clause; `missing` frames of it are known to be gone."""
     missing: int = 0
-    leading: int = 0
-    """Pictures at the start that may not decode, because what they refer to lies before the file's start."""
+    leading: tuple[int, ...] = ()
+    """Times, in ticks on the timeline, of pictures at the start and after joins that may not decode, because what they
+    refer to lies before."""
     before_key: int = 0
     """Packets before the file's first key frame, which may not decode either."""
     is_counted: bool = False
@@ -84,6 +85,7 @@ def probe(path: Path, structure: Structure | None = None) -> Probed:
         codec = codec_name(stream)
         try:
             hdr = read_hdr(frame, context.codec_tag)
+            conversion = resolve(tags, family=family, size=(frame.width, frame.height), codec=codec)
         except VideoError as error:
             raise VideoError(f"{path}: {error}") from error
         aspect = stream.sample_aspect_ratio or Fraction(1)
@@ -135,7 +137,7 @@ def probe(path: Path, structure: Structure | None = None) -> Probed:
         codec=codec,
         pix_fmt=frame.format.name,
         color=tags,
-        conversion=resolve(tags, family=family, size=(frame.width, frame.height), codec=codec),
+        conversion=conversion,
         sample_aspect_ratio=1 / aspect if orientation.transpose else aspect,
         orientation=orientation,
         start_s=start + scan.timeline.first_shift_s,

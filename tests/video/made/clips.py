@@ -26,6 +26,7 @@ class ClipSpec:
     audio: str | None = None
     audio_start_s: Fraction = Fraction(0)
     audio_s: float = 1.0
+    audio_rate: int = 48000
     options: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     aspect: Fraction | None = None
@@ -80,7 +81,7 @@ def write_clip(path: Path, frames: Sequence[np.ndarray | av.VideoFrame], spec: C
             stream.codec_context.colorspace = int(spec.tags.matrix)
             stream.codec_context.color_primaries = spec.tags.primaries
             stream.codec_context.color_trc = spec.tags.transfer
-        audio = output.add_stream(spec.audio, rate=48000) if spec.audio else None
+        audio = output.add_stream(spec.audio, rate=spec.audio_rate) if spec.audio else None
         for index, frame in enumerate(ready):
             frame.pts = spec.pts[index] if spec.pts else index
             frame.time_base = spec.time_base or 1 / spec.rate
@@ -92,13 +93,15 @@ def write_clip(path: Path, frames: Sequence[np.ndarray | av.VideoFrame], spec: C
 
 
 def _encode_sweep(output: av.container.OutputContainer, stream: av.AudioStream, spec: ClipSpec) -> None:
-    time = np.arange(int(48000 * spec.audio_s)) / 48000
+    time = np.arange(int(spec.audio_rate * spec.audio_s)) / spec.audio_rate
     samples = np.stack([np.sin(2 * np.pi * (440 * time + 300 * time**2)) * 0.3] * 2).astype(np.float32)
     frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="stereo")
-    frame.sample_rate = 48000
-    frame.pts = round(spec.audio_start_s * 48000)
-    frame.time_base = Fraction(1, 48000)
-    resampler = av.AudioResampler(stream.codec_context.format, "stereo", 48000, stream.codec_context.frame_size or 1024)
+    frame.sample_rate = spec.audio_rate
+    frame.pts = round(spec.audio_start_s * spec.audio_rate)
+    frame.time_base = Fraction(1, spec.audio_rate)
+    resampler = av.AudioResampler(
+        stream.codec_context.format, "stereo", spec.audio_rate, stream.codec_context.frame_size or 1024
+    )
     for part in [*resampler.resample(frame), *resampler.resample(None)]:
         output.mux(stream.encode(part))
     output.mux(stream.encode(None))

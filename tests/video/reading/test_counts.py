@@ -11,7 +11,9 @@ from PIL import Image
 
 from seedvr2_engine.errors import VideoError
 from seedvr2_engine.video import open_source
+from seedvr2_engine.video.reading import clip_frames
 from seedvr2_engine.video.reading.container.damage import inspect
+from seedvr2_engine.video.reading.decoders import decoder_of
 
 from ..made.clips import ClipSpec, ramp, write_clip
 from ..made.field_pictures import write_field_pictures
@@ -175,6 +177,53 @@ def test_a_recording_that_begins_between_key_frames_begins_at_the_first(tmp_path
         assert len(list(source)) == 20
     (sentence,) = source.warnings
     assert "before the start of the recording" in sentence
+
+
+def cut_at_second_key(folder, *, closed):
+    """Of MPEG-2 with open groups; `closed` says of the first one that its leading pictures refer to nothing before."""
+    options = {"g": "6", "bf": "2", "sc_threshold": "1000000000"}
+    path = write_clip(
+        folder / "a.mpg", [ramp(3 * i) for i in range(24)], ClipSpec("mpeg2video", "yuv420p", options=options)
+    )
+    with av.open(path) as source, av.open(folder / "b.mkv", "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        second = [index for index, packet in enumerate(packets) if packet.is_keyframe][1]
+        for packet in packets[second:]:
+            content = bytearray(packet)
+            if closed and (group := content.find(b"\0\0\1\xb8")) >= 0:
+                content[group + 7] |= 0x40
+            changed = av.Packet(bytes(content))
+            changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+            changed.is_keyframe, changed.stream = packet.is_keyframe, stream
+            output.mux(changed)
+    return folder / "b.mkv", len(packets) - second
+
+
+@pytest.mark.parametrize(("closed", "lost", "excused"), [
+    (False, None, 2), (False, 9, None), (True, None, 0), (True, 0, 1), (True, 2, None), (True, 9, None),
+    (True, -1, None),
+])  # fmt: skip
+def test_only_pictures_before_the_first_key_frame_may_be_left_out(tmp_path, monkeypatch, closed, lost, excused):
+    """As many others may not be lost in their stead, where a decoder says nothing of one (`lost`, in order)."""
+    path, count = cut_at_second_key(tmp_path, closed=closed)
+    with open_source(path) as source:
+        times = [frame.pts for frame in source]
+    assert len(times) == (count if closed else count - 2)
+
+    def without_one(stream):
+        decode = decoder_of(stream)
+        return lambda packet: [frame for frame in decode(packet) if lost is None or frame.pts != times[lost]]
+
+    monkeypatch.setattr(clip_frames, "decoder_of", without_one)
+    if excused is None:
+        with pytest.raises(VideoError, match=f"expected {count} frames, found {len(times) - 1} that decode"):
+            frames_of(path)
+        return
+    with open_source(path) as source:
+        assert len(list(source)) == count - excused
+    assert len(source.warnings) == (excused > 0)
+    assert not source.is_incomplete
 
 
 @pytest.mark.parametrize("whole", [(), (2, 3, 7)], ids=["fields", "fields and frames"])

@@ -166,6 +166,19 @@ def test_a_picture_of_flv_whose_kind_is_overwritten_is_missed(tmp_path):
         frames_of(path)
 
 
+@pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video"])
+def test_a_last_group_whose_key_frame_is_overwritten_lacks_it(tmp_path, codec):
+    path = clip(tmp_path, "a.mpg", codec, g="4", sc_threshold="1000000000")
+    assert frames_of(path) == COUNT
+    content = bytearray(path.read_bytes())
+    key = content.index(b"\0\0\1\0", content.rindex(b"\0\0\1\xb8"))
+    end = content.index(b"\0\0\1\0", key + 4)
+    content[key:end] = b"\xff" * (end - key)
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match="damaged"):
+        frames_of(path)
+
+
 # What follows is odd, and sound.
 
 
@@ -196,6 +209,18 @@ def test_headers_of_a_sequence_that_come_twice_are_sound(tmp_path, codec, ending
         return packet[: packet.index(b"\0\0\1\xb8")] + packet if packet.startswith(b"\0\0\1\xb3") else packet
 
     assert frames_of(remuxed(path, tmp_path / f"b.{ending}", twice)) == COUNT
+
+
+@pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video"])
+def test_zeros_and_user_data_behind_a_groups_header_are_sound(tmp_path, codec):
+    path = clip(tmp_path, "a.mpg", codec, **CROSSING)
+
+    def with_data(index, packet):
+        at = packet.find(b"\0\0\1\xb8") + 8
+        data = (b"\0\0\1\xb2captions", bytes(40), b"\0\0\0\0\1\xb2captions" + bytes(9))[index % 3]
+        return packet[:at] + data + packet[at:] if at > 8 else packet
+
+    assert frames_of(remuxed(path, tmp_path / "b.mpg", with_data)) == COUNT
 
 
 @pytest.mark.parametrize("ending", ["mpg", "ts"])

@@ -10,7 +10,7 @@ import av
 import pytest
 
 from seedvr2_engine.errors import VideoError
-from seedvr2_engine.video import open_source
+from seedvr2_engine.video import ColorTags, Matrix, open_source
 from seedvr2_engine.video.reading.container.damage import inspect
 from seedvr2_engine.video.reading.container.demuxers import WHITELIST, clip_endings
 from seedvr2_engine.video.reading.folder import clips_in
@@ -270,5 +270,12 @@ def test_a_file_of_countless_tiny_parts_is_given_up(tmp_path, name):
     structure = inspect(path)
     assert structure.is_forged or structure.fault or name == "deep.mp4"
     with pytest.raises(VideoError) as caught:
+        open_source(path)
+    one_sentence(caught)
+
+
+def test_a_colour_matrix_that_cannot_be_converted_is_one_sentence(tmp_path):
+    path = write_clip(tmp_path / "a.mkv", [ramp(0)], ClipSpec("ffv1", "yuv420p", tags=ColorTags(matrix=Matrix.ICTCP)))
+    with pytest.raises(VideoError, match=r"a\.mkv: the colour matrix ictcp") as caught:
         open_source(path)
     one_sentence(caught)

@@ -32,9 +32,9 @@ class PacketScan:
     missing: int = 0
     """Pictures that the file promises and does not hold."""
     size_change: SizeChange | None = None
-    leading: int = 0
-    """Pictures at the start, and after each join, that refer to ones before the first key frame there; decoders leave
-    them out."""
+    leading: tuple[int, ...] = ()
+    """Times of the pictures at the start, and after each join, that may refer to ones before the first key frame
+    there; decoders leave them out then."""
     before_key: int = 0
     """Packets before the file's first key frame."""
     is_counted: bool = False

@@ -15,6 +15,7 @@ _START = re.compile(rb"\x00\x00\x01(.)", re.DOTALL)
 # The headers of a sequence and their extensions, with all the matrices that there can be (6.2.2.1, 6.2.2.3).
 _LONGEST_BYTES = {0xB3: 140, 0xB5: 16}
 _PICTURE_OR_SLICE = re.compile(rb"\x00\x00\x01([\x00-\xaf])", re.DOTALL)
+_GROUP_BYTES = 8
 _INTRA = 1
 _CODECS = frozenset(("mpeg1video", "mpeg2video"))
 # A larger step between two groups' times is a cut that somebody made.
@@ -60,6 +61,7 @@ class NumberWatch:
         if group >= 0:
             # A group begins with a picture (6.2.2): whoever has a second header before it has lost that of the first.
             self._note_headless(head.count(_GROUP, 0, group))
+            self._note_headless(_is_overwritten(head[group + _GROUP_BYTES : at]))
             self._end_group()
             self._is_group = True
             self._begins.append(self._count)
@@ -123,6 +125,12 @@ class NumberWatch:
         if len(groups) and lacking.sum() >= self._headless:
             return int(lacking.sum()), int(begins[groups[0]])
         return None if self._first_headless is None else (self._headless, self._first_headless)
+
+
+def _is_overwritten(between: bytes) -> bool:
+    """Whether what lies between a group's header and its first picture is more than zeros, extensions and user data."""
+    rest = between.lstrip(b"\0")
+    return bool(rest) and not rest.startswith((b"\1\xb2", b"\1\xb5"))
 
 
 def _sequence_without_pictures(head: bytes) -> bool:

@@ -67,12 +67,13 @@ def _measured(collected: Collected, timeline: Timeline, time_base: Fraction) -> 
     durations, numbers = np.array(collected.durations), np.array(collected.numbers)
     keys = np.array(collected.keys, bool)
     before_key = int(numbers[np.argmax(keys)]) if keys.any() else 0
-    leading = 0
+    is_leading = np.zeros(len(pts), bool)
     for begin, end in pairwise((0, *np.searchsorted(numbers, timeline.joins_packet).tolist(), len(pts))):
         found = np.flatnonzero(keys[begin:end])
         if len(found):
             key = begin + int(found[0])
-            leading += int((pts[begin : key + REORDERED][: end - begin] < pts[key]).sum())
+            until = min(key + REORDERED, end)
+            is_leading[begin:until] = pts[begin:until] < pts[key]
     for part, (begin, shift) in enumerate(_video_parts(timeline, time_base)):
         end = timeline.joins_packet[part] if part < len(timeline.joins_packet) else None
         chosen = (numbers >= begin) & (numbers < end) if end is not None else numbers >= begin
@@ -89,7 +90,7 @@ def _measured(collected: Collected, timeline: Timeline, time_base: Fraction) -> 
         shortest,
         longest,
         timeline,
-        leading=leading,
+        leading=tuple(pts[is_leading].tolist()),
         before_key=before_key,
     )
     if len(steps) > 1 and len(forward) * 2 < len(steps):

@@ -111,13 +111,16 @@ def _by_ffmpeg(path: Path, header: PictureHeader | None, damaged: Damaged) -> St
         )
     bits = bit_depth(frame.format)
     orientation = orientation_of(frame) if header is None else header.orientation
-    conversion = resolve(tags, family=family_of(frame.format), size=(frame.width, frame.height), codec=codec)
+    try:
+        conversion = resolve(tags, family=family_of(frame.format), size=(frame.width, frame.height), codec=codec)
+        hdr = read_hdr(frame, "") if tags.is_hdr else HdrMetadata()
+    except VideoError as error:
+        raise VideoError(f"{path}: {error}") from error
     rgb, alpha = decode_frame(as_direct(frame), conversion, codec)
     if alpha is not None and header is not None and header.is_premultiplied:
         rgb = torch.where(alpha > 0, rgb / alpha, 0).clamp_(0, 1)
     if header is None and orientation.transpose:
         aspect = 1 / aspect
-    hdr = read_hdr(frame, "") if tags.is_hdr else HdrMetadata()
     return Stored(rgb, alpha, bits, codec, frame.format.name, tags, conversion, aspect, orientation, hdr=hdr)
 
 
