@@ -59,9 +59,15 @@ class LoadDiT(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str, device: str, offload_device: str = "none") -> bool | str:
-        """Accept what another machine saved; whether this one has the device shows when the node runs."""
-        return check_model(model, "dit") or check_device(device) or check_device(_named(offload_device)) or True
+    def validate_inputs(
+        cls,
+        model: str,
+        device: str,
+        offload_device: object = None,
+        attention_mode: object = None,
+    ) -> bool | str:
+        """Accept what another machine saved; what is named here and not looked at is without effect, so any will do."""
+        return check_model(model, "dit") or check_device(device) or True
 
     @classmethod
     def fingerprint_inputs(cls, model: str, **_: Any) -> Any:
@@ -127,9 +133,15 @@ class LoadVAE(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str, device: str, offload_device: str = "none") -> bool | str:
+    def validate_inputs(
+        cls,
+        model: str,
+        device: str,
+        offload_device: object = None,
+        tile_debug: object = None,
+    ) -> bool | str:
         """As for the transformer."""
-        return check_model(model, "vae") or check_device(device) or check_device(_named(offload_device)) or True
+        return check_model(model, "vae") or check_device(device) or True
 
     @classmethod
     def fingerprint_inputs(cls, model: str, **_: Any) -> Any:
@@ -231,7 +243,3 @@ def _offload_inputs() -> list[Any]:
             tooltip="Accepted for old workflows: the model stays loaded until ComfyUI needs the memory.",
         ),
     ]
-
-
-def _named(offload_device: str) -> str | None:
-    return None if offload_device == "none" else offload_device

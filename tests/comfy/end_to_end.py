@@ -111,8 +111,6 @@ async def refuses(server: ComfyServer) -> None:
         "wrong device": ({"2": {"device": "cuda:3"}}, "device: cuda:3 was asked for"),
         "tile smaller than its overlap": (
             {"3": {"decode_tiled": True, "decode_tile_size": 64, "decode_tile_overlap": 96}}, "tile overlap"),
-        "cache without an offload device": ({"2": {"cache_model": True}}, "cache_model: expected"),
-        "batch of four": ({"4": {"batch_size": 4}}, "batch_size: expected 4n+1"),
         "offline without the file": ({"3": {"model": "ema_vae_fp16.safetensors"}}, "HF_HUB_OFFLINE"),
         "damaged download": ({"2": {"model": "seedvr2_ema_3b-Q8_0.gguf"}}, "the download is damaged"),
         "empty batch": ({"1": {"file": "empty.safetensors"}}, "at least one frame"),
