@@ -26,6 +26,7 @@ class LoadDiT(io.ComfyNode):
 
     NODE_ID = "SeedVR2LoadDiTModel"
     NAME = "SeedVR2 (Down)Load DiT Model"
+    IS_DEPRECATED = False
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -34,6 +35,7 @@ class LoadDiT(io.ComfyNode):
             node_id=cls.NODE_ID,
             display_name=cls.NAME,
             category=CATEGORY,
+            is_deprecated=cls.IS_DEPRECATED,
             description="Chooses the transformer that restores detail. A public file is downloaded when it is needed.",
             inputs=[
                 *_model_inputs("dit", DEFAULT_DIT),
@@ -97,6 +99,7 @@ class LoadVAE(io.ComfyNode):
 
     NODE_ID = "SeedVR2LoadVAEModel"
     NAME = "SeedVR2 (Down)Load VAE Model"
+    IS_DEPRECATED = False
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -105,6 +108,7 @@ class LoadVAE(io.ComfyNode):
             node_id=cls.NODE_ID,
             display_name=cls.NAME,
             category=CATEGORY,
+            is_deprecated=cls.IS_DEPRECATED,
             description=(
                 "Loads the VAE and makes it fast before it hands it on. A public file is downloaded when it is needed."
             ),
@@ -173,6 +177,7 @@ class TorchCompileSettings(io.ComfyNode):
 
     NODE_ID = "SeedVR2TorchCompileSettings"
     NAME = "SeedVR2 Torch Compile Settings"
+    IS_DEPRECATED = True
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -182,6 +187,7 @@ class TorchCompileSettings(io.ComfyNode):
             node_id=cls.NODE_ID,
             display_name=cls.NAME,
             category=CATEGORY,
+            is_deprecated=cls.IS_DEPRECATED,
             description=f"For old workflows: {_NO_COMPILING}.",
             inputs=[
                 io.Combo.Input("backend", options=["inductor", "cudagraphs"], default="inductor"),
