@@ -283,3 +283,13 @@ def test_what_is_accepted_for_old_workflows_never_refuses(nodes, inputs):
         # An input that `validate_inputs` names is not held against its list by ComfyUI.
         taken = {key: value for key, value in {**inputs, **old[node_id]}.items() if key != "cache_model"}
         assert nodes[node_id].validate_inputs(model=model, device="cpu", **taken) is True
+
+
+def test_a_name_from_windows_means_the_file_in_a_folder(nodes, files):
+    (files / "sub").mkdir(exist_ok=True)
+    (files / "sub" / "windows.safetensors").write_bytes((files / VAE_FILE).read_bytes())
+    try:
+        assert nodes["SeedVR2LoadVAEModel"].validate_inputs(model="sub\\windows.safetensors", device="cpu") is True
+        assert vae_config(nodes, model="sub\\windows.safetensors")["model_name"]
+    finally:
+        (files / "sub" / "windows.safetensors").unlink()
