@@ -3,7 +3,6 @@
 import torch
 
 from ..device import resolve_device
-from ..errors import InvalidArgumentError
 
 
 def devices() -> list[str]:
@@ -34,17 +33,3 @@ def check_device(name: object) -> str | None:
     except RuntimeError:
         return f"device: expected one of {', '.join(devices())}, got {name!r}."
     return None
-
-
-def resolve_offload(name: str, *, keeps: bool) -> str:
-    """`offload_device` as it is; raises InvalidArgumentError where a model is to be kept (`cache_model`) nowhere."""
-    if keeps and name == "none":
-        raise InvalidArgumentError(
-            "cache_model: expected an offload_device to keep the model on, got none; choose `cpu`, or switch "
-            "cache_model off."
-        )
-    if name not in offload_devices():
-        raise InvalidArgumentError(
-            f"offload_device: expected one of {', '.join(offload_devices())}, got {name!r}; choose another."
-        )
-    return name

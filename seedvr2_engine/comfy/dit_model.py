@@ -17,7 +17,7 @@ from ..device import resolve_dit_dtype
 from ..engine.optimize_dit import Codec, DitPrecision, optimize_dit
 from ..models.dit.model import NaDiT
 from ..pipeline.setup import DiTSetup, plan_dit
-from .devices import device_of, resolve_offload
+from .devices import device_of
 from .model_files import OnBytes, locate
 from .residency import Resident
 
@@ -114,7 +114,6 @@ class ManagedDiT:
 
 def find_dit_model(request: DiTRequest, on_bytes: OnBytes | None = None) -> ManagedDiT:
     """Find or download a transformer and read its header; the weights are loaded when they are first used."""
-    resolve_offload(request.offload_device, keeps=request.cache_model)
     device = device_of(request.device)
     path = locate(request.model, "dit", on_bytes)
     wants_offload = request.blocks_to_swap > 0 and device.type == "cuda"

@@ -26,6 +26,7 @@ class LoadDiT(io.ComfyNode):
 
     NODE_ID = "SeedVR2LoadDiTModel"
     NAME = "SeedVR2 (Down)Load DiT Model"
+    IS_DEPRECATED = False
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -34,6 +35,7 @@ class LoadDiT(io.ComfyNode):
             node_id=cls.NODE_ID,
             display_name=cls.NAME,
             category=CATEGORY,
+            is_deprecated=cls.IS_DEPRECATED,
             description="Chooses the transformer that restores detail. A public file is downloaded when it is needed.",
             inputs=[
                 *_model_inputs("dit", DEFAULT_DIT),
@@ -59,9 +61,15 @@ class LoadDiT(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str, device: str, offload_device: str = "none") -> bool | str:
-        """Accept what another machine saved; whether this one has the device shows when the node runs."""
-        return check_model(model, "dit") or check_device(device) or check_device(_named(offload_device)) or True
+    def validate_inputs(
+        cls,
+        model: str,
+        device: str,
+        offload_device: object = None,
+        attention_mode: object = None,
+    ) -> bool | str:
+        """Accept what another machine saved; what is named here and not looked at is without effect, so any will do."""
+        return check_model(model, "dit") or check_device(device) or True
 
     @classmethod
     def fingerprint_inputs(cls, model: str, **_: Any) -> Any:
@@ -91,6 +99,7 @@ class LoadVAE(io.ComfyNode):
 
     NODE_ID = "SeedVR2LoadVAEModel"
     NAME = "SeedVR2 (Down)Load VAE Model"
+    IS_DEPRECATED = False
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -99,6 +108,7 @@ class LoadVAE(io.ComfyNode):
             node_id=cls.NODE_ID,
             display_name=cls.NAME,
             category=CATEGORY,
+            is_deprecated=cls.IS_DEPRECATED,
             description=(
                 "Loads the VAE and makes it fast before it hands it on. A public file is downloaded when it is needed."
             ),
@@ -127,9 +137,15 @@ class LoadVAE(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str, device: str, offload_device: str = "none") -> bool | str:
+    def validate_inputs(
+        cls,
+        model: str,
+        device: str,
+        offload_device: object = None,
+        tile_debug: object = None,
+    ) -> bool | str:
         """As for the transformer."""
-        return check_model(model, "vae") or check_device(device) or check_device(_named(offload_device)) or True
+        return check_model(model, "vae") or check_device(device) or True
 
     @classmethod
     def fingerprint_inputs(cls, model: str, **_: Any) -> Any:
@@ -161,6 +177,7 @@ class TorchCompileSettings(io.ComfyNode):
 
     NODE_ID = "SeedVR2TorchCompileSettings"
     NAME = "SeedVR2 Torch Compile Settings"
+    IS_DEPRECATED = True
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -170,6 +187,7 @@ class TorchCompileSettings(io.ComfyNode):
             node_id=cls.NODE_ID,
             display_name=cls.NAME,
             category=CATEGORY,
+            is_deprecated=cls.IS_DEPRECATED,
             description=f"For old workflows: {_NO_COMPILING}.",
             inputs=[
                 io.Combo.Input("backend", options=["inductor", "cudagraphs"], default="inductor"),
@@ -231,7 +249,3 @@ def _offload_inputs() -> list[Any]:
             tooltip="Accepted for old workflows: the model stays loaded until ComfyUI needs the memory.",
         ),
     ]
-
-
-def _named(offload_device: str) -> str | None:
-    return None if offload_device == "none" else offload_device

@@ -120,7 +120,8 @@ def _local(name: str, kind: Kind) -> Path | None:
         return NANO_VAE if kind == "vae" else dit_file(NANO)
     if not isinstance(name, str) or not stays_inside(name):
         return None
-    candidates = (folder / name for folder in [*own_folders(), *_shared_folders(kind)])
+    # Workflows from Windows have `\\` between folders.
+    candidates = (folder / name.replace("\\", "/") for folder in [*own_folders(), *_shared_folders(kind)])
     try:
         return next((path for path in candidates if path.is_file()), None)
     except OSError:  # Too long together with the folder.

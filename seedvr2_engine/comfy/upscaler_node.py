@@ -18,6 +18,7 @@ class VideoUpscaler(io.ComfyNode):
 
     NODE_ID = "SeedVR2VideoUpscaler"
     NAME = "SeedVR2 Video Upscaler"
+    IS_DEPRECATED = False
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -26,6 +27,7 @@ class VideoUpscaler(io.ComfyNode):
             node_id=cls.NODE_ID,
             display_name=cls.NAME,
             category=CATEGORY,
+            is_deprecated=cls.IS_DEPRECATED,
             description="Upscales a picture or a clip, with or without alpha, with the SeedVR2 transformer and VAE.",
             inputs=[
                 io.Image.Input("image", tooltip="Frames with or without alpha; the result is alike."),

@@ -45,21 +45,19 @@ class UpscaleRequest:
     dit_precision: DitPrecision = "auto"
 
     def options(self) -> UpscaleOptions:
-        """For the pipeline; raises InvalidArgumentError for a batch that is not 4n+1 frames."""
-        if self.batch_size < 1 or padded_count(self.batch_size) != self.batch_size:
-            raise InvalidArgumentError(
-                f"batch_size: expected 4n+1 frames (1, 5, 9, ...), got {self.batch_size}; "
-                f"choose {padded_count(max(1, self.batch_size))}."
-            )
+        """For the pipeline; a batch is rounded up to 4n+1 frames, as the widget's steps are, and that is said."""
+        batch = padded_count(max(1, self.batch_size))
+        if batch != self.batch_size:
+            log.warning("[SeedVR2] batch_size %d: 4n+1 frames pass the model, so it is %d", self.batch_size, batch)
         overlap = self.temporal_overlap
-        if overlap >= self.batch_size:
+        if overlap >= batch:
             # Saved workflows have this: it never did anything there.
-            log.warning("[SeedVR2] temporal_overlap %d: batches of %d have no overlap", overlap, self.batch_size)
+            log.warning("[SeedVR2] temporal_overlap %d: batches of %d have no overlap", overlap, batch)
             overlap = 0
         return UpscaleOptions(
             resolution=self.resolution,
             max_resolution=self.max_resolution or None,
-            chunk_frames=self.batch_size,
+            chunk_frames=batch,
             overlap=overlap,
             prepend_frames=self.prepend_frames,
             color=cast(ColorMethod, self.color_correction),

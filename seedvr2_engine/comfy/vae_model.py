@@ -24,7 +24,7 @@ from ..plan.choices import memory_budget_bytes
 from ..plan.compile import compile_vae_plan
 from ..plan.execution_plan import ExecutionPlan, Part, VAEShape
 from ..plan.gpus import device_spec
-from .devices import device_of, resolve_offload
+from .devices import device_of
 from .model_files import OnBytes, locate
 from .residency import Resident, bring, make_room
 
@@ -126,7 +126,6 @@ def manage_vae(
 
 def load_vae_model(request: VAERequest, on_bytes: OnBytes | None = None) -> dict[str, Any]:
     """Find or download, verify, load and optimise; returns what the loader node hands on."""
-    resolve_offload(request.offload_device, keeps=request.cache_model)
     device = device_of(request.device)
     tiles = request.encode_tile, request.decode_tile  # Their errors come before a download.
     path = locate(request.model, "vae", on_bytes)

@@ -29,6 +29,8 @@ class Schema:
     outputs: list
     hidden: list = field(default_factory=list)
     is_output_node: bool = False
+    is_deprecated: bool = False
+    not_idempotent: bool = False
 
 
 class NodeOutput:
@@ -144,6 +146,7 @@ def install(models_dir: Path, custom_nodes: Path) -> types.SimpleNamespace:
     folders.get_folder_paths = lambda name: folders.folder_names_and_paths[name]
     nodes = types.ModuleType("nodes")
     nodes.NODE_CLASS_MAPPINGS = {}
+    nodes.NODE_DISPLAY_NAME_MAPPINGS = {}
     api = types.ModuleType("comfy_api")
     api.latest = latest
     for module in (api, latest, comfy, management, utils, patcher, folders, nodes):

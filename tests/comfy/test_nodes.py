@@ -170,8 +170,6 @@ def test_encode_and_decode_give_the_clip_back(nodes):
     [
         ({"device": "cuda:7"}, "device: cuda:7"),
         ({"decode_tiled": True, "decode_tile_size": 64, "decode_tile_overlap": 96}, "overlap"),
-        ({"cache_model": True}, "cache_model: expected an offload_device"),
-        ({"offload_device": "cuda:5"}, "offload_device: expected one of none, cpu"),
         ({"precision": "fp8"}, "precision: fp8 was asked for"),
         ({"model": "no_such.gguf"}, "'no_such.gguf' is none of the offered files"),
         ({"model": "../SEEDVR2/small_vae.safetensors"}, "none of the offered files"),
@@ -231,7 +229,6 @@ def test_what_other_nodes_keep_beside_latents_is_ignored(nodes, source):
         (torch.rand(1, 3, 8, 8), {}, "3 or 4"),
         (torch.rand(0, 8, 8, 3), {}, "at least one frame"),
         (torch.rand(1, 8, 8, 2), {}, "3 or 4"),
-        (torch.rand(1, 8, 8, 3), {"batch_size": 4}, "choose 5"),
     ],
 )
 def test_bad_input_of_the_upscaler_is_one_sentence(nodes, image, inputs, sentence):
@@ -257,3 +254,42 @@ def test_compile_settings_are_taken_and_not_needed(nodes, caplog):
     vae_config(nodes, torch_compile_args=settings)
     dit_config(nodes, torch_compile_args=settings)
     assert caplog.text.count("not needed") == 2
+
+
+def test_a_batch_from_a_link_is_rounded_as_the_widget_rounds(nodes, caplog):
+    models = {"dit": dit_config(nodes), "vae": vae_config(nodes)}
+    expected = upscale(nodes, clip(7), batch_size=5, temporal_overlap=1, **models)
+    assert torch.equal(upscale(nodes, clip(7), batch_size=4, temporal_overlap=1, **models), expected)
+    assert "batch_size 4: 4n+1 frames pass the model, so it is 5" in caplog.text
+    one = upscale(nodes, clip(2), batch_size=1, **models)
+    for batch_size in (0, -3):
+        assert torch.equal(upscale(nodes, clip(2), batch_size=batch_size, **models), one)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        *({"cache_model": True}, {"offload_device": "cuda:5"}, {"offload_device": "xpu:0", "cache_model": True}),
+        {"offload_device": None},
+    ],
+)
+def test_what_is_accepted_for_old_workflows_never_refuses(nodes, inputs):
+    old = {"SeedVR2LoadDiTModel": {"attention_mode": "of_the_future"}, "SeedVR2LoadVAEModel": {"tile_debug": "both"}}
+    for node_id, load, model in (
+        ("SeedVR2LoadDiTModel", dit_config, DIT_FILE),
+        ("SeedVR2LoadVAEModel", vae_config, VAE_FILE),
+    ):
+        load(nodes, **inputs, **old[node_id])
+        # An input that `validate_inputs` names is not held against its list by ComfyUI.
+        taken = {key: value for key, value in {**inputs, **old[node_id]}.items() if key != "cache_model"}
+        assert nodes[node_id].validate_inputs(model=model, device="cpu", **taken) is True
+
+
+def test_a_name_from_windows_means_the_file_in_a_folder(nodes, files):
+    (files / "sub").mkdir(exist_ok=True)
+    (files / "sub" / "windows.safetensors").write_bytes((files / VAE_FILE).read_bytes())
+    try:
+        assert nodes["SeedVR2LoadVAEModel"].validate_inputs(model="sub\\windows.safetensors", device="cpu") is True
+        assert vae_config(nodes, model="sub\\windows.safetensors")["model_name"]
+    finally:
+        (files / "sub" / "windows.safetensors").unlink()

@@ -122,24 +122,60 @@ def test_choices_of_the_public_pack_are_offered(nodes):
     assert {"ema_vae_fp16.safetensors", "nano"} <= set(options("SeedVR2LoadVAEModel", "model"))
 
 
-def test_ids_of_another_pack_are_left_to_it(comfyui, nodes, caplog):
-    from seedvr2_engine.comfy.extension import choose_nodes, public_pack_here
+def test_ids_of_another_pack_are_left_to_it(nodes):
+    from seedvr2_engine.comfy.extension import choose_nodes
 
-    chosen = [node.define_schema() for node in choose_nodes({"SeedVR2VideoUpscaler"})]
-    ids = [schema.node_id for schema in chosen]
-    assert "SeedVR2EngineVideoUpscaler" in ids
-    assert "SeedVR2VideoUpscaler" not in ids
-    assert "SeedVR2LoadVAEModel" in ids
-    assert "SeedVR2EngineVideoUpscaler" in caplog.text
-    # The public pack may be loaded after this one.
-    folder = comfyui.root / "custom_nodes" / "ComfyUI-SeedVR2_VideoUpscaler"
-    (folder / "src" / "interfaces").mkdir(parents=True)
-    try:
-        assert public_pack_here() == folder
-        assert all(node.NODE_ID not in PUBLIC_INPUTS for node in choose_nodes({}, folder))
-    finally:
-        (folder / "src" / "interfaces").rmdir()
-    assert public_pack_here() is None
+    schemas = {schema.node_id: schema for schema in (n.define_schema() for n in choose_nodes({"SeedVR2VideoUpscaler"}))}
+    assert "SeedVR2VideoUpscaler" not in schemas
+    assert not schemas["SeedVR2EngineVideoUpscaler"].is_deprecated
+    # Where the public id is free, the own one only opens workflows.
+    assert "SeedVR2LoadVAEModel" in schemas
+    assert schemas["SeedVR2EngineLoadVAEModel"].is_deprecated
+
+
+def test_ids_are_settled_by_what_was_loaded(comfyui, nodes, caplog):
+    from seedvr2_engine.comfy.extension import choose_nodes, settle
+
+    # A pack whose folder is there and which does not load takes nothing, whatever the folder's name.
+    broken = comfyui.root / "custom_nodes" / "ComfyUI-SeedVR2_VideoUpscaler" / "src" / "interfaces"
+    broken.mkdir(parents=True)
+    chosen = choose_nodes({})
+    classes, titles = {node.NODE_ID: node for node in chosen}, {}
+    settle(classes, titles, chosen)
+    assert set(PUBLIC_INPUTS) < set(classes)
+    assert (titles, caplog.text) == ({}, "")
+    # One that is loaded later takes its ids over.
+    theirs = type("Theirs", (), {})
+    classes["SeedVR2VideoUpscaler"] = theirs
+    for node in chosen:
+        node.RELATIVE_PYTHON_MODULE = "custom_nodes.ours"
+    settle(classes, titles, chosen)
+    assert classes["SeedVR2VideoUpscaler"] is theirs
+    offered = classes["SeedVR2EngineVideoUpscaler"]
+    assert not offered.define_schema().is_deprecated
+    assert offered.RELATIVE_PYTHON_MODULE == "custom_nodes.ours"
+    assert titles == {"SeedVR2EngineVideoUpscaler": "SeedVR2 Video Upscaler (Engine)"}
+    assert "belongs to another pack" in caplog.text
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_texts_are_for_this_packs_nodes_only(nodes, language):
+    from seedvr2_engine.comfy.extension import add_texts
+
+    file = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert not set(PUBLIC_INPUTS) & set(file)
+    theirs = {**nodes, "SeedVR2VideoUpscaler": type("Theirs", (), {})}
+    texts = add_texts({language: {"nodeDefs": file}}, theirs)[language]["nodeDefs"]
+    assert "SeedVR2VideoUpscaler" not in texts
+    assert texts["SeedVR2EngineVideoUpscaler"]["display_name"].endswith(" (Engine)")
+    assert not texts["SeedVR2LoadVAEModel"]["display_name"].endswith("(Engine)")
+
+
+def test_both_ids_of_a_node_have_the_same_page():
+    for node_id in PUBLIC_INPUTS:
+        for page in (ROOT / "web" / "docs" / node_id).iterdir():
+            other = ROOT / "web" / "docs" / node_id.replace("SeedVR2", "SeedVR2Engine", 1) / page.name
+            assert other.read_bytes() == page.read_bytes()
 
 
 def test_the_repository_is_a_custom_node_folder(comfyui):
@@ -156,7 +192,8 @@ def test_the_repository_is_a_custom_node_folder(comfyui):
         for loaded in [loaded for loaded in sys.modules if loaded.startswith(name)]:
             del sys.modules[loaded]
     own = {f"SeedVR2{name}" for name in ("VAEEncode", "VAEDecode", "ConvertToGGUF", "EngineVAE", "EngineModel")}
-    assert set(ids) == {*PUBLIC_INPUTS, *own}
+    also = {node_id.replace("SeedVR2", "SeedVR2Engine", 1) for node_id in PUBLIC_INPUTS}
+    assert set(ids) == {*PUBLIC_INPUTS, *also, *own}
     assert (ROOT / module.WEB_DIRECTORY).is_dir()
 
 
@@ -171,7 +208,10 @@ def test_importing_the_folder_imports_nothing():
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_every_node_and_input_has_a_name_and_a_page(nodes, language):
+    from seedvr2_engine.comfy.extension import add_texts
+
     texts = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    texts = add_texts({language: {"nodeDefs": texts}}, nodes)[language]["nodeDefs"]
     for node_id, node in nodes.items():
         assert set(texts[node_id]["inputs"]) == {slot.id for slot in node.define_schema().inputs}
         assert texts[node_id]["display_name"]
