@@ -1,6 +1,5 @@
 """The command `seedvr2`: parse arguments, call the library, map errors to exit codes."""
 
-import atexit
 import os
 import signal
 import sys
@@ -8,6 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from .ending import ENDING  # First, so that it is called last.
+
+# isort: split
 from ..spans import span
 
 __all__ = ["main"]
@@ -19,8 +21,6 @@ def main() -> None:
 
     fill_closed_streams()
     _require_folder()
-    ending = _Ending()
-    atexit.register(ending.leave)  # The first that is registered is the last that is called.
     # Nothing is begun while modules are imported: there Ctrl-C just ends, and no library can make of it what it likes.
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:
@@ -33,34 +33,12 @@ def main() -> None:
         if before is signal.default_int_handler:
             signal.signal(signal.SIGINT, before)
         run()
-        ending.code = 0
+        ENDING.code = 0
     except SystemExit as end:
-        ending.code = 0 if end.code is None else end.code
+        ENDING.code = 0 if end.code is None else end.code
         raise
     except KeyboardInterrupt:  # Before the command has its own way with it.
         _end()
-
-
-class _Ending:
-    """Ends a process that has used a GPU without taking everything in it apart first, which takes half a second.
-
-    The driver takes back what is left. Files are closed by then, threads have ended, and all that had something to do
-    at the end has done it.
-    """
-
-    code: object = None
-    """The exit code, where there is one."""
-
-    def leave(self) -> None:
-        torch = sys.modules.get("torch")
-        if torch is None or not isinstance(self.code, int) or not torch.cuda.is_initialized():
-            return
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        except (OSError, ValueError):
-            return  # Python has its own exit code for it.
-        os._exit(self.code)
 
 
 def _ask_for_large_pages() -> None:

@@ -1,4 +1,4 @@
-"""How a process that has used a GPU ends: at once, with the code it has, and with everything said."""
+"""How a process that has used a GPU ends: at once, with the code it has, and with everything said and recorded."""
 
 import os
 import subprocess
@@ -7,15 +7,12 @@ import sys
 import pytest
 
 PROGRAM = """
-import atexit, sys
+import sys
 from types import SimpleNamespace
-from seedvr2_engine import cli
-from seedvr2_engine.cli import _Ending
+from seedvr2_engine.cli.ending import ENDING
+from seedvr2_engine.spans import span
 
-ending = _Ending()
-ending.code = {code}
-atexit.register(ending.leave)
-atexit.register(lambda: print("what others do at the end"))
+ENDING.code = {code}
 sys.modules["torch"] = SimpleNamespace(cuda=SimpleNamespace(is_initialized=lambda: {used}))
 
 class Late:
@@ -23,18 +20,19 @@ class Late:
         print("taken apart")
 
 late = Late()
-print("said")
+with span("work"):
+    print("said")
 sys.exit({code})
 """
 
 
 @pytest.mark.parametrize("code", [0, 3])
 @pytest.mark.parametrize("used", [True, False])
-def test_nothing_is_taken_apart_after_a_gpu_was_used(code, used):
-    result = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(code=code, used=used)], capture_output=True, text=True, env={**os.environ}
-    )
+def test_nothing_is_taken_apart_after_a_gpu_was_used(code, used, tmp_path):
+    environment = {**os.environ, "SEEDVR2_SPANS": str(tmp_path / "spans.json")}
+    command = [sys.executable, "-c", PROGRAM.format(code=code, used=used)]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == code
     assert result.stderr == ""
-    expected = ["said", "what others do at the end"]
-    assert result.stdout.splitlines() == (expected if used else [*expected, "taken apart"])
+    assert result.stdout.splitlines() == (["said"] if used else ["said", "taken apart"])
+    assert "work" in (tmp_path / "spans.json").read_text()
