@@ -89,6 +89,9 @@ def load_dit_tensors(
         return name, load_finite(checkpoint, names[name], shape, dtype, device)
 
     shapes = config.tensor_shapes()
+    if threads == 1:  # No thread, which would go on to the next tensor before anybody stops it.
+        yield from map(load, shapes.keys(), shapes.values())
+        return
     readers = ThreadPoolExecutor(threads, "weights")
     try:
         yield from readers.map(load, shapes.keys(), shapes.values())

@@ -176,15 +176,15 @@ def test_leaving_stops_a_transformer_that_is_being_read(files, monkeypatch):
     read, release = threading.Event(), threading.Event()
     names = []
 
-    def load_finite(checkpoint, name, shape, dtype):
+    def load_finite(checkpoint, name, shape, dtype, device):
         names.append(name)
         read.set()
-        release.wait()
+        assert release.wait(60)
         return checkpoint.load(name, shape=shape, dtype=dtype)
 
     monkeypatch.setattr(detect_dit, "load_finite", load_finite)
     setup = plan_setup(files, CPU)
     with setup.beginning():
-        read.wait()
+        assert read.wait(60)
         threading.Timer(0.1, release.set).start()
     assert len(names) == 1
