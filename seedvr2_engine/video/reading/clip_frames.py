@@ -12,6 +12,7 @@ import av
 
 from ...errors import VideoError
 from ..coded import CodedFrame
+from ..demuxing import packets_of
 from ..info import SourceInfo
 from ..planes import as_direct, codes_of, coding_of
 from .container.choice import is_repeat, main_video
@@ -143,7 +144,7 @@ def _decoded(
         stream.thread_type = "SLICE" if probed.has_field_packets else "AUTO"
         clock = info.timeline.clock(stream.index)
         decode = decoder_of(stream)
-        packets = container.demux(stream)
+        packets = packets_of(container, stream)
         while not source.is_closed:
             try:
                 packet = next(packets, None)

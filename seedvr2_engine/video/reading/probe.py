@@ -13,6 +13,7 @@ from typing import Literal
 import av
 
 from ...errors import VideoError
+from ..demuxing import packets_of
 from ..info import Crop, SideStream, SourceInfo
 from ..planes import bit_depth, family_of, has_alpha, orientation_of, source_tags
 from ..ycbcr import resolve
@@ -33,7 +34,8 @@ __all__ = ["Probed", "codec_name", "first_frame", "main_video", "opened", "probe
 _DECODE_TO_COUNT = frozenset({"vp8", "mpeg4", "theora", "dirac"})
 # Start code, coding type, two times of 16 bits at most (seconds that end come one bit each), and stuffing.
 _LONGEST_HEADER_BYTES = 12
-_HEADER_MPEG4 = re.compile(rb"\x00\x00\x01[\x00-\x2f\xb0-\xb6]")
+# Start codes of MPEG-4 (ISO/IEC 14496-2, 6.2): that of a video object is all of its header, and another one follows.
+_HEADER_MPEG4 = re.compile(rb"\x00\x00\x01(?:[\x00-\x1f]\x00\x00\x01|[\x20-\x2f\xb0-\xb6])")
 _STILL_FORMATS = frozenset({"image2", "ico", "jpegxl", "bmp", "tiff"})
 _DEFAULT_RATE = Fraction(25)
 # A recording may start in mid-group, and its first key frame come minutes later, but not hours.
@@ -224,11 +226,12 @@ def _is_coded_mpeg4(packet: bytes) -> bool:
     """Whether the last picture of a packet is more than a header, which alone stands for the one before, shown again.
 
     Decoders take a picture that says that it is not coded for such a header, whatever follows (ISO/IEC 14496-2, 6.2.5).
-    What has no header at all was a picture before something was written over it, or lies where a wrong index leads.
+    What does not begin with a header was a picture before something was written over it, or lies where a wrong index or
+    another file's beginning leads.
     """
     start = packet.rfind(b"\x00\x00\x01\xb6")
     if start < 0:
-        return _HEADER_MPEG4.search(packet) is None and len(packet) > _LONGEST_HEADER_BYTES
+        return _HEADER_MPEG4.match(packet) is None and len(packet) > _LONGEST_HEADER_BYTES
     return len(packet) - start > _LONGEST_HEADER_BYTES
 
 
@@ -243,7 +246,7 @@ def _decode_all(path: Path, threads: Literal["AUTO", "SLICE"]) -> tuple[int, int
         stream = main_video(container, path)
         stream.thread_type = threads
         shows = _SHOWS.get(codec_name(stream), bool)
-        packets = container.demux(stream)
+        packets = packets_of(container, stream)
         while True:
             try:
                 packet = next(packets, None)
@@ -261,7 +264,7 @@ def first_frame(container: av.container.InputContainer, stream: av.VideoStream, 
     """Decode until a picture appears; raises VideoError if none does. `path` is for the message."""
     decode = decoder_of(stream)
     try:
-        for packet in islice(container.demux(stream), _TRIED_PACKETS):
+        for packet in islice(packets_of(container, stream), _TRIED_PACKETS):
             if is_repeat(packet):
                 continue
             try:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import av
 
+from ..demuxing import packets_of
+
 _PICTURES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png"), "bmp": ("cover.bmp", "image/bmp")}
 
 
@@ -38,7 +40,7 @@ def holds_cover(muxer: str, codec: str) -> bool:
 def read_covers(container: av.container.InputContainer, wanted: dict[int, str]) -> dict[int, Attachment]:
     """The cover art of these streams (index -> codec); a container gives its covers before anything else."""
     found: dict[int, Attachment] = {}
-    for packet in container.demux():
+    for packet in packets_of(container):
         codec = wanted.get(packet.stream.index)
         if codec is None or not packet.size:
             break

@@ -11,6 +11,7 @@ from typing import Any
 import av
 from av.subtitles.stream import SubtitleStream
 
+from ..demuxing import packets_of
 from ..info import SourceInfo
 from ..reading.probe import opened
 from ..writing.containers import Container
@@ -79,7 +80,7 @@ class SideStreams:
                     track.stream.time_base = text_time_base(video_time_base)
                     self._line_ends[plan.index] = LineEnds(track.stream)
         if self._tracks:
-            self._packets = self._input.demux(*(self._input.streams[index] for index in self._tracks))
+            self._packets = packets_of(self._input, *(self._input.streams[index] for index in self._tracks))
 
     def add_chapters(self, shift_s: Fraction) -> None:
         """Copy the chapters, made earlier by `shift_s`."""

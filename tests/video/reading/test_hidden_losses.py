@@ -27,7 +27,8 @@ def frames_of(path):
         return len(list(source))
 
 
-def test_a_last_picture_of_mpeg4_that_is_overwritten_is_missed(tmp_path):
+@pytest.mark.parametrize("code", [0x68, 0x05], ids=["no header's", "a video object's, as H.264 has it"])
+def test_a_last_picture_of_mpeg4_that_is_overwritten_is_missed(tmp_path, code):
     """Threads that decode side by side say nothing of a last packet that they cannot decode."""
     path = clip(tmp_path, "a.avi", "mpeg4", g="4")
     assert frames_of(path) == COUNT
@@ -35,7 +36,7 @@ def test_a_last_picture_of_mpeg4_that_is_overwritten_is_missed(tmp_path):
     last = content.rindex(b"\x00\x00\x01\xb6")
     size = int.from_bytes(content[last - 4 : last], "little")
     # A start code may come up in anything, but none of a header.
-    path.write_bytes(content[:last] + b"\x00\x00\x01\x68" + b"\xc0" * (size - 4) + content[last + size :])
+    path.write_bytes(content[:last] + bytes([0, 0, 1, code]) + b"\xc0" * (size - 4) + content[last + size :])
     with pytest.raises(VideoError, match=f"found {COUNT - 1}"):
         frames_of(path)
     with open_source(path, damaged="keep") as source:

@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 
+from ...demuxing import packets_of
 from ..structure.animated import is_gif_remark
 from ..timeline import Timeline, TimelineBuilder
 from .choice import codec_name, steady_streams
@@ -77,7 +78,7 @@ def collected_packets(
     is_gif = codec_name(stream) == "gif"
     steady = steady_streams(container)
     tick_s = float(stream.time_base or 1)
-    packets = container.demux()
+    packets = packets_of(container)
     while True:
         try:
             packet = next(packets, None)

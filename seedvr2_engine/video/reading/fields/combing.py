@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import VideoError
+from ...demuxing import packets_of
 from ...info import SourceInfo
 from ...planes import as_direct, first_channel
 from ..probe import main_video, opened
@@ -130,7 +131,7 @@ def _chained(first: av.VideoFrame, rest: Iterator[av.VideoFrame]) -> Iterator[av
 def _decoded(container: av.container.InputContainer, stream: av.VideoStream, count: int) -> Iterator[av.VideoFrame]:
     """Up to `count` undamaged frames from here on; reads a bounded number of packets."""
     given = 0
-    for read, packet in enumerate(container.demux(stream)):
+    for read, packet in enumerate(packets_of(container, stream)):
         try:
             frames = packet.decode()
         except av.error.InvalidDataError:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from ....errors import VideoError
 from ...color_tags import ColorRange, ColorTags, Matrix
+from ...demuxing import packets_of
 from ...info import Frame, Orientation, SourceInfo
 from ...planes import has_alpha
 from ..probe import main_video, opened
@@ -104,7 +105,7 @@ def is_transparent(path: Path) -> bool:
     """Return whether any pixel of what FFmpeg decodes with alpha or a palette is not opaque; decodes until one is."""
     with opened(path) as container:
         stream = main_video(container, path)
-        for packet in container.demux(stream):
+        for packet in packets_of(container, stream):
             try:
                 frames = packet.decode()
             except av.FFmpegError:
