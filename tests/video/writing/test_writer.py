@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -267,7 +268,7 @@ def test_an_unknown_preset_gets_one_sentence():
 def test_a_codec_that_the_build_lacks_gets_one_sentence(tmp_path, monkeypatch):
     from seedvr2_engine.video.writing import encoders
 
-    absent = encoders.Encoder("no_such_encoder", (8,), ("420",))
+    absent = replace(encoders.ENCODERS["h264"], encoder="no_such_encoder")
     monkeypatch.setitem(encoders.ENCODERS, "h264", absent)
     with pytest.raises(OutputError, match="Encoder no_such_encoder: expected it in FFmpeg"):
         write_scene(tmp_path / "a.mp4")
