@@ -9,10 +9,25 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Generic, TypeVar
 
+import torch
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+READ_AHEAD_FRAMES = 4
+_WRITE_BEHIND_FRAMES = 4
+_WRITE_BEHIND_BYTES = 256 << 20
 _POLL_S = 0.1
+
+
+def write_behind(frame_bytes: int, device: torch.device) -> int:
+    """How many results may wait for whoever writes them.
+
+    A GPU gives a chunk's frames all at once, and is not to wait while they are encoded.
+    """
+    if device.type != "cuda":
+        return _WRITE_BEHIND_FRAMES
+    return max(_WRITE_BEHIND_FRAMES, _WRITE_BEHIND_BYTES // frame_bytes)
 
 
 class _End:

@@ -35,12 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Request", "Result", "jobs_for", "run_job"]
 
-READ_AHEAD_FRAMES = 4
-WRITE_BEHIND_FRAMES = 4
-"""At least, so many wait for the encoder."""
-WRITE_BEHIND_BYTES = 256 << 20
-"""Of results that a GPU makes: it gives a chunk's frames all at once, and is not to wait while they are encoded."""
-
 
 def jobs_for(source: str, target: Path, *, each: bool = False) -> list[Job]:
     """The clips of a folder, each to a file of its name in the folder `target`; anything else is one job.
@@ -154,7 +148,7 @@ class _Reading:
 
     def __init__(self, clip: FrameSource, *, pinned: bool) -> None:
         """pinned: whether its frames are wanted in page-locked memory, for a GPU."""
-        from ...pipeline.prefetch import prefetched
+        from ...pipeline.prefetch import READ_AHEAD_FRAMES, prefetched
 
         self.clip = clip
         self.times: deque[_Passed] = deque()
@@ -175,7 +169,7 @@ def _pass_frames(reading: _Reading, upscaler: Upscaler, sink: FrameSink, signals
     Signals are held back and looked for: an interruption anywhere would tear a frame that is being written, and lose
     those that are finished and wait for it.
     """
-    from ...pipeline.prefetch import prefetched
+    from ...pipeline.prefetch import prefetched, write_behind
 
     is_over = False
     clip, pictures = reading.clip, reading.pictures
@@ -189,7 +183,8 @@ def _pass_frames(reading: _Reading, upscaler: Upscaler, sink: FrameSink, signals
         # The device makes code values of results, and those cross the bus.
         encoded = None if sink.coding is None else sink.coding.of_picture
         frames = upscaler.upscale(pictures, step, transfer=clip.info.color.transfer, encoded=encoded)
-        behind = _write_behind(sink) if upscaler.vae.device.type == "cuda" else WRITE_BEHIND_FRAMES
+        frame_bytes = sink.width * sink.height * 12 if sink.coding is None else sink.coding.size_bytes
+        behind = write_behind(frame_bytes, upscaler.vae.device)
         upscaled = prefetched(frames, behind, lambda: signals.is_pending, "computing")
         # The source is closed when nobody reads any more, or what went wrong would be hidden behind that.
         with closing(pictures), closing(upscaled):
@@ -207,12 +202,6 @@ def _pass_frames(reading: _Reading, upscaler: Upscaler, sink: FrameSink, signals
                     upscaled.close()
                 raise
             return upscaled.waited_s
-
-
-def _write_behind(sink: FrameSink) -> int:
-    """How many results may wait for the encoder."""
-    frame_bytes = sink.width * sink.height * 12 if sink.coding is None else sink.coding.size_bytes
-    return max(WRITE_BEHIND_FRAMES, WRITE_BEHIND_BYTES // frame_bytes)
 
 
 def _pictures(clip: Iterable[Frame | CodedFrame], times: deque[_Passed]) -> Iterator[SourceFrame]:

@@ -15,7 +15,7 @@ from ...errors import VideoError
 from ...pipeline.clip_stages import Progress, SourceFrame
 from ...pipeline.memory import limit_engine
 from ...pipeline.options import UpscaleOptions
-from ...pipeline.prefetch import prefetched
+from ...pipeline.prefetch import READ_AHEAD_FRAMES, prefetched, write_behind
 from ...pipeline.setup import ModelFiles, Setup, plan_setup
 from ...pipeline.upscaler import Upscaler, opening_frames
 from ...spans import each, span
@@ -25,9 +25,6 @@ from ..job import Precisions
 from ..units.unit import Unit
 from ..units.unit_file import Passed, Stored, write_unit
 from .events import Event, UnitAdvanced, UnitFinished, UnitStarted
-
-_READ_AHEAD_FRAMES = 4
-_WRITE_BEHIND_FRAMES = 4
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,8 @@ class UnitRunner:
         walk.unit, walk.done = unit, 0
         with span("writing"):
             stored = write_unit(self._order.folder, unit.number, self._order.coding, walk.taken(unit.frames))
-        if stored.frames != unit.frames and unit is not self._order.units[-1]:
+        # By number, because a unit that comes from another process is another object.
+        if stored.frames != unit.frames and unit.number != self._order.units[-1].number:
             raise VideoError(
                 f"{self._order.source}: expected frames {unit.start} to {unit.stop - 1}, found {stored.frames} of "
                 "them; copy the file again."
@@ -138,7 +136,7 @@ class _Walk:
         if info.has_alpha and not unit.entry.is_start:
             opening = _opening(order, unit, upscaler)
         self._pictures = prefetched(
-            each("reading", self._read(source, unit, pinned=pinned)), _READ_AHEAD_FRAMES, name="reading"
+            each("reading", self._read(source, unit, pinned=pinned)), READ_AHEAD_FRAMES, name="reading"
         )
         self._pictures.start()
         frames = upscaler.upscale(
@@ -149,7 +147,8 @@ class _Walk:
             entry=unit.entry,
             opening=opening,
         )
-        self._upscaled = prefetched(frames, _WRITE_BEHIND_FRAMES, is_stopped, "computing")
+        behind = write_behind(order.coding.size_bytes, upscaler.vae.device)
+        self._upscaled = prefetched(frames, behind, is_stopped, "computing")
 
     def taken(self, count: int) -> Iterator[tuple[torch.Tensor, Passed]]:
         """The next pictures with what goes with them."""
