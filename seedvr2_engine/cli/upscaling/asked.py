@@ -51,8 +51,9 @@ class Result:
     chunk_frames: int
     overlap: int
     seconds: float
-    encoder_wait_seconds: float = 0.0
-    """How long computing stood still because the results before had not been written."""
+    encoder_wait_seconds: float | None = None
+    """How long computing stood still because the results before had not been written; None where it is not measured, in
+    units."""
     missing_frames: int = 0
     """Frames that the source promises and that could not be read."""
     is_incomplete: bool = False

@@ -82,7 +82,7 @@ def run_in_units(job: Job, request: Request, info: SourceInfo, work: JobOptions)
         if signals.take():
             raise typer.Exit(fail(f"interrupted; {job.target} is finished.", EXIT_INTERRUPTED))
     height, width = request.options.resize((info.height, info.width)).output
-    chunks = request.setup.plan(request.options, (info.height, info.width)).division.chunks
+    chunks = finished.division.chunks
     return Result(
         output=job.target,
         frames=finished.frames,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...pipeline.clip_stages import Stage
+from ...pipeline.memory import Division
 from ..units.unit_file import Stored
 
 
@@ -93,6 +94,8 @@ class Finished:
     seconds: float
     warnings: tuple[str, ...]
     """What could not be kept, in sentences."""
+    division: Division
+    """How chunks were cut, by the run that began the job."""
 
 
 Event = Remarked | Planned | UnitStarted | UnitAdvanced | UnitFinished | UnitFailed | Joined | Finished
