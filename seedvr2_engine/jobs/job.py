@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+
 from ..pipeline.memory import Division
 from ..pipeline.options import UpscaleOptions
-from ..pipeline.setup import ModelFiles, Setup
+from ..pipeline.setup import ModelFiles, Setup, plan_setup
 from ..video import SinkOptions, SourceInfo
 from ..video.writing.pictures.animation_sink import is_animation
 from .cut import Cut
@@ -23,6 +25,10 @@ class Precisions:
     vae: str = "auto"
     dit: str = "auto"
     offload: str = "auto"
+
+    def setup(self, models: ModelFiles, device: torch.device) -> Setup:
+        """What will run on a device."""
+        return plan_setup(models, device, precision=self.vae, dit_precision=self.dit, offload=self.offload)
 
 
 @dataclass(frozen=True)

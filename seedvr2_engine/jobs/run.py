@@ -10,7 +10,7 @@ import torch
 
 from ..device import resolve_device
 from ..errors import InvalidArgumentError
-from ..pipeline.setup import Setup, plan_setup
+from ..pipeline.setup import Setup
 from ..version import __version__
 from ..video import FrameSink, SourceInfo, open_sink
 from ..video.writing.writer import check_place
@@ -63,7 +63,7 @@ def run_job(
     OutputError where another process has the job or the disk is full.
     """
     began = time.perf_counter()
-    setup = setup or _setup(job, devices[0])
+    setup = setup or job.precisions.setup(job.models, resolve_device(devices[0]))
     if executor is None:
         here = str(setup.formats.device)
         executor = OneDevice(here, setup.load) if len(devices) == 1 else Processes(devices)
@@ -162,17 +162,6 @@ def _sink(job: Job, info: SourceInfo, folder: JobFolder) -> Iterator[FrameSink]:
         sink.abort(keep_partial=False)
         folder.forget_joining()
         raise
-
-
-def _setup(job: Job, device: str) -> Setup:
-    formats = job.precisions
-    return plan_setup(
-        job.models,
-        resolve_device(device),
-        precision=formats.vae,
-        dit_precision=formats.dit,
-        offload=formats.offload,
-    )
 
 
 def _gpus(devices: Sequence[str]) -> tuple[str, ...]:

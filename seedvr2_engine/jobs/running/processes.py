@@ -196,7 +196,7 @@ def _work(name: str, device: str, order: Order, pipe: Connection) -> None:
                 place = resolve_device(device)
                 if place.type == "cuda":
                     torch.cuda.set_device(place)
-                runner = UnitRunner(order, order.setup(place).load, name, tell)
+                runner = UnitRunner(order, order.precisions.setup(order.models, place).load, name, tell)
             runner.run(unit)
         except Exception as error:
             tell(UnitFailed(name, unit.number, _sentence(error), 0, is_final=isinstance(error, SeedVR2Error)))

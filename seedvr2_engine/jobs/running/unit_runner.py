@@ -16,7 +16,7 @@ from ...pipeline.clip_stages import Progress, SourceFrame
 from ...pipeline.memory import limit_engine
 from ...pipeline.options import UpscaleOptions
 from ...pipeline.prefetch import READ_AHEAD_FRAMES, prefetched, write_behind
-from ...pipeline.setup import ModelFiles, Setup, plan_setup
+from ...pipeline.setup import ModelFiles
 from ...pipeline.upscaler import Upscaler, opening_frames
 from ...spans import each, span
 from ...video import CodedFrame, Coding, Frame, FrameSource
@@ -43,13 +43,6 @@ class Order:
     units: tuple[Unit, ...]
     threads: int
     """Of PyTorch on a CPU, whose last bits follow from it."""
-
-    def setup(self, device: torch.device) -> Setup:
-        """What will run on a device."""
-        formats = self.precisions
-        return plan_setup(
-            self.models, device, precision=formats.vae, dit_precision=formats.dit, offload=formats.offload
-        )
 
 
 class UnitRunner:

@@ -76,8 +76,7 @@ ARCHITECTURE = Architecture(
     # H200, 720p, 21 frames, 20 heads (`python -m benchmarks.dit --family --parts`): 0.60 and 0.50 ms with regular and
     # shifted windows; 128 queries and 8 warps 0.72 and 0.58, two stages 0.73 and 0.56, PyTorch's varlen 0.77 and 0.57.
     windows=WindowConfig(64, 64, warps=4, stages=3, uses_tma=True),
-    # Two programs of an SM take turns: one multiplies while the other finishes its tile. Whoever takes 256 columns has
-    # the SM to itself and stays.
+    # Two programs of an SM take turns: one multiplies while the other finishes its tile.
     matrices={"fp8": None, "int8": _TWO_AN_SM},
     # H200, 21,658 rows of the 3B, ms in two passes and so (`benchmarks/dit_kernels.py`): INT8 out 0.461 and 0.380, down
     # 0.877 and 0.726, gate and up 1.696 and 1.422. FP8 with the gate 1.330 and 1.453. FP8 with the sum is faster alone
